@@ -1,0 +1,98 @@
+"""Names, units and values of the axes that every map is laid out on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+T = TypeVar("T")
+
+#: Attributes of each coordinate, in the CF manner.
+AXIS_ATTRIBUTES: dict[str, dict[str, str]] = {
+    "checkpoint": {"long_name": "trained model, labelled by its id"},
+    "neuron": {"long_name": "output of the model, labelled with the recording's id"},
+    "frequency": {"long_name": "centre frequency of the band", "units": "Hz"},
+    "channel": {"long_name": "channel after the prefilter"},
+    "lag": {
+        "long_name": "time before the frame of the objective",
+        "units": "ms",
+        "description": "0 is the newest frame; positive lags lie earlier in the stimulus",
+    },
+    "stimulus": {"long_name": "sound around which the gradient was taken"},
+    "waveform_lag": {
+        "long_name": "time before the last sample of the objective's frame",
+        "units": "ms",
+        "description": "0 is the newest sample; positive lags lie earlier in the stimulus",
+    },
+}
+
+
+def mel_from_hz(frequency_hz: np.ndarray | float) -> np.ndarray:
+    """Mel value of a frequency: 2595 log10(1 + f / 700) (O'Shaughnessy 1987)."""
+    return 2595.0 * np.log10(1.0 + np.asarray(frequency_hz, dtype=float) / 700.0)
+
+
+def hz_from_mel(mel: np.ndarray | float) -> np.ndarray:
+    """Frequency in Hz of a mel value; the inverse of `mel_from_hz`."""
+    return 700.0 * (10.0 ** (np.asarray(mel, dtype=float) / 2595.0) - 1.0)
+
+
+def band_centres_hz(minimum: float, maximum: float, count: int, scale: str) -> tuple[float, ...]:
+    """Centre frequencies of ``count`` bands from ``minimum`` to ``maximum`` Hz, both included.
+
+    Parameters
+    ----------
+    scale
+        ``"log"`` (equal ratios), ``"linear"`` (equal differences) or ``"mel"``. For ``"mel"`` the limits are the outer
+        edges of triangular filters, as mel filterbanks are specified, and the centres are the inner points of an even
+        grid of ``count + 2`` mel values.
+    """
+    if scale == "log":
+        centres = np.geomspace(minimum, maximum, count)
+    elif scale == "linear":
+        centres = np.linspace(minimum, maximum, count)
+    elif scale == "mel":
+        centres = hz_from_mel(np.linspace(mel_from_hz(minimum), mel_from_hz(maximum), count + 2))[1:-1]
+    else:
+        raise ValueError(f"scale {scale!r} is not known, so the bands have no place; use 'log', 'linear' or 'mel'")
+    return tuple(float(centre) for centre in centres)
+
+
+def lag_ms(lags: int, frame_ms: float) -> np.ndarray:
+    """Lag of each frame of a map in ms: 0 first, older frames positive."""
+    return np.arange(lags) * frame_ms
+
+
+def waveform_lag_ms(samples: int, sample_rate: float) -> np.ndarray:
+    """Lag of each audio sample of a map in ms: 0 first, older samples positive."""
+    return np.arange(samples) * (1000.0 / sample_rate)
+
+
+def samples_in(window_ms: float, sample_rate: float) -> int:
+    """Number of audio samples in a window of ``window_ms``."""
+    return round(window_ms * sample_rate / 1000.0)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A run of neighbouring positions on one axis, ``start`` included and ``stop`` not."""
+
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def slice(self) -> slice:
+        """The positions as a slice."""
+        return slice(self.start, self.stop)
+
+    def of(self, labels: Sequence[T]) -> Sequence[T]:
+        """The labels at these positions."""
+        return labels[self.start : self.stop]
+
+
+def blocks(size: int, length: int) -> list[Block]:
+    """An axis of ``size`` positions cut into blocks of ``length``; the last one may be shorter."""
+    return [Block(start, min(start + length, size)) for start in range(0, size, length)]

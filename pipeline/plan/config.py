@@ -1,0 +1,326 @@
+"""The run as its user wrote it: a TOML file, checked to the last key."""
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from pipeline.plan.axes import band_centres_hz
+
+NAME = r"^[A-Za-z][A-Za-z0-9_]*$"
+
+#: Names that a map cannot take, because the cube uses them for its coordinates.
+RESERVED_NAMES = frozenset(
+    ("checkpoint", "neuron", "frequency", "lag", "stimulus", "channel", "waveform_lag", "probe_response")
+)
+
+
+#: Endings of the variables that accompany each map in the cube.
+RESERVED_ENDINGS = ("_status", "_health", "_memory_90", "_memory_99", "_oldest_share", "_frame")
+
+
+class ConfigError(ValueError):
+    """The configuration cannot be run as it is; nothing has been computed."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False)
+
+
+class FrequencyGrid(_Frozen):
+    """Evenly spaced bands, ``{min = 80.0, max = 3800.0, count = 32, scale = "mel"}``."""
+
+    min: float = Field(gt=0)
+    max: float = Field(gt=0)
+    count: int = Field(gt=0)
+    scale: Literal["log", "linear", "mel"] = "log"
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "FrequencyGrid":
+        if self.count > 1 and self.max <= self.min:
+            raise ValueError(f"max ({self.max} Hz) must lie above min ({self.min} Hz)")
+        return self
+
+
+class ModuleSpec(BaseModel):
+    """A module that a checkpoint folder does not record: its class, and what the class is built with."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True)
+
+    class_name: str = Field(alias="class", pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$")
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Keyword arguments of the class."""
+        return dict(self.model_extra or {})
+
+
+class CheckpointsConfig(_Frozen):
+    """One entry of ``[[cohort.checkpoints]]``: folders or files, and what they do not record."""
+
+    path: str = Field(min_length=1)
+    id: str | None = Field(default=None, min_length=1)
+    class_name: str | None = Field(default=None, alias="class", pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$")
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    modules: dict[str, ModuleSpec] = Field(default_factory=dict)
+    factory: str | None = Field(default=None, pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$")
+
+    @model_validator(mode="after")
+    def _one_recipe(self) -> "CheckpointsConfig":
+        if self.factory and (self.class_name or self.arguments or self.modules):
+            raise ValueError(
+                "factory builds the whole module, so class, arguments and modules beside it would be ignored;"
+                " keep either the factory or the others"
+            )
+        return self
+
+
+class CohortConfig(_Frozen):
+    """Checkpoints that share neurons, frequency axis, frame width and front-end input: what stacks into one cube."""
+
+    name: str = Field(pattern=NAME)
+    frame_ms: float = Field(gt=0)
+    lags: Annotated[int, Field(gt=0)] | Literal["auto"]
+    frequencies_hz: tuple[float, ...] | FrequencyGrid | str
+    neurons: str | None = None
+    checkpoints: tuple[CheckpointsConfig, ...] = Field(min_length=1)
+
+
+class FrameObjective(_Frozen):
+    """The response at one frame of the stimulus, counted from 0."""
+
+    frame: int = Field(ge=0)
+
+
+class MeanObjective(_Frozen):
+    """The mean response over the frames ``start`` to ``stop - 1``."""
+
+    mean_over: tuple[int, int]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "MeanObjective":
+        start, stop = self.mean_over
+        if not 0 <= start < stop:
+            raise ValueError(f"mean_over = [{start}, {stop}] holds no frame; give [first, one past the last]")
+        return self
+
+
+ObjectiveConfig = Literal["last", "peak", "sum", "mean"] | FrameObjective | MeanObjective
+
+
+class _MapConfig(_Frozen):
+    objective: ObjectiveConfig = "last"
+    neurons: Literal["each", "sum"] = "each"
+    cohorts: tuple[str, ...] | None = None
+    route: str = "auto"
+
+    def engine_objective(self) -> str | dict[str, Any]:
+        """The objective in the words of the engine: a name, ``{"frame": k}`` or ``{"mean_over": [a, b]}``."""
+        return self.objective if isinstance(self.objective, str) else self.objective.model_dump(mode="json")
+
+
+class StrfMapConfig(_MapConfig):
+    """A map over the spectrogram."""
+
+    kind: Literal["strf"]
+    baseline: Literal["null", "silence", "mean", "stimuli"] = "null"
+    silence_level: float | None = None
+    stimuli: str | tuple[str, ...] | None = None
+    space: Literal["spectrogram", "prefiltered"] = "spectrogram"
+
+    @model_validator(mode="after")
+    def _baseline_has_what_it_needs(self) -> "StrfMapConfig":
+        needs_stimuli = self.baseline in ("mean", "stimuli")
+        if needs_stimuli and not self.stimuli:
+            raise ValueError(f'baseline = "{self.baseline}" needs stimuli = "spectrograms.npz"')
+        if self.stimuli and not needs_stimuli:
+            raise ValueError(
+                f'stimuli are given, but baseline = "{self.baseline}" would not use them;'
+                ' set baseline = "stimuli" or "mean", or take them out'
+            )
+        if (self.baseline == "silence") != (self.silence_level is not None):
+            raise ValueError(
+                'baseline = "silence" and silence_level = x go together: the level is what silence is in the units'
+                " the models were trained on"
+            )
+        if self.baseline in ("null", "silence", "mean") and not isinstance(self.objective, str):
+            raise ValueError(
+                f'a named frame has no meaning around baseline = "{self.baseline}", which is the same at every frame;'
+                ' use objective = "last", or baseline = "stimuli"'
+            )
+        return self
+
+
+class WaveformMapConfig(_MapConfig):
+    """A map over the audio samples, back through the front-end."""
+
+    kind: Literal["waveform"]
+    stimuli: str | tuple[str, ...]
+    window_ms: float | None = Field(default=None, gt=0)
+
+
+MapConfig = Annotated[StrfMapConfig | WaveformMapConfig, Field(discriminator="kind")]
+
+
+class EngineConfig(_Frozen):
+    """How the maps are computed; none of it changes a number beyond rounding, but ``precision``."""
+
+    precision: Literal["float32", "float64"] = "float32"
+    memory_mib: int | None = Field(default=None, gt=0)
+    finite_difference_neurons: int = Field(default=2, ge=0)
+
+
+class StorageConfig(_Frozen):
+    """How the cube lies in its store."""
+
+    object_mib: float = Field(default=8.0, gt=0)
+    chunks_per_object: int = Field(default=1, ge=1)
+
+
+class RunConfig(_Frozen):
+    """Everything that one run was asked for."""
+
+    store: str = Field(min_length=1)
+    cohort: tuple[CohortConfig, ...] = Field(min_length=1)
+    maps: dict[Annotated[str, Field(pattern=NAME)], MapConfig] = Field(min_length=1)
+    engine: EngineConfig = EngineConfig()
+    storage: StorageConfig = StorageConfig()
+    folder: str = Field(default=".", exclude=True)
+    text: str = Field(default="", exclude=True, repr=False)
+
+    @field_validator("maps")
+    @classmethod
+    def _names_are_free(cls, maps: dict[str, Any]) -> dict[str, Any]:
+        for name in maps:
+            suffix = next((end for end in RESERVED_ENDINGS if name.endswith(end)), None)
+            if name in RESERVED_NAMES or suffix:
+                raise ValueError(f"the map name {name!r} is used by the cube itself; choose another")
+        return maps
+
+    @model_validator(mode="after")
+    def _cohorts_agree(self) -> "RunConfig":
+        names = [cohort.name for cohort in self.cohort]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two cohorts are called {name!r}; each is one group of the store, so rename one")
+        for map_name, settings in self.maps.items():
+            for cohort in settings.cohorts or ():
+                if cohort not in names:
+                    raise ValueError(
+                        f"maps.{map_name}.cohorts names {cohort!r}, but the cohorts are {', '.join(names)}"
+                    )
+        for name in names:
+            if not self.maps_of(name):
+                raise ValueError(f"no map covers the cohort {name!r}; add it to a map's cohorts or take it out")
+        return self
+
+    def maps_of(self, cohort: str) -> dict[str, StrfMapConfig | WaveformMapConfig]:
+        """The maps to be computed for a cohort, by name."""
+        return {
+            name: settings
+            for name, settings in self.maps.items()
+            if settings.cohorts is None or cohort in settings.cohorts
+        }
+
+    def resolve(self, path: str) -> str:
+        """A path of the config as seen from here: URLs stay, the rest is relative to the config's folder."""
+        return path if is_url(path) else str(Path(self.folder, path))
+
+    def store_location(self) -> str:
+        """Where the cube is written: an absolute folder or a URL."""
+        return self.resolve(self.store)
+
+
+def is_url(path: str) -> bool:
+    """Whether a path names an object store rather than a file system."""
+    return "://" in path
+
+
+def load_config(path: str | Path) -> RunConfig:
+    """The checked configuration of a run.
+
+    Parameters
+    ----------
+    path
+        A TOML file. Paths in it are relative to its folder.
+
+    Raises
+    ------
+    ConfigError
+        If the file cannot be read, is not TOML, holds an unknown key or a value out of range. The message names the
+        key, the value and what to change.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+        raw = tomllib.loads(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the config {path} cannot be read ({error}); give the path of a TOML file") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}; mend that line") from error
+    for key in ("folder", "text"):
+        if key in raw:
+            raise ConfigError(f"{path}: {key}: unknown key; remove it or mend its spelling")
+    try:
+        return RunConfig(**raw, folder=str(path.resolve().parent), text=text)
+    except ValidationError as error:
+        raise ConfigError(_explain(path, error)) from error
+
+
+def _explain(path: Path, error: ValidationError) -> str:
+    lines = []
+    for problem in error.errors():
+        where = ".".join(str(part) for part in problem["loc"]) or "the config"
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"{where}: unknown key; remove it or mend its spelling")
+        elif problem["type"] == "missing":
+            lines.append(f"{where}: missing; add it")
+        elif problem["type"] == "value_error":
+            lines.append(f"{where}: {problem['ctx']['error']}")
+        else:
+            lines.append(f"{where} = {problem['input']!r}: {problem['msg']}")
+    return f"{path} cannot be run:\n  " + "\n  ".join(lines)
+
+
+def read_frequencies(config: RunConfig, cohort: CohortConfig) -> tuple[float, ...]:
+    """Band centres of a cohort in Hz, from the list, the file or the grid that the config gives.
+
+    Raises
+    ------
+    ConfigError
+        If the file cannot be read, or the centres are not positive, finite and strictly increasing or decreasing.
+    """
+    given = cohort.frequencies_hz
+    where = f"cohort {cohort.name!r}: frequencies_hz"
+    if isinstance(given, FrequencyGrid):
+        return band_centres_hz(given.min, given.max, given.count, given.scale)
+    if isinstance(given, str):
+        try:
+            words = Path(config.resolve(given)).read_text(encoding="utf-8").split()
+            centres = tuple(float(word) for word in words)
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"{where} = {given!r} cannot be read ({error}); give a file with one number a line"
+            ) from error
+    else:
+        centres = given
+    steps = np.diff(centres)
+    if not centres or not np.all(np.isfinite(centres)) or min(centres) <= 0:
+        raise ConfigError(f"{where} must be positive numbers, one per band, for the maps to be labelled in Hz")
+    if not (np.all(steps > 0) or np.all(steps < 0)):
+        raise ConfigError(f"{where} must increase (or decrease) from band to band; a repeated band cannot be selected")
+    return centres
+
+
+def plain(value: Any) -> Any:
+    """A value of the config as JSON can hold it."""
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json", by_alias=True)
+    if isinstance(value, Mapping):
+        return {str(key): plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(entry) for entry in value]
+    return value

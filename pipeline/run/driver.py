@@ -1,0 +1,218 @@
+"""The driver's side of a run: what is still to be computed, the record of what came back, and the plain loop."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from pipeline.gradients.health import FLAGS
+from pipeline.plan.config import RunConfig
+from pipeline.plan.reports import Problem, ShardReport
+from pipeline.plan.shards import RunPlan, Shard
+from pipeline.run.prepare import prepare_run
+from pipeline.run.shard import run_bundle
+from pipeline.store.cube import align, create_or_extend, pending_shards, record
+from pipeline.store.lease import hold_lease
+from pipeline.store.regions import clean_partials
+
+#: Seconds between two writes of the record. A crash costs at most the work of this time, done again.
+FLUSH_SECONDS = 2.0
+
+#: Shards in one bundle at most, so that one checkpoint with many shards still spreads over the workers.
+BUNDLE_SHARDS = 16
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """Shards of one checkpoint that one task computes, so that its module is loaded once."""
+
+    cohort: str
+    checkpoint: int
+    shards: tuple[Shard, ...]
+
+
+def bundles(shards: Sequence[Shard], most: int = BUNDLE_SHARDS) -> list[Bundle]:
+    """The shards grouped by checkpoint, in order; a checkpoint with more than ``most`` shards gets several bundles."""
+    grouped: dict[tuple[str, int], list[Shard]] = {}
+    for shard in shards:
+        grouped.setdefault((shard.cohort, shard.checkpoint), []).append(shard)
+    return [
+        Bundle(cohort, checkpoint, tuple(group[start : start + most]))
+        for (cohort, checkpoint), group in grouped.items()
+        for start in range(0, len(group), most)
+    ]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One checkpoint that failed in one map: why, and in how many shards."""
+
+    cohort: str
+    checkpoint: str
+    map: str
+    cause: str
+    message: str
+    shards: int = 1
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """What a run did and what it left."""
+
+    done: int
+    failed: int
+    pending: int
+    computed: int
+    seconds: float
+    engine_seconds: float
+    failures: tuple[Failure, ...] = ()
+    stopped: bool = False
+    reason: str = ""
+
+    @property
+    def by_cause(self) -> dict[str, int]:
+        """Number of failed shards of this run by cause."""
+        counts: Counter[str] = Counter()
+        for failure in self.failures:
+            counts[failure.cause] += failure.shards
+        return dict(counts)
+
+
+@dataclass
+class OpenedRun:
+    """A run whose cubes exist and belong to this driver; the only way in which results are recorded."""
+
+    plan: RunPlan
+    pending: list[Shard]
+    done_before: int
+    failed_before: int
+    report: Callable[[ShardReport], None] | None = None
+    started: float = field(default_factory=time.monotonic)
+    computed: int = 0
+    failed: int = 0
+    engine_seconds: float = 0.0
+    _failures: dict[tuple[str, str, str, str], Failure] = field(default_factory=dict)
+    _waiting: list[ShardReport] = field(default_factory=list)
+    _flushed: float = field(default_factory=time.monotonic)
+
+    def record(self, report: ShardReport) -> None:
+        """Note the outcome of one shard; it reaches the store within seconds, or at `flush`."""
+        self._waiting.append(report)
+        self.engine_seconds += report.engine_seconds
+        if report.done:
+            self.computed += 1
+        else:
+            self._note_failure(report)
+        if self.report is not None:
+            self.report(report)
+        if time.monotonic() - self._flushed > FLUSH_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write everything noted so far into the store."""
+        if self._waiting:
+            record(self.plan, self._waiting)
+            self._waiting = []
+        self._flushed = time.monotonic()
+
+    def _note_failure(self, report: ShardReport) -> None:
+        assert report.problem is not None
+        self.failed += 1
+        shard = report.shard
+        checkpoint = self.plan.cohort(shard.cohort).checkpoints[shard.checkpoint].id
+        key = (shard.cohort, checkpoint, shard.map, report.problem.cause)
+        before = self._failures.get(key)
+        count = 1 if before is None else before.shards + 1
+        message = report.problem.message if before is None else before.message
+        self._failures[key] = Failure(*key, message=message, shards=count)
+
+    def summary(self, *, stopped: bool = False, reason: str = "") -> RunReport:
+        """The counts of the run so far."""
+        return RunReport(
+            done=self.done_before + self.computed,
+            failed=self.failed_before + self.failed,
+            pending=len(self.pending) - self.computed - self.failed,
+            computed=self.computed,
+            seconds=time.monotonic() - self.started,
+            engine_seconds=self.engine_seconds,
+            failures=tuple(self._failures.values()),
+            stopped=stopped,
+            reason=reason,
+        )
+
+
+@contextmanager
+def open_run(plan: RunPlan) -> Iterator[OpenedRun]:
+    """A run ready to be computed: this driver alone on the store, the cubes created or extended, the rest listed.
+
+    Checkpoints that could not be described are recorded as failed here; their shards are not pending. What was
+    recorded is written when the context ends, however it ends.
+
+    Raises
+    ------
+    ConfigError
+        If the store holds something else under the same names, or another driver works on it.
+    """
+    with hold_lease(plan.store):
+        clean_partials(plan.store)
+        create_or_extend(plan, health_flags=FLAGS)
+        plan = align(plan)
+        counted = pending_shards(plan)
+        opened = OpenedRun(plan, counted.pending, counted.done, counted.failed)
+        try:
+            _record_unusable(opened)
+            yield opened
+        finally:
+            opened.flush()
+
+
+def _record_unusable(opened: OpenedRun) -> None:
+    for shard in opened.pending:
+        checkpoint = opened.plan.cohort(shard.cohort).checkpoints[shard.checkpoint]
+        if checkpoint.error is not None:
+            opened.record(ShardReport(shard, Problem("load", checkpoint.error)))
+    opened.flush()
+
+
+def run_locally(
+    run: RunConfig | RunPlan,
+    *,
+    report: Callable[[OpenedRun], None] | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    device: str = "cpu",
+) -> RunReport:
+    """Compute everything that is missing, shard by shard, in this process.
+
+    Parameters
+    ----------
+    report
+        Called after every shard, for a progress display.
+    stop
+        Asked before every shard; once it answers True nothing more is started, and what was computed is recorded.
+
+    Raises
+    ------
+    ConfigError
+        If the run is refused before any compute.
+    """
+    plan = run if isinstance(run, RunPlan) else prepare_run(run)
+    with open_run(plan) as opened:
+        stopped = False
+        for bundle in bundles(computable(opened)):
+            for outcome in run_bundle(opened.plan, bundle.shards, device):
+                opened.record(outcome)
+                if report is not None:
+                    report(opened)
+                if stopped := stop():
+                    break
+            if stopped:
+                break
+        opened.flush()
+        return opened.summary(stopped=stopped and opened.summary().pending > 0)
+
+
+def computable(opened: OpenedRun) -> list[Shard]:
+    """The pending shards whose checkpoint can be loaded."""
+    cohorts = {cohort.name: cohort for cohort in opened.plan.cohorts}
+    return [shard for shard in opened.pending if cohorts[shard.cohort].checkpoints[shard.checkpoint].usable]
