@@ -1,5 +1,7 @@
 """The driver's side of a run: what is still to be computed, the record of what came back, and the plain loop."""
 
+import getpass
+import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -11,13 +13,18 @@ from pipeline.plan.config import RunConfig
 from pipeline.plan.reports import Problem, ShardReport
 from pipeline.plan.shards import RunPlan, Shard
 from pipeline.run.prepare import prepare_run
-from pipeline.run.shard import run_bundle
-from pipeline.store.cube import align, create_or_extend, pending_shards, record
+from pipeline.run.shard import run_shard
+from pipeline.store.backend import clean_partials
+from pipeline.store.cube import align, create_or_extend
 from pipeline.store.lease import hold_lease
-from pipeline.store.regions import clean_partials
+from pipeline.store.record import record
+from pipeline.store.status import backlog
 
 #: Seconds between two writes of the record. A crash costs at most the work of this time, done again.
 FLUSH_SECONDS = 2.0
+
+#: Seconds before each further try after the storage failed.
+STORAGE_PAUSES = (0.5, 2.0)
 
 #: Shards in one bundle at most, so that one checkpoint with many shards still spreads over the workers.
 BUNDLE_SHARDS = 16
@@ -87,7 +94,6 @@ class OpenedRun:
     pending: list[Shard]
     done_before: int
     failed_before: int
-    report: Callable[[ShardReport], None] | None = None
     started: float = field(default_factory=time.monotonic)
     computed: int = 0
     failed: int = 0
@@ -104,8 +110,6 @@ class OpenedRun:
             self.computed += 1
         else:
             self._note_failure(report)
-        if self.report is not None:
-            self.report(report)
         if time.monotonic() - self._flushed > FLUSH_SECONDS:
             self.flush()
 
@@ -154,12 +158,12 @@ def open_run(plan: RunPlan) -> Iterator[OpenedRun]:
     ConfigError
         If the store holds something else under the same names, or another driver works on it.
     """
-    with hold_lease(plan.store):
+    with hold_lease(plan.store, owner=f"{getpass.getuser()}@{socket.gethostname()}"):
         clean_partials(plan.store)
         create_or_extend(plan, health_flags=FLAGS)
         plan = align(plan)
-        counted = pending_shards(plan)
-        opened = OpenedRun(plan, counted.pending, counted.done, counted.failed)
+        left = backlog(plan)
+        opened = OpenedRun(plan, left.pending, left.done, left.failed)
         try:
             _record_unusable(opened)
             yield opened
@@ -198,18 +202,28 @@ def run_locally(
     """
     plan = run if isinstance(run, RunPlan) else prepare_run(run)
     with open_run(plan) as opened:
-        stopped = False
-        for bundle in bundles(computable(opened)):
-            for outcome in run_bundle(opened.plan, bundle.shards, device):
+        for shards in (bundle.shards for bundle in bundles(computable(opened))):
+            for number, shard in enumerate(shards):
+                if stop():
+                    return opened.summary(stopped=True, reason="asked to stop")
+                outcome = _patiently(opened.plan, shard, device, with_probe=number == 0)
+                if outcome.problem is not None and outcome.problem.cause == "storage":
+                    return opened.summary(stopped=True, reason=outcome.problem.message)
                 opened.record(outcome)
                 if report is not None:
                     report(opened)
-                if stopped := stop():
-                    break
-            if stopped:
-                break
         opened.flush()
-        return opened.summary(stopped=stopped and opened.summary().pending > 0)
+        return opened.summary()
+
+
+def _patiently(plan: RunPlan, shard: Shard, device: str, *, with_probe: bool) -> ShardReport:
+    """The outcome of one shard, tried again after a pause where the storage failed."""
+    for pause in STORAGE_PAUSES:
+        outcome = run_shard(plan, shard, device, with_probe=with_probe)
+        if outcome.problem is None or outcome.problem.cause != "storage":
+            return outcome
+        time.sleep(pause)
+    return run_shard(plan, shard, device, with_probe=with_probe)
 
 
 def computable(opened: OpenedRun) -> list[Shard]:

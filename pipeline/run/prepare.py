@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.gradients.window import find_window
 from pipeline.inputs.checkpoints import describe_checkpoint, discover, load_checkpoint
 from pipeline.inputs.neurons import read_neuron_table
 from pipeline.inputs.stimuli import SoundFile, describe_sounds, describe_spectrograms
@@ -260,6 +259,8 @@ def _found_window(config: RunConfig, cohort: CohortConfig, usable: Sequence[Chec
             f'cohort {cohort.name!r}: lags = "auto" needs a checkpoint that loads to find the window with, and none'
             " does; mend the files or give lags as a number"
         )
+    from pipeline.gradients.window import find_window
+
     windows = [
         find_window(load_checkpoint(checkpoint.source), maximum=LONGEST_WINDOW).lags for checkpoint in chosen.values()
     ]
@@ -285,17 +286,26 @@ class _AxisNames:
 def _own_axes(
     settings: Mapping[str, StrfMapConfig | WaveformMapConfig], stimuli: Mapping[str, _Stimuli], name: str
 ) -> _AxisNames:
-    """The common axis names where every map of the cohort agrees on the labels, names of the map's own where not."""
-    around = [stimuli[key].names for key, entry in settings.items() if _has_stimulus_axis(entry)]
-    windows = [
-        (entry.window_ms, stimuli[key].sample_rate, None if entry.window_ms else stimuli[key].lengths[0])
+    """What the axes of a map are called: maps with the same labels share an axis, and the first one has the plain name.
+
+    An axis with other labels than the cohort's first is called after the first map that has it.
+    """
+    around = {key: stimuli[key].names for key, entry in settings.items() if _has_stimulus_axis(entry)}
+    windows = {
+        key: (entry.window_ms, stimuli[key].sample_rate, None if entry.window_ms else stimuli[key].lengths[0])
         for key, entry in settings.items()
         if isinstance(entry, WaveformMapConfig)
-    ]
+    }
     return _AxisNames(
-        stimulus="stimulus" if len(set(around)) <= 1 else f"{name}_stimulus",
-        waveform_lag="waveform_lag" if len(set(windows)) <= 1 else f"{name}_waveform_lag",
+        stimulus=_axis_name("stimulus", around, name), waveform_lag=_axis_name("waveform_lag", windows, name)
     )
+
+
+def _axis_name(plain_name: str, labels: Mapping[str, Any], name: str) -> str:
+    if name not in labels:
+        return plain_name
+    owner = next(key for key, entry in labels.items() if entry == labels[name])
+    return plain_name if owner == next(iter(labels)) else f"{owner}_{plain_name}"
 
 
 def _has_stimulus_axis(entry: StrfMapConfig | WaveformMapConfig) -> bool:

@@ -3,21 +3,23 @@
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline.gradients.gradmaps import Gradmaps, compute_strf_gradmaps, compute_waveform_gradmaps
-from pipeline.gradients.health import Health, assess
+from pipeline.gradients.gradmaps import compute_strf_gradmaps, compute_waveform_gradmaps
+from pipeline.gradients.health import assess
 from pipeline.inputs.checkpoints import CheckpointError, load_checkpoint, probe_response
 from pipeline.inputs.stimuli import read_sound, read_spectrograms
 from pipeline.plan.config import ConfigError
 from pipeline.plan.reports import Cause, Problem, ShardReport
 from pipeline.plan.shards import Checkpoint, CohortPlan, MapPlan, RunPlan, Shard
-from pipeline.store.cube import NonFiniteError, label, write_region
+from pipeline.store.regions import NonFiniteError, label, write_region
 
 #: Threads of one task. Sums over a different number of threads round differently, so every executor uses the same.
 THREADS = 1
@@ -72,30 +74,18 @@ def _compute(plan: RunPlan, shard: Shard, device: str, with_probe: bool) -> Shar
     model = _model(checkpoint, device)
     order = _model_neurons(cohort, checkpoint)
     neurons: list[int] | str = "sum" if shard.neurons is None else list(shard.neurons.of(order))
-    stimuli = _stimuli(cohort, entry, shard, device)
+    batches = _stimuli(cohort, entry, shard, device)
     before = time.perf_counter()
-    gradmaps = _gradmaps(plan, cohort, entry, model, stimuli, neurons)
-    health = assess(
-        model,
-        gradmaps,
-        stimuli,
-        kind=entry.kind,
-        objective=entry.objective,
-        neurons=neurons,
-        level=entry.silence_level,
-        space=entry.space,
-        finite_difference_neurons=plan.config.engine.finite_difference_neurons,
-    )
+    found = _joined([_found(plan, cohort, entry, model, batch, neurons) for batch in batches])
     after = time.perf_counter()
-    values = gradmaps.values.to("cpu", torch.float32).numpy()
-    write_region(plan, shard, label(plan, shard, _on_map_axes(values, entry)))
+    write_region(plan, shard, label(plan, shard, _on_map_axes(found.values, entry)))
     return ShardReport(
         shard,
-        route=gradmaps.route,
-        block=gradmaps.block,
+        route=found.route,
+        block=found.block,
         seconds=time.perf_counter() - started,
         engine_seconds=after - before,
-        companions=_companions(cohort, entry, gradmaps, health),
+        companions=_companions(cohort, entry, found),
         probe=probe_response(model, checkpoint.front_end)[order] if with_probe else None,
     )
 
@@ -154,10 +144,10 @@ def _sound(path: str) -> np.ndarray:
     return read_sound(path)
 
 
-def _stimuli(cohort: CohortPlan, entry: MapPlan, shard: Shard, device: str) -> list[Tensor] | None:
-    """The stimuli of a shard, each (frequency, time) or (sample,); None for the null or silent spectrogram."""
+def _stimuli(cohort: CohortPlan, entry: MapPlan, shard: Shard, device: str) -> list[Tensor | None]:
+    """The stimuli of a shard, those of one length stacked; one None for the null or silent spectrogram."""
     if entry.baseline in ("null", "silence"):
-        return None
+        return [None]
     if entry.kind == "waveform":
         assert shard.stimuli is not None
         arrays = [_sound(path) for path in shard.stimuli.of(entry.stimuli_files)]
@@ -169,45 +159,75 @@ def _stimuli(cohort: CohortPlan, entry: MapPlan, shard: Shard, device: str) -> l
         assert shard.stimuli is not None
         spectrograms = _spectrograms(entry.stimuli_files)
         arrays = [spectrograms[name] for name in shard.stimuli.of(entry.stimuli)]
-    return [torch.as_tensor(array, dtype=torch.float32, device=device) for array in arrays]
+    neighbours = groupby(arrays, key=lambda array: array.shape)
+    return [torch.as_tensor(np.stack(list(group)), dtype=torch.float32, device=device) for _, group in neighbours]
 
 
-def _gradmaps(
+@dataclass(frozen=True)
+class _Found:
+    """The maps of some stimuli and the numbers beside them, all (stimulus, neuron, ...)."""
+
+    values: np.ndarray
+    companions: dict[str, np.ndarray]
+    route: str
+    block: int
+
+
+def _found(
     plan: RunPlan,
     cohort: CohortPlan,
     entry: MapPlan,
     model: nn.Module,
-    stimuli: list[Tensor] | None,
+    stimuli: Tensor | None,
     neurons: list[int] | str,
-) -> Gradmaps:
+) -> _Found:
     engine = plan.config.engine
-    common: dict[str, Any] = {
+    settings: dict[str, Any] = {
         "neurons": neurons,
         "objective": entry.objective,
         "route": entry.route,
         "dtype": getattr(torch, engine.precision),
         "memory_bytes": None if engine.memory_mib is None else engine.memory_mib * 2**20,
     }
+    about: dict[str, Any] = {"objective": entry.objective, "neurons": neurons, "level": entry.silence_level}
     if entry.kind == "waveform":
         assert stimuli is not None
         assert entry.window is not None
-        return Gradmaps.joined(
-            [compute_waveform_gradmaps(model, batch, entry.window, **common) for batch in _of_one_length(stimuli)]
-        )
-    common |= {"space": entry.space, "level": entry.silence_level}
-    batches: list[Tensor | None] = [None] if stimuli is None else [*_of_one_length(stimuli)]
-    return Gradmaps.joined([compute_strf_gradmaps(model, batch, cohort.lags, **common) for batch in batches])
+        lags = entry.window
+        maps = compute_waveform_gradmaps(model, stimuli, lags, **settings)
+    else:
+        lags = cohort.lags
+        about["space"] = entry.space
+        maps = compute_strf_gradmaps(model, stimuli, lags, space=entry.space, level=entry.silence_level, **settings)
+    sample = engine.finite_difference_neurons
+    health = assess(model, maps, stimuli, lags, sample=sample, finite_difference=sample > 0, **about)
+    return _Found(
+        values=_array(maps.values, "float32"),
+        companions={
+            "health": _array(health.flags, "uint16"),
+            "memory_90": _array(health.memory_lags_90, "float32"),
+            "memory_99": _array(health.memory_lags_99, "float32"),
+            "oldest_share": _array(health.oldest_share, "float32"),
+            "frame": _array(maps.frames, "int32"),
+        },
+        route=maps.route,
+        block=maps.block,
+    )
 
 
-def _of_one_length(stimuli: list[Tensor]) -> list[Tensor]:
-    """Neighbouring stimuli of one length stacked into batches, in order."""
-    batches: list[list[Tensor]] = []
-    for stimulus in stimuli:
-        if batches and batches[-1][0].shape == stimulus.shape:
-            batches[-1].append(stimulus)
-        else:
-            batches.append([stimulus])
-    return [torch.stack(batch) for batch in batches]
+def _array(tensor: Tensor, dtype: str) -> np.ndarray:
+    return tensor.detach().cpu().numpy().astype(dtype, copy=False)
+
+
+def _joined(found: list[_Found]) -> _Found:
+    if len(found) == 1:
+        return found[0]
+    return _Found(
+        values=np.concatenate([part.values for part in found]),
+        companions={name: np.concatenate([part.companions[name] for part in found]) for name in found[0].companions},
+        route="+".join(dict.fromkeys(part.route for part in found)),
+        block=min(part.block for part in found),
+    )
 
 
 def _on_map_axes(values: np.ndarray, entry: MapPlan) -> np.ndarray:
@@ -219,22 +239,12 @@ def _on_map_axes(values: np.ndarray, entry: MapPlan) -> np.ndarray:
     return values[np.newaxis]
 
 
-def _companions(cohort: CohortPlan, entry: MapPlan, gradmaps: Gradmaps, health: Health) -> dict[str, np.ndarray]:
-    """The numbers beside the map, over (neuron[, stimulus])."""
+def _companions(cohort: CohortPlan, entry: MapPlan, found: _Found) -> dict[str, np.ndarray]:
+    """The numbers beside the map, over (neuron[, stimulus]), times in ms."""
     step_ms = cohort.frame_ms if entry.kind == "strf" else 1000.0 / (entry.sample_rate or 1.0)
-    per_map = {
-        "health": health.flags.numpy().astype("uint16"),
-        "memory_90": health.memory_lags_90.numpy().astype("float32") * step_ms,
-        "memory_99": health.memory_lags_99.numpy().astype("float32") * step_ms,
-        "oldest_share": health.oldest_share.numpy().astype("float32"),
-        "frame": gradmaps.frames.cpu().numpy().astype("int32"),
-    }
     arranged = {}
-    for name, values in per_map.items():
-        values = values.T  # (neuron, stimulus), as the status lies in the cube
-        if entry.stimulus_dim is None:
-            values = values[:, 0]
-        if "neuron" not in entry.dims:
-            values = values[0]
-        arranged[name] = np.asarray(values, dtype=values.dtype)
+    for name, values in found.companions.items():
+        scaled = values * np.float32(step_ms) if name.startswith("memory") else values
+        by_neuron = scaled.T if entry.stimulus_dim is not None else scaled[0]
+        arranged[name] = by_neuron if "neuron" in entry.dims else by_neuron[0]
     return arranged

@@ -1,0 +1,526 @@
+"""Gradmaps: how each neuron's response changes with the sound it hears, spectrogram or waveform."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from .objectives import Objective, Weighing, check_objective, weigh
+from .routes.choice import check_route, limits_of, take
+from .routes.memory import budget, in_blocks
+from .routes.plain import few_rows
+from .routes.problem import Problem, Rows, before_start, pose, windowed
+from .routes.scope import Inventory, converted, quiet, twin_of
+
+Neurons = Sequence[int] | int | str | None
+
+# Up to here, replicating the stimulus once per neuron is quicker than any look at the model's inside.
+FEW_ROWS = 16
+FEW_ENTRIES = 64 * 1024
+
+SPACES = ("spectrogram", "prefiltered")
+
+# torch's layers that compute the same in training mode as in eval mode, unless they drop out.
+_MODELESS = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd, nn.RReLU)
+
+
+@dataclass(frozen=True)
+class Gradmaps:
+    """Gradmaps of some neurons around some stimuli, with what is recorded about how they were computed.
+
+    Attributes
+    ----------
+    values
+        +d objective / d stimulus: (stimulus, neuron, frequency, lag), (stimulus, neuron, channel, frequency, lag)
+        after a prefilter, or (stimulus, neuron, waveform_lag). Lag 0 is first and the newest. The null stimulus is
+        one stimulus.
+    frames
+        The response frame at lag 0, for ``peak`` each neuron's own.
+    before_start
+        Whether the window reaches back to before the stimulus began, where entries are 0.
+    responses
+        The objective's own value.
+    route
+        The route taken; "factored+loop" where stimuli took different ones.
+    block
+        Rows per backward pass at the end, after halving where memory ran out.
+    disagreement
+        Largest difference from another route on a few neurons, relative to the largest entry; nan where not checked.
+    """
+
+    values: Float[Tensor, "stimulus neuron ..."]
+    frames: Int[Tensor, "stimulus neuron"]
+    before_start: Bool[Tensor, "stimulus neuron"]
+    responses: Float[Tensor, "stimulus neuron"]
+    route: str
+    block: int
+    disagreement: float
+
+
+def strf_gradmaps(
+    model: nn.Module,
+    lags: int = 40,
+    *,
+    neurons: Neurons = None,
+    around: float | Float[Tensor, "frequency time"] | None = None,
+    objective: Objective = "last",
+    route: str = "auto",
+    space: str = "spectrogram",
+    dtype: torch.dtype | None = None,
+    memory_bytes: int | None = None,
+) -> Float[Tensor, "neuron *channel frequency lag"]:
+    """Gradient of each neuron's objective with respect to a spectrogram.
+
+    Entry ``[n, f, k]`` is the change in the objective of ``neurons[n]`` per unit change of the spectrogram in band
+    ``f``, ``k`` frames before the frame that the objective looks at. Positive means that more energy there raises
+    the response; lag 0 comes first and is the newest frame. A front-end is left out. Neither the weights nor their
+    ``.grad``, nor anything else of the model, is touched.
+
+    Parameters
+    ----------
+    model
+        Maps spectrograms (batch, 1, frequency, time) to responses (batch, neuron, 1, time), causally; in eval mode.
+    lags
+        Frames kept, lag 0 included.
+    neurons
+        Indices of neurons, one index, None for all, or "sum" for the sum over all of them as one map (whose lag 0
+        is the last frame that any neuron's objective looks at).
+    around
+        Where the gradient is taken: None for a spectrogram of ``lags`` frames of zeros, a number for a constant
+        level, or a spectrogram in the units that the model was trained on.
+    objective
+        "last", "peak" (each neuron's own first maximum), "sum", "mean", {"frame": k}, {"mean_over": [a, b]} (frames
+        a to b - 1), or a function from responses (neuron, time) to one number per neuron.
+    route
+        The way to the Jacobian; "auto" takes the one predicted to be cheapest that the model allows.
+    space
+        "spectrogram", or "prefiltered" for the gradient with respect to what the model's prefilter gives, which has
+        a channel axis after the neuron axis.
+    dtype
+        torch.float64 to compute in double precision on a copy of the model. None: the model's own precision.
+    memory_bytes
+        What temporary tensors may take. None: a share of the device's memory.
+
+    Raises
+    ------
+    ValueError
+        If the model is in training mode or does not give responses (batch, neuron, 1, time), or if an argument does
+        not fit the model.
+    """
+    stimuli, level = None, 0.0
+    if isinstance(around, Tensor):
+        if around.dim() != 2:
+            raise ValueError(
+                f"around has shape {tuple(around.shape)}, which is not one spectrogram; give (frequency, time), or use"
+                " compute_strf_gradmaps for several"
+            )
+        stimuli = around.unsqueeze(0)
+    elif around is not None:
+        level = float(around)
+    check = route == "auto"
+    return _strf(
+        model, stimuli, lags, neurons, objective, route, space, level, dtype, memory_bytes, check, few=True
+    ).values[0]
+
+
+def waveform_gradmaps(
+    model: nn.Module,
+    waveform: Float[Tensor, "sample"],
+    *,
+    neurons: Neurons = None,
+    objective: Objective = "last",
+    window: int | None = None,
+    route: str = "auto",
+    dtype: torch.dtype | None = None,
+    memory_bytes: int | None = None,
+) -> Float[Tensor, "neuron waveform_lag"]:
+    """Gradient of each neuron's objective with respect to the samples of a sound, back through the front-end.
+
+    Entry ``[n, k]`` is the change in the objective of ``neurons[n]`` per unit change of the sample ``k`` samples
+    before the last one that belongs to the objective's frame: frame ``j`` of a front-end with hop ``h`` ends at
+    sample ``(j + 1) * h - 1``. For ``sum``, ``mean`` and functions the window ends with the sound.
+
+    Parameters
+    ----------
+    model
+        A model with a front-end in its slot ``wav2spec``, in eval mode.
+    waveform
+        The sound to take the gradient around, of a whole number of frames.
+    neurons, objective, route, dtype, memory_bytes
+        As for :func:`strf_gradmaps`.
+    window
+        Samples kept, lag 0 included. None: as many as the sound has.
+
+    Raises
+    ------
+    ValueError
+        As :func:`strf_gradmaps` does, and if the model has no front-end or the sound is no whole number of frames.
+    """
+    waveform = torch.as_tensor(waveform)
+    if waveform.dim() != 1:
+        raise ValueError(
+            f"waveform has shape {tuple(waveform.shape)}, which is not one mono sound; give (sample,), or use"
+            " compute_waveform_gradmaps for several of one length"
+        )
+    return compute_waveform_gradmaps(
+        model,
+        waveform.unsqueeze(0),
+        window,
+        neurons=neurons,
+        objective=objective,
+        route=route,
+        dtype=dtype,
+        memory_bytes=memory_bytes,
+        check=route == "auto",
+    ).values[0]
+
+
+def compute_strf_gradmaps(
+    model: nn.Module,
+    stimuli: Float[Tensor, "stimulus frequency time"] | None,
+    lags: int,
+    *,
+    neurons: Neurons = None,
+    objective: Objective = "last",
+    route: str = "auto",
+    space: str = "spectrogram",
+    level: float = 0.0,
+    dtype: torch.dtype | None = None,
+    memory_bytes: int | None = None,
+    check: bool = True,
+) -> Gradmaps:
+    """Gradmaps around several spectrograms, with what is recorded about them.
+
+    As :func:`strf_gradmaps`. ``stimuli`` None means one spectrogram of ``lags`` frames at ``level``. With ``check``
+    a few neurons are compared with another route; where they differ and the route was not asked for by name,
+    another one is taken.
+    """
+    return _strf(
+        model, stimuli, lags, neurons, objective, route, space, level, dtype, memory_bytes, check, few=False
+    )
+
+
+def _strf(
+    model: nn.Module,
+    stimuli: Float[Tensor, "stimulus frequency time"] | None,
+    lags: int,
+    neurons: Neurons,
+    objective: Objective,
+    route: str,
+    space: str,
+    level: float,
+    dtype: torch.dtype | None,
+    memory_bytes: int | None,
+    check: bool,
+    few: bool,
+) -> Gradmaps:
+    """Gradmaps around spectrograms; with ``few`` a handful of neurons may be computed without being checked."""
+    _check_count(lags, "lags", "frames")
+    if space not in SPACES:
+        raise ValueError(f"space {space!r} is not known, so there is nothing to differentiate; give one of {SPACES}")
+    _check_common(model, objective, route)
+    inventory = Inventory.of(model)
+    dtype, device = _checked_dtype(dtype, inventory), inventory.device
+    stimuli = _spectrograms(model, stimuli, lags, level).to(device=device, dtype=dtype)
+    with quiet(inventory, dtype):
+        source = converted(model, inventory, dtype)
+        silent = {"wav2spec": nn.Identity()} if has_front_end(source) else {}
+        leaf = _fresh(stimuli).unsqueeze(1)
+        if space == "prefiltered":
+            leaf = _prefiltered(source, leaf)
+            silent["prefiltering"] = nn.Identity()
+        twin = twin_of(source, silent)
+        _check_eval(twin, model)
+        memory = budget(device, memory_bytes)
+        found = _few(twin, leaf, lags, neurons, objective) if few and route == "auto" else None
+        if found is None:
+            found = _rows(model, twin, leaf, lags, 1, neurons, objective, route, memory, check)
+    values = found.values if space == "prefiltered" else found.values.squeeze(2)
+    return _with_values(found, values)
+
+
+def compute_waveform_gradmaps(
+    model: nn.Module,
+    waveforms: Float[Tensor, "stimulus sample"],
+    window: int | None,
+    *,
+    neurons: Neurons = None,
+    objective: Objective = "last",
+    route: str = "auto",
+    dtype: torch.dtype | None = None,
+    memory_bytes: int | None = None,
+    check: bool = True,
+) -> Gradmaps:
+    """Waveform gradmaps around several sounds of one length, with what is recorded about them.
+
+    As :func:`waveform_gradmaps`; ``check`` as in :func:`compute_strf_gradmaps`.
+    """
+    if window is not None:
+        _check_count(window, "window", "samples")
+    _check_common(model, objective, route)
+    inventory = Inventory.of(model)
+    dtype, device = _checked_dtype(dtype, inventory), inventory.device
+    waveforms = _sounds(model, waveforms).to(device=device, dtype=dtype)
+    n_samples = waveforms.shape[-1]
+    with quiet(inventory, dtype):
+        twin = twin_of(converted(model, inventory, dtype))
+        _check_eval(twin, model)
+        leaf = _fresh(waveforms).unsqueeze(1)
+        found = _rows(
+            model, twin, leaf, window or n_samples, None, neurons, objective, route, budget(device, memory_bytes), check
+        )
+    return _with_values(found, found.values.squeeze(2))
+
+
+def has_front_end(model: nn.Module) -> bool:
+    """Whether the model hears waveforms."""
+    front_end = getattr(model, "wav2spec", None)
+    return isinstance(front_end, nn.Module) and not isinstance(front_end, nn.Identity)
+
+
+def _rows(
+    model: nn.Module,
+    twin: nn.Module,
+    leaf: Float[Tensor, "stimulus ... time"],
+    lags: int,
+    hop: int | None,
+    neurons: Neurons,
+    objective: Objective,
+    route: str,
+    memory: int,
+    check: bool,
+) -> Gradmaps:
+    """Rows around all stimuli, as many stimuli at a time as the memory allows."""
+    n_stimuli = len(leaf)
+    together = n_stimuli
+    if n_stimuli > 1:
+        alone = pose(twin, leaf[:1], memory, set(), graph=False)
+        together = max(1, min(n_stimuli, memory // (4 * alone.trace.total * leaf.element_size())))
+    parts: list[Gradmaps] = []
+
+    def some(start: int, stop: int) -> None:
+        problem = pose(twin, leaf[start:stop], memory, limits_of(model))
+        parts.append(_solve(model, problem, lags, hop, neurons, objective, route, check))
+
+    in_blocks(n_stimuli, together, some)
+    if len(parts) == 1:
+        return parts[0]
+    checked = [part.disagreement for part in parts if not math.isnan(part.disagreement)]
+    return Gradmaps(
+        values=torch.cat([part.values for part in parts]),
+        frames=torch.cat([part.frames for part in parts]),
+        before_start=torch.cat([part.before_start for part in parts]),
+        responses=torch.cat([part.responses for part in parts]),
+        route="+".join(sorted({part.route for part in parts})),
+        block=min(part.block for part in parts),
+        disagreement=max(checked, default=math.nan),
+    )
+
+
+def _few(twin: nn.Module, leaf: Tensor, lags: int, neurons: Neurons, objective: Objective) -> Gradmaps | None:
+    """Rows of a handful of neurons around one short spectrogram; None if they are not that."""
+    count = getattr(twin, "O", None)
+    if not isinstance(count, int) or isinstance(neurons, str) or len(leaf) > 1:
+        return None
+    n_rows = count if neurons is None else 1 if isinstance(neurons, int) else len(neurons)
+    if n_rows > FEW_ROWS or n_rows * leaf.numel() > FEW_ENTRIES:
+        return None
+    chosen = _chosen(neurons, count, leaf.device)
+    found = few_rows(twin, leaf, chosen, objective, count) if chosen is not None else None
+    if found is None:
+        return None
+    gradient, weighing = found
+    frames, values = _of_rows(weighing, chosen)
+    maps = windowed(gradient, frames, lags)
+    return Gradmaps(maps, frames, before_start(frames, lags), values, "replicated", n_rows, math.nan)
+
+
+def _solve(
+    model: nn.Module,
+    problem: Problem,
+    lags: int,
+    hop: int | None,
+    neurons: Neurons,
+    objective: Objective,
+    route: str,
+    check: bool,
+) -> Gradmaps:
+    """Rows around the stimuli of one problem."""
+    response = problem.response.detach()
+    weighing = weigh(objective, response)
+    chosen = _chosen(neurons, response.shape[1], response.device)
+    frames, values = _of_rows(weighing, chosen)
+    hop = hop or _hop(problem)
+    ends = (frames + 1) * hop - 1
+    rows = Rows(weighing.weights, chosen, ends, lags, objective if weighing.couples else None)
+    taken = take(model, problem, rows, route, check)
+    return Gradmaps(
+        taken.values, frames, before_start(ends, lags), values, taken.route, taken.block, taken.disagreement
+    )
+
+
+def _of_rows(weighing: Weighing, chosen: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Frame at lag 0 and value of the objective, of each row."""
+    if chosen is None:
+        return weighing.frames.amax(dim=1, keepdim=True), weighing.values.sum(dim=1, keepdim=True)
+    return weighing.frames[:, chosen], weighing.values[:, chosen]
+
+
+def _hop(problem: Problem) -> int:
+    n_samples, n_frames = problem.leaf.shape[-1], problem.response.shape[-1]
+    if n_samples % n_frames:
+        raise ValueError(
+            f"the model gave {n_frames} frames for {n_samples} samples, so no frame ends at a known sample; give a"
+            " sound of a whole number of frames"
+        )
+    return n_samples // n_frames
+
+
+def _chosen(neurons: Neurons, n_neurons: int, device: torch.device) -> Int[Tensor, "neuron"] | None:
+    if neurons is None:
+        return torch.arange(n_neurons, device=device)
+    if isinstance(neurons, str):
+        if neurons != "sum":
+            raise ValueError(
+                f'neurons = {neurons!r} names no neurons; give indices, None for all, or "sum" for the sum over all'
+            )
+        return None
+    listed = [neurons] if isinstance(neurons, int) else [int(neuron) for neuron in neurons]
+    if not listed:
+        raise ValueError("neurons is empty, so there is no map to compute; give at least one index, or None for all")
+    wrong = [neuron for neuron in listed if not 0 <= neuron < n_neurons]
+    if wrong:
+        raise ValueError(
+            f"neurons {wrong[:5]} are not among the model's {n_neurons}, so they have no response; give indices from 0"
+            f" to {n_neurons - 1}"
+        )
+    return torch.tensor(listed, device=device)
+
+
+def _spectrograms(
+    model: nn.Module, stimuli: Tensor | None, lags: int, level: float
+) -> Float[Tensor, "stimulus frequency time"]:
+    bands = getattr(model, "F", None)
+    if stimuli is None:
+        if not isinstance(bands, int):
+            raise ValueError(
+                f"{type(model).__name__} has no attribute F, so the null spectrogram's number of bands is unknown; set"
+                " model.F, or give a spectrogram to take the gradient around"
+            )
+        if not math.isfinite(level):
+            raise ValueError(f"the level {level} is no sound level; give a finite number")
+        return torch.full((1, bands, lags), level)
+    if stimuli.dim() != 3 or 0 in stimuli.shape:
+        raise ValueError(
+            f"the stimuli have shape {tuple(stimuli.shape)}, which holds no spectrograms; give (stimulus, frequency,"
+            " time) with at least one entry each"
+        )
+    if isinstance(bands, int) and stimuli.shape[1] != bands:
+        raise ValueError(
+            f"the stimuli have {stimuli.shape[1]} bands but the model hears {bands}; the gradient would belong to"
+            " other frequencies; give spectrograms with the bands that the model was trained on"
+        )
+    _check_finite(stimuli, "spectrogram")
+    return stimuli
+
+
+def _sounds(model: nn.Module, waveforms: Tensor) -> Float[Tensor, "stimulus sample"]:
+    if not has_front_end(model):
+        raise ValueError(
+            f"{type(model).__name__} has no front-end (its wav2spec is an identity), so its response does not depend on"
+            " a waveform; use strf_gradmaps, or give a model that hears sound"
+        )
+    if waveforms.dim() != 2 or 0 in waveforms.shape:
+        raise ValueError(
+            f"the waveforms have shape {tuple(waveforms.shape)}, which holds no sounds; give (stimulus, sample) with at"
+            " least one entry each"
+        )
+    hop = getattr(model.wav2spec, "hop", None)
+    if isinstance(hop, int) and hop > 0 and waveforms.shape[-1] % hop:
+        raise ValueError(
+            f"the waveform has {waveforms.shape[-1]} samples, which is no whole number of frames of {hop} samples, so"
+            f" the last frame would be cut; give {waveforms.shape[-1] // hop * hop} samples, or resample the sound to"
+            " the front-end's rate"
+        )
+    _check_finite(waveforms, "waveform")
+    return waveforms
+
+
+def _prefiltered(model: nn.Module, leaf: Tensor) -> Tensor:
+    prefilter = getattr(model, "prefiltering", None)
+    if not isinstance(prefilter, nn.Module):
+        raise ValueError(
+            f'{type(model).__name__} has no part "prefiltering", so there is no prefiltered space to differentiate in;'
+            ' use space="spectrogram"'
+        )
+    with torch.no_grad():
+        return twin_of(prefilter)(leaf)
+
+
+def _fresh(tensor: Tensor) -> Tensor:
+    """A tensor that autograd may save, also where the caller made it in inference mode."""
+    return tensor.detach().clone() if tensor.is_inference() else tensor.detach()
+
+
+def _check_common(model: nn.Module, objective: Objective, route: str) -> None:
+    if not isinstance(model, nn.Module):
+        raise ValueError(
+            f"model is a {type(model).__name__}, which cannot be differentiated part by part; give a torch.nn.Module"
+        )
+    check_objective(objective)
+    check_route(route)
+
+
+def _check_eval(twin: nn.Module, model: nn.Module) -> None:
+    """Refuse a model that would behave as in training: ``twin`` is what will be run of it."""
+    name = type(model).__name__
+    if model.training:
+        raise ValueError(
+            f"{name} is in training mode, where dropout is random and batch statistics mix the gradients of different"
+            " stimuli; call model.eval() before computing gradmaps"
+        )
+    for path, part in twin.named_modules():
+        known = type(part).__module__.startswith("torch.nn.") and not isinstance(part, _MODELESS)
+        if part.training and not (known and not getattr(part, "dropout", 0)):
+            raise ValueError(
+                f"the part {path} ({type(part).__name__}) of {name} is in training mode although the model is not, so"
+                " its gradients may be random or mix stimuli; call model.eval() before computing gradmaps"
+            )
+
+
+def _check_finite(stimuli: Tensor, what: str) -> None:
+    finite = torch.isfinite(stimuli).flatten(1).all(dim=1)
+    if not bool(finite.all()):
+        wrong = (~finite).nonzero().flatten().tolist()
+        raise ValueError(
+            f"{what} {wrong[:5]} holds numbers that are not finite, around which there is no gradient; remove the NaN"
+            " and infinite entries"
+        )
+
+
+def _check_count(value: int, name: str, unit: str) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name} = {value!r} keeps nothing of the gradient; give a whole number of {unit} from 1")
+
+
+def _checked_dtype(dtype: torch.dtype | None, inventory: Inventory) -> torch.dtype:
+    if dtype is None:
+        return inventory.dtype
+    if dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"dtype {dtype} cannot hold a gradient to 1e-5; give torch.float32 or torch.float64")
+    return dtype
+
+
+def _with_values(found: Gradmaps, values: Tensor) -> Gradmaps:
+    return Gradmaps(
+        values,
+        found.frames,
+        found.before_start,
+        found.responses,
+        found.route,
+        found.block,
+        found.disagreement,
+    )

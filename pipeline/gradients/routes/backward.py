@@ -1,0 +1,177 @@
+"""Many cotangents at once from a tensor between two parts of a model back to the stimulus."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from .frames import SAME, Layout, acts_on_each_frame, layouts, probe
+from .plain import vjp
+from .problem import Problem
+from .recurrent import Linearised, linearised
+from .trace import Call, first_tensor, is_plain, nodes_between
+
+# How many tensors before a recurrent layer are tried as the start of a part that acts on each frame alone.
+TRIES = 6
+
+
+def pull_back(problem: Problem, tensor: Tensor, cotangents: Tensor, earliest: int = 0) -> Tensor:
+    """Backward passes from ``tensor`` to the leaf, one per entry of the first axis of ``cotangents``.
+
+    Entries of the result that lie before the leaf's time ``earliest`` need not be right.
+    """
+    stage = problem.stages.get(id(tensor))
+    if stage is None:
+        stage = problem.stages[id(tensor)] = _stage(problem, tensor)
+    return stage(cotangents, earliest)
+
+
+def _stage(problem: Problem, tensor: Tensor) -> Callable[[Tensor, int], Tensor]:
+    """The way from ``tensor`` to the leaf."""
+    call = _recurrent_call(problem, tensor)
+    layers = linearised(call.module, call.given, call.gave) if call is not None else None
+    if call is None or layers is None:
+        return lambda cotangents, _: vjp(tensor, problem.leaf, cotangents, problem.limits)
+    return _through_recurrent(problem, tensor, call, layers)
+
+
+def _recurrent_call(problem: Problem, tensor: Tensor) -> Call | None:
+    """The last recurrent layer before ``tensor`` through which alone it hears the stimulus."""
+    source = problem.trace.stimulus
+    for call in reversed(problem.trace.calls):
+        if not isinstance(call.module, nn.RNNBase) or not is_plain(call.gave) or not is_plain(call.given):
+            continue
+        if nodes_between(tensor, call.gave, source) is None:
+            return None
+        if not call.alone and nodes_between(call.gave, call.given, source) is None:
+            return None
+        return call
+    return None
+
+
+def _through_recurrent(
+    problem: Problem, tensor: Tensor, call: Call, layers: list[Linearised]
+) -> Callable[[Tensor, int], Tensor]:
+    n_stimuli, n_frames = problem.n_stimuli, problem.response.shape[-1]
+    batch_first = bool(getattr(call.module, "batch_first", False))
+    order, axis = ("stimulus", 1) if batch_first else ("frame", 0)
+    if call.given.shape[1 if batch_first else 0] != n_frames or call.given.shape[0 if batch_first else 1] != n_stimuli:
+        return lambda cotangents, _: vjp(tensor, problem.leaf, cotangents, problem.limits)
+    given = Layout(order, axis, tuple(call.given.shape), n_stimuli, n_frames)
+    gave = Layout(order, axis, tuple(call.gave.shape), n_stimuli, n_frames)
+    hop = max(1, problem.leaf.shape[-1] // n_frames)
+    encoder = _frame_wise_encoder(problem, call, given)
+    if encoder is not None:
+        layers = [*layers[:-1], layers[-1].feeding(encoder.slopes)]
+
+    def back(cotangents: Tensor, earliest: int) -> Tensor:
+        at_output = vjp(tensor, call.gave, cotangents, problem.limits)
+        rows = gave.split(at_output).permute(2, 1, 0, 3)
+        for layer in layers:
+            rows = layer.pull_back(rows, earliest // hop)
+        vectors = rows.permute(2, 1, 0, 3)
+        if encoder is None:
+            return vjp(call.given, problem.leaf, given.join(vectors), problem.limits)
+        joined = encoder.layout.join(vectors)
+        if encoder.tensor is problem.trace.stimulus:
+            return joined
+        return vjp(encoder.tensor, problem.leaf, joined, problem.limits)
+
+    return back
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A part that acts on each frame alone: where it starts, and its Jacobian at each frame."""
+
+    tensor: Tensor
+    layout: Layout
+    slopes: Float[Tensor, "frame stimulus output input"]
+
+
+def _frame_wise_encoder(problem: Problem, call: Call, layout: Layout) -> Encoder | None:
+    """The longest part that ends where ``call`` begins and acts on each frame alone; None if there is none."""
+    n_stimuli, n_frames = layout.n_stimuli, layout.n_frames
+    source = problem.trace.stimulus
+    starts: list[Tensor] = [source]
+    for earlier in problem.trace.calls:
+        for candidate in (earlier.given, earlier.gave):
+            if all(candidate is not start for start in starts):
+                starts.append(candidate)
+    tensor = call.given
+    for start in [start for start in starts if start is not tensor and is_plain(start)][:TRIES]:
+        if nodes_between(tensor, start, source) is None:
+            continue
+        for begun in layouts(start, n_stimuli, n_frames):
+            if begun.width * 4 < layout.width:
+                continue
+            few = _slopes_of_few_frames(problem, call, layout) if start is source else None
+            if few is not None and _slopes_hold(tensor, layout, start, begun, few):
+                return Encoder(start, begun, few)
+            if few is None and acts_on_each_frame(tensor, layout, start, begun):
+                return Encoder(start, begun, _slopes_of_all_frames(problem, tensor, layout, start, begun))
+    return None
+
+
+def _slopes_of_all_frames(
+    problem: Problem, tensor: Tensor, layout: Layout, start: Tensor, begun: Layout
+) -> Float[Tensor, "frame stimulus output input"]:
+    """The Jacobian at every frame, all frames at once: no frame hears another."""
+    shape = (layout.n_stimuli, layout.n_frames)
+    units = torch.eye(layout.width, dtype=tensor.dtype, device=tensor.device)
+    cotangents = layout.join(units.view(layout.width, 1, 1, -1).expand(-1, *shape, -1))
+    slopes = begun.split(vjp(tensor, start, cotangents, problem.limits))
+    return slopes.permute(2, 1, 0, 3)
+
+
+def _slopes_of_few_frames(
+    problem: Problem, call: Call, layout: Layout
+) -> Float[Tensor, "frame stimulus output input"] | None:
+    """The Jacobian at every frame where one frame stands for all, as it does in a constant stimulus."""
+    leaf = problem.leaf.detach()
+    if leaf.shape[-1] != layout.n_frames or not bool((leaf == leaf[:1, ..., :1]).all()):
+        return None
+    one = leaf[:1, ..., :1].clone().requires_grad_(True)
+    reached = partial_run(problem.model, call.module, one.view_as(one))
+    if reached is None or reached.numel() != layout.width or not reached.requires_grad:
+        return None
+    units = torch.eye(layout.width, dtype=leaf.dtype, device=leaf.device).view(layout.width, *reached.shape)
+    slopes = vjp(reached, one, units, problem.limits).flatten(1)
+    return slopes.expand(layout.n_frames, layout.n_stimuli, *slopes.shape)
+
+
+def _slopes_hold(tensor: Tensor, layout: Layout, start: Tensor, begun: Layout, slopes: Tensor) -> bool:
+    """Whether one backward pass through all frames agrees with these Jacobians of single frames."""
+    vector, scale = probe(layout, tensor)
+    weighed = vector * scale
+    (gradient,) = torch.autograd.grad(tensor, start, layout.join(weighed), retain_graph=True)
+    expected = begun.split(gradient)
+    got = torch.matmul(weighed.transpose(0, 1).unsqueeze(-2), slopes).squeeze(-2).transpose(0, 1)
+    size = expected.abs().amax()
+    return bool(torch.isfinite(size)) and bool((got - expected).abs().amax() <= SAME * size)
+
+
+class _Reached(Exception):
+    """Carries what a part is about to be given out of a forward pass that need not go on."""
+
+    def __init__(self, given: Tensor | None) -> None:
+        super().__init__("the part that was waited for is about to run")
+        self.given = given
+
+
+def partial_run(model: nn.Module, part: nn.Module, stimulus: Tensor) -> Tensor | None:
+    """What ``part`` of the model is given when the model hears ``stimulus``; nothing after it is run."""
+
+    def stop(_: nn.Module, given: tuple[object, ...]) -> None:
+        raise _Reached(first_tensor(given))
+
+    handle = part.register_forward_pre_hook(stop)
+    try:
+        model(stimulus)
+    except _Reached as reached:
+        return reached.given
+    finally:
+        handle.remove()
+    return None

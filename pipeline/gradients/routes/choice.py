@@ -1,0 +1,121 @@
+"""Which route a model and a set of rows take."""
+
+import math
+import weakref
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .factored import factored
+from .forward import forward
+from .memory import is_out_of_memory
+from .per_neuron import has_own_parameters, per_neuron, shares_nothing
+from .plain import batched, loop, replicated, vjp
+from .problem import Problem, Route, Rows, windowed
+
+ROUTES: dict[str, Route] = {
+    "factored": factored,
+    "batched": batched,
+    "replicated": replicated,
+    "loop": loop,
+    "per_neuron": per_neuron,
+    "forward": forward,
+}
+NAMES = ("auto", *ROUTES)
+
+# A route that differs by more from another one is wrong for this model, not merely rounded.
+TOLERANCE = 1e-4
+
+# Routes that raised for a model and what else it does not allow, not tried again for as long as it lives.
+_limits: "weakref.WeakKeyDictionary[nn.Module, set[str]]" = weakref.WeakKeyDictionary()
+
+
+def limits_of(model: nn.Module) -> set[str]:
+    """What the model was found not to allow: names of routes, and "vmap"."""
+    return _limits.setdefault(model, set())
+
+
+
+def check_route(route: str) -> None:
+    """Refuse a route that does not exist."""
+    if route not in NAMES:
+        raise ValueError(
+            f"route {route!r} is not known, so there is no way to the gradient; give one of {', '.join(NAMES)}"
+        )
+
+
+@dataclass(frozen=True)
+class Taken:
+    """Rows, the route that gave them, the rows per backward pass at its end, and its difference from another route."""
+
+    values: Tensor
+    route: str
+    block: int
+    disagreement: float
+
+
+def take(model: nn.Module, problem: Problem, rows: Rows, route: str, check: bool) -> Taken:
+    """The rows, by the route asked for or by the first one that the model allows.
+
+    ``model`` is the caller's own object: what it does not allow is remembered for it. With ``check`` the rows are
+    compared with another route, and a route that was not asked for by name is left if it disagrees.
+    """
+    if route != "auto":
+        values, block = ROUTES[route](problem, rows)
+        return Taken(values, route, block, disagreement(problem, rows, values, route) if check else math.nan)
+    left = limits_of(model)
+    candidates = [name for name in order(problem, rows) if name not in left or name == "loop"]
+    for name in candidates:
+        last = name == candidates[-1]
+        try:
+            values, block = ROUTES[name](problem, rows)
+        except (RuntimeError, NotImplementedError, ValueError, TypeError, AttributeError, IndexError) as error:
+            if last or is_out_of_memory(error):
+                raise
+            left.add(name)
+            continue
+        difference = disagreement(problem, rows, values, name) if check else math.nan
+        if difference > TOLERANCE and not last:
+            left.add(name)
+            continue
+        return Taken(values, name, block, difference)
+    raise AssertionError("the last route is always taken or raises")
+
+
+def disagreement(problem: Problem, rows: Rows, values: Tensor, route: str) -> float:
+    """Largest difference from plain backward passes on a few rows, relative to the largest entry."""
+    n_rows = len(rows)
+    positions = sorted({0, n_rows // 2, n_rows - 1})
+    other = replicated if route == "loop" else loop
+    got = values[:, positions]
+    if other is loop and bool((rows.ends == rows.ends[:, :1]).all()) and rows.coupled is None:
+        expected, got = _mixture(problem, rows, positions, got)
+    else:
+        expected, _ = other(problem, rows.pick(positions[:1]))
+        got = got[:, :1]
+    size = expected.abs().amax()
+    difference = (got - expected).abs().amax()
+    if not bool(torch.isfinite(difference)):
+        return math.inf
+    return float(difference / size) if size > 0 else (math.inf if difference > 0 else 0.0)
+
+
+def _mixture(problem: Problem, rows: Rows, positions: list[int], got: Tensor) -> tuple[Tensor, Tensor]:
+    """One backward pass for a mixture of rows, and the same mixture of the rows that a route gave."""
+    shares = torch.linspace(1.0, 0.5, len(positions)).to(got)
+    cotangents = rows.pick(positions).cotangents(problem.response)
+    mixed = torch.tensordot(shares, cotangents, dims=1).unsqueeze(0)
+    gradient = vjp(problem.response, problem.leaf, mixed).transpose(0, 1)
+    expected = windowed(gradient, rows.ends[:, :1], rows.lags)
+    return expected, torch.tensordot(shares, got, dims=([0], [1])).unsqueeze(1)
+
+
+def order(problem: Problem, rows: Rows) -> list[str]:
+    """Names of routes, the one predicted to be cheapest first and the one that always works last."""
+    if len(rows) == 1:
+        return ["loop"]
+    names = ["factored", "batched", "loop"]
+    if rows.coupled is None and rows.neurons is not None and has_own_parameters(problem):
+        names.insert(0 if shares_nothing(problem) else 1, "per_neuron")
+    return names

@@ -1,0 +1,282 @@
+"""Rows through the narrowest place before the response, where each frame is described by a few numbers.
+
+Where everything after that place acts on each frame alone, the chain rule gives all rows from as many backward passes
+as the place is wide, however many neurons there are.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from .backward import pull_back
+from .frames import Layout, acts_on_each_frame, layouts
+from .memory import in_blocks, rows_that_fit
+from .forward import load_forward_mode
+from .plain import LIVE_TENSORS, vjp
+from .problem import Problem, Rows, windowed
+from .trace import Call, is_plain, nodes_between
+
+# An affine readout may differ between frames by rounding, not by more.
+AFFINE_TOLERANCE = 1e-5
+
+
+class DoesNotFactor(RuntimeError):
+    """The model has no place that separates the response from the stimulus frame by frame."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A tensor on which the response depends frame by frame, and through which alone it hears the stimulus."""
+
+    call: Call
+    tensor: Tensor
+    layout: Layout
+
+    @property
+    def width(self) -> int:
+        return self.layout.width
+
+
+@dataclass(frozen=True)
+class Patterns:
+    """The few ways in which the rows weigh frames, per stimulus: row r of stimulus s weighs them as ``of[s, r]``."""
+
+    weights: Float[Tensor, "stimulus pattern frame"]
+    ends: Int[Tensor, "stimulus pattern"]
+    of: Int[Tensor, "stimulus neuron"]
+
+    def __len__(self) -> int:
+        return self.weights.shape[1]
+
+
+def factored(problem: Problem, rows: Rows) -> tuple[Tensor, int]:
+    """As many backward passes as the cut is wide, or as there are rows where those are fewer."""
+    cut = find_cut(problem)
+    if cut is None:
+        raise DoesNotFactor(
+            f"{type(problem.model).__name__} has no part whose output describes each frame of the response by itself,"
+            ' so its gradient does not factor; use route="auto" or another route'
+        )
+    if rows.coupled is None and rows.neurons is not None:
+        patterns = patterns_of(rows)
+        if cut.width * len(patterns) < len(rows) and _affine_where_needed(problem, cut, patterns):
+            return _by_basis(problem, rows, cut, patterns)
+    return _by_rows(problem, rows, cut)
+
+
+def find_cut(problem: Problem) -> Cut | None:
+    """The narrowest cut in or right before the readout, or anywhere in a model that has no such part; None if none."""
+    response = problem.response
+    n_stimuli, n_frames = response.shape[0], response.shape[-1]
+    response_layout = Layout("stimulus", 2, tuple(response.shape), n_stimuli, n_frames)
+    best: Cut | None = None
+    tried: set[int] = set()
+    for call in _calls_to_cut_at(problem):
+        tensor = call.given
+        if id(tensor) in tried or not is_plain(tensor):
+            continue
+        tried.add(id(tensor))
+        narrower = [one for one in layouts(tensor, n_stimuli, n_frames) if best is None or _better(call, one, best)]
+        if not narrower or nodes_between(response, tensor, problem.trace.stimulus) is None:
+            continue
+        fitting = [one for one in narrower if acts_on_each_frame(response, response_layout, tensor, one)]
+        if not fitting:
+            # What lies before a place that mixes frames mixes them too.
+            break
+        best = Cut(call, tensor, fitting[0])
+    return best
+
+
+def _better(call: Call, layout: Layout, best: Cut) -> bool:
+    """Whether a cut there is narrower, or as narrow and nearer to the response (a part of the part cut at)."""
+    return layout.width < best.width or (layout.width == best.width and call.name.startswith(best.call.name + "."))
+
+
+def _calls_to_cut_at(problem: Problem) -> list[Call]:
+    """The calls of the readout's parts and of the readout itself, the last first; all calls if it was not called."""
+    readout = getattr(problem.model, "readout", None)
+    parts = {id(part) for part in readout.modules()} if isinstance(readout, nn.Module) else set()
+    backwards = list(reversed(problem.trace.calls))
+    return [call for call in backwards if id(call.module) in parts] or backwards
+
+
+def patterns_of(rows: Rows) -> Patterns:
+    """The distinct ways in which these rows weigh frames."""
+    assert rows.neurons is not None
+    chosen = rows.weights[:, rows.neurons]
+    if bool((chosen == chosen[:, :1]).all()) and bool((rows.ends == rows.ends[:, :1]).all()):
+        of = torch.zeros(chosen.shape[:2], dtype=torch.long, device=chosen.device)
+        return Patterns(chosen[:, :1], rows.ends[:, :1], of)
+    each = [_distinct(weights, ends) for weights, ends in zip(chosen, rows.ends, strict=True)]
+    n_patterns = max(len(ends) for _, ends, _ in each)
+    weights = torch.stack([torch.nn.functional.pad(w, (0, 0, 0, n_patterns - len(w))) for w, _, _ in each])
+    ends = torch.stack([torch.nn.functional.pad(e, (0, n_patterns - len(e))) for _, e, _ in each])
+    return Patterns(weights, ends, torch.stack([of for _, _, of in each]))
+
+
+def _distinct(weights: Tensor, ends: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    both = torch.cat([weights, ends.to(weights).unsqueeze(-1)], dim=-1)
+    unique, of = torch.unique(both, dim=0, return_inverse=True)
+    return unique[:, :-1], unique[:, -1].round().long(), of
+
+
+def _by_basis(problem: Problem, rows: Rows, cut: Cut, patterns: Patterns) -> tuple[Tensor, int]:
+    """Backward passes for the unit vectors of the cut, then one product with the readout's own Jacobian."""
+    assert rows.neurons is not None
+    n_patterns, width = len(patterns), cut.width
+    n_basis = n_patterns * width
+    shape = (problem.n_stimuli, n_basis, *problem.leaf.shape[1:-1], rows.lags)
+    basis = torch.empty(shape, dtype=problem.leaf.dtype, device=problem.leaf.device)
+
+    def backward(start: int, stop: int) -> None:
+        unit = torch.arange(start, stop, device=basis.device)
+        pattern, feature = unit // width, unit % width
+        vectors = basis.new_zeros((stop - start, *patterns.weights.shape[::2], width))
+        vectors[torch.arange(stop - start), :, :, feature] = patterns.weights[:, pattern].transpose(0, 1)
+        gradient = pull_back(problem, cut.tensor, cut.layout.join(vectors), rows.earliest)
+        basis[:, start:stop] = windowed(gradient.transpose(0, 1), patterns.ends[:, pattern], rows.lags)
+
+    block = in_blocks(n_basis, rows_that_fit(n_basis, _bytes_per_row(problem), problem.memory), backward)
+    slopes = _slopes(problem, cut, patterns, rows.neurons).detach()
+    flat = basis.view(problem.n_stimuli, n_patterns, width, -1)
+    values = basis.new_empty((problem.n_stimuli, len(rows), flat.shape[-1]))
+    for stimulus in range(problem.n_stimuli):
+        for pattern in range(n_patterns):
+            if n_patterns == 1:
+                torch.matmul(slopes[stimulus, 0], flat[stimulus, 0], out=values[stimulus])
+                continue
+            mine = (patterns.of[stimulus] == pattern).nonzero().squeeze(-1)
+            values[stimulus, mine] = slopes[stimulus, pattern, mine] @ flat[stimulus, pattern]
+    return values.view(problem.n_stimuli, len(rows), *shape[2:]), block
+
+
+def _by_rows(problem: Problem, rows: Rows, cut: Cut) -> tuple[Tensor, int]:
+    """Each row to the cut, which is cheap, then through the rest of the model together."""
+    shape = (problem.n_stimuli, len(rows), *problem.leaf.shape[1:-1], rows.lags)
+    values = torch.empty(shape, dtype=problem.leaf.dtype, device=problem.leaf.device)
+
+    def backward(start: int, stop: int) -> None:
+        part = rows.part(start, stop)
+        vectors = vjp(problem.response, cut.tensor, part.cotangents(problem.response), problem.limits)
+        gradient = pull_back(problem, cut.tensor, vectors, rows.earliest)
+        values[:, start:stop] = windowed(gradient.transpose(0, 1), part.ends, rows.lags)
+
+    return values, in_blocks(len(rows), rows_that_fit(len(rows), _bytes_per_row(problem), problem.memory), backward)
+
+
+def _slopes(
+    problem: Problem, cut: Cut, patterns: Patterns, neurons: Tensor
+) -> Float[Tensor, "stimulus pattern neuron feature"]:
+    """d response / d cut at one frame of each pattern."""
+    frames = patterns.weights.ne(0).to(torch.uint8).argmax(dim=-1)
+    linear = _slopes_of_linear(problem, cut, frames, neurons)
+    return linear if linear is not None else _slopes_by_tangents(problem, cut, frames, neurons)
+
+
+def _slopes_of_linear(problem: Problem, cut: Cut, frames: Tensor, neurons: Tensor) -> Tensor | None:
+    """The same where the cut is a linear layer's input, and each neuron's response follows one of its outputs."""
+    layer = cut.call.module
+    gave = cut.call.gave
+    n_neurons, n_frames = problem.response.shape[1:]
+    if type(layer) is not nn.Linear or layer.out_features != n_neurons or not is_plain(gave):
+        return None
+    if nodes_between(problem.response, gave, problem.trace.stimulus) is None:
+        return None
+    generator = torch.Generator().manual_seed(13)
+    at_frames = torch.zeros((problem.n_stimuli, n_frames), device=gave.device, dtype=gave.dtype)
+    at_frames = at_frames.scatter(1, frames, 1.0).unsqueeze(1).expand(problem.response.shape)
+    scale = (torch.rand(n_neurons, generator=generator) + 0.5).to(gave).view(1, -1, 1)
+    for layout in layouts(gave, problem.n_stimuli, n_frames):
+        if layout.width != n_neurons:
+            continue
+        slopes, scaled = (
+            layout.split(torch.autograd.grad(problem.response, gave, weights.contiguous(), retain_graph=True)[0])
+            for weights in (at_frames, at_frames * scale)
+        )
+        if (slopes * scale.view(1, 1, -1) - scaled).abs().amax() <= AFFINE_TOLERANCE * scaled.abs().amax():
+            chosen = slopes.gather(1, frames.unsqueeze(-1).expand(-1, -1, n_neurons))[..., neurons]
+            return chosen.unsqueeze(-1) * layer.weight.detach()[neurons]
+    return None
+
+
+def _slopes_by_tangents(problem: Problem, cut: Cut, frames: Tensor, neurons: Tensor) -> Tensor:
+    """The same by forward mode, for anything that may follow the cut."""
+    vectors = cut.layout.split(cut.tensor.detach())
+    index = frames.unsqueeze(-1).expand(-1, -1, cut.width)
+    points = vectors.gather(1, index).flatten(0, 1).unsqueeze(1)
+    tail = Tail(problem, cut)
+    expected = problem.response.detach().transpose(1, 2)
+    expected = expected.gather(1, frames.unsqueeze(-1).expand(-1, -1, problem.response.shape[1]))
+    got = tail(points)[:, :, 0].view_as(expected)
+    if not torch.allclose(got, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().amax()) + 1e-30):
+        raise DoesNotFactor(
+            f"the part of {type(problem.model).__name__} after {cut.call.name} answers otherwise to one frame than to"
+            ' many, so its slope at one frame says nothing; use route="batched"'
+        )
+    load_forward_mode()
+    units = torch.eye(cut.width, dtype=points.dtype, device=points.device).view(-1, 1, 1, cut.width)
+
+    def along(unit: Tensor) -> Tensor:
+        return torch.func.jvp(tail, (points,), (unit.expand_as(points),))[1][:, neurons, 0]
+
+    slopes = torch.func.vmap(along)(units)
+    return slopes.permute(1, 2, 0).view(*frames.shape, len(neurons), cut.width)
+
+
+class Tail:
+    """What the model does after the cut, to vectors of its own."""
+
+    def __init__(self, problem: Problem, cut: Cut) -> None:
+        self.problem, self.cut = problem, cut
+        self.inside: Call | None = None
+        for call in reversed(problem.trace.calls):
+            whole = call.gave.dim() == 4 and call.gave.shape[2] == 1 and _same(call.gave[:, :, 0], problem.response)
+            if whole and (call.name == cut.call.name or cut.call.name.startswith(call.name + ".")):
+                self.inside = call
+                break
+
+    def __call__(self, vectors: Float[Tensor, "stimulus frame width"]) -> Float[Tensor, "stimulus neuron frame"]:
+        given = self.cut.layout.join(vectors)
+        model: nn.Module = self.inside.module if self.inside is not None else self.problem.model
+        if self.inside is not None and self.inside.module is self.cut.call.module:
+            return model(given)[:, :, 0]
+        handle = self.cut.call.module.register_forward_pre_hook(lambda _, arguments: (given, *arguments[1:]))
+        try:
+            if self.inside is not None:
+                blank = self.inside.given[..., :1].detach()
+            else:
+                hop = self.problem.leaf.shape[-1] // self.problem.response.shape[-1]
+                blank = self.problem.leaf.detach()[:1, ..., : hop * vectors.shape[1]]
+            return model(blank)[:, :, 0]
+        finally:
+            handle.remove()
+
+
+def _same(left: Tensor, right: Tensor) -> bool:
+    return left.data_ptr() == right.data_ptr() and left.shape == right.shape and left.stride() == right.stride()
+
+
+def _affine_where_needed(problem: Problem, cut: Cut, patterns: Patterns) -> bool:
+    """Whether the response's slope is the same at all frames that a pattern weighs."""
+    support = patterns.weights.ne(0)
+    if bool((support.sum(dim=-1) <= 1).all()):
+        return True
+    if len(patterns) > 1:
+        return False
+    generator = torch.Generator().manual_seed(11)
+    shape = problem.response.shape
+    cotangent = torch.randn((shape[0], shape[1], 1), generator=generator).to(problem.response)
+    (gradient,) = torch.autograd.grad(
+        problem.response, cut.tensor, cotangent.expand(shape).contiguous(), retain_graph=True
+    )
+    vectors = cut.layout.split(gradient)
+    frames = support[:, 0]
+    first = vectors.gather(1, frames.to(torch.uint8).argmax(dim=-1).view(-1, 1, 1).expand(-1, 1, cut.width))
+    difference = ((vectors - first) * frames.unsqueeze(-1)).abs().amax()
+    return bool(difference <= AFFINE_TOLERANCE * first.abs().amax())
+
+
+def _bytes_per_row(problem: Problem) -> int:
+    return problem.leaf.element_size() * LIVE_TENSORS * problem.trace.largest

@@ -1,0 +1,70 @@
+"""Rows by forward mode: one tangent per entry of the stimulus, for models with more neurons than inputs."""
+
+import importlib
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from .memory import in_blocks, rows_that_fit
+from .problem import Problem, Rows, frames_of, windowed
+
+
+def forward(problem: Problem, rows: Rows) -> tuple[Tensor, int]:
+    """The Jacobian column by column: how every response changes with each entry inside the windows."""
+    load_forward_mode()
+    leaf = problem.leaf.detach()
+    first, last = rows.earliest, int(rows.ends.max())
+    n_times = last + 1 - first
+    per_time = leaf[0, ..., 0].numel()
+    n_columns = per_time * n_times
+    gradient = leaf.new_zeros((problem.n_stimuli, len(rows), per_time, leaf.shape[-1]))
+    weights = rows.weights if rows.neurons is None else rows.weights[:, rows.neurons]
+
+    def answer(stimulus: Tensor) -> Tensor:
+        response = frames_of(problem.model(stimulus), problem.n_stimuli, type(problem.model).__name__)
+        if rows.coupled is not None:
+            return (rows.cotangents(problem.response) * response).sum(dim=(2, 3)).transpose(0, 1)
+        if rows.neurons is None:
+            return (weights * response).sum(dim=(1, 2)).unsqueeze(1)
+        return (weights * response[:, rows.neurons]).sum(dim=-1)
+
+    def along(column: Tensor) -> Tensor:
+        tangent = torch.nn.functional.one_hot(column, per_time * leaf.shape[-1]).to(leaf)
+        return torch.func.jvp(answer, (leaf,), (tangent.view(1, *leaf.shape[1:]).expand_as(leaf),))[1]
+
+    def columns(start: int, stop: int) -> None:
+        index = torch.arange(start, stop, device=leaf.device)
+        entry, time = index // n_times, first + index % n_times
+        with decomposed(problem.model):
+            found = torch.func.vmap(along)(entry * leaf.shape[-1] + time).detach()
+        gradient[:, :, entry, time] = found.permute(1, 2, 0)
+
+    size = leaf.element_size() * 2 * max(problem.trace.largest, problem.response.numel())
+    block = in_blocks(n_columns, rows_that_fit(n_columns, size, problem.memory), columns)
+    return windowed(gradient.unflatten(2, leaf.shape[1:-1]), rows.ends, rows.lags), block
+
+
+@contextmanager
+def decomposed(model: nn.Module) -> Iterator[None]:
+    """Attention and LSTM layers in small steps: their fused kernels know neither forward mode nor ``vmap``."""
+    fused = torch.backends.mkldnn.enabled and any(isinstance(part, nn.LSTM) for part in model.modules())
+    with sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="There is a performance drop")
+        try:
+            if fused:
+                torch.backends.mkldnn.enabled = False
+            yield
+        finally:
+            if fused:
+                torch.backends.mkldnn.enabled = True
+
+
+def load_forward_mode() -> None:
+    """Load torch's forward mode, which warns about torch's own deprecated parts when it is loaded."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        importlib.import_module("torch._decomp.decompositions_for_jvp")

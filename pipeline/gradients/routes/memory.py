@@ -1,0 +1,74 @@
+"""How many rows go through one backward pass, and what happens when memory runs out."""
+
+import gc
+import os
+from collections.abc import Callable
+
+import torch
+
+HOST_BYTES = 512 * 2**20
+SHARE_OF_DEVICE = 1 / 8
+SHARE_OF_HOST = 1 / 16
+LARGEST_BLOCK = 4096
+
+
+def budget(device: torch.device, memory_bytes: int | None = None) -> int:
+    """Bytes that temporary tensors may take: what was asked for, or a share of the device's memory.
+
+    The share is of all the memory, not of what is free now: how much others use must not change the blocks, and with
+    them the last bits of the result.
+    """
+    if memory_bytes is not None:
+        if isinstance(memory_bytes, bool) or memory_bytes <= 0:
+            raise ValueError(
+                f"memory_bytes = {memory_bytes!r} leaves no room for even one row; give a positive number of bytes,"
+                " or None for a share of the device's memory"
+            )
+        return int(memory_bytes)
+    if device.type == "cuda":
+        return int(SHARE_OF_DEVICE * torch.cuda.mem_get_info(device)[1])
+    return int(min(HOST_BYTES, SHARE_OF_HOST * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")))
+
+
+def rows_that_fit(n_rows: int, bytes_per_row: int, budget_bytes: int) -> int:
+    """The largest block of rows, at most ``n_rows`` and at least 1, that stays within the budget."""
+    return max(1, min(n_rows, LARGEST_BLOCK, budget_bytes // max(1, bytes_per_row)))
+
+
+def in_blocks(n_rows: int, block: int, run: Callable[[int, int], None]) -> int:
+    """Run ``run(start, stop)`` over all rows in blocks, halved after every out-of-memory error.
+
+    Returns the size of block at the end. An out-of-memory error for a single row is raised as it came.
+    """
+    start = 0
+    while start < n_rows:
+        stop = min(start + block, n_rows)
+        failed = False
+        try:
+            run(start, stop)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or stop - start == 1:
+                raise
+            failed = True
+        # Outside the except clause: there, the traceback would keep the failed attempt's tensors alive.
+        if failed:
+            block = max(1, (stop - start) // 2)
+            release()
+            continue
+        start = stop
+    return block
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the error says that memory ran out, on a GPU or on the host."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    text = str(error)
+    return "out of memory" in text.lower() or "DefaultCPUAllocator" in text
+
+
+def release() -> None:
+    """Give freed memory back before the next, smaller attempt."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

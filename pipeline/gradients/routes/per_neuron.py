@@ -1,0 +1,99 @@
+"""Rows of models in which each neuron has parameters of its own: one neuron's model, run under ``vmap`` over neurons."""
+
+import torch
+from torch import Tensor, nn
+
+from .forward import decomposed
+from .memory import in_blocks, rows_that_fit
+from .problem import Problem, Rows, windowed
+
+SAME = 1e-4
+_SLOTS = ("wav2spec", "prefiltering", "core", "readout")
+
+
+class NoOwnParameters(RuntimeError):
+    """The model cannot be taken apart into one small model per neuron."""
+
+
+def per_neuron(problem: Problem, rows: Rows) -> tuple[Tensor, int]:
+    """As many one-neuron models as there are rows, each with its slice of the parameters.
+
+    Which parameters are a neuron's own is guessed from their first axis, and checked on the responses.
+    """
+    if rows.neurons is None or rows.coupled is not None:
+        raise NoOwnParameters("a sum over neurons belongs to no one neuron's parameters; use another route")
+    neurons = rows.neurons
+    leaf = problem.leaf.detach()
+    own, shared = _split(problem)
+    shape = (problem.n_stimuli, len(rows), *leaf.shape[1:-1], rows.lags)
+    values = leaf.new_empty(shape)
+
+    def one(mine: dict[str, Tensor], weights: Tensor, stimulus: Tensor) -> tuple[Tensor, Tensor]:
+        answer = torch.func.functional_call(problem.model, {**shared, **mine}, (stimulus,))
+        if answer.dim() != 4 or answer.shape[1:3] != (1, 1):
+            raise NoOwnParameters(
+                f"{type(problem.model).__name__} with one neuron's parameters answers with shape {tuple(answer.shape)},"
+                " not that of one neuron; use another route"
+            )
+        return (answer[:, 0, 0] * weights).sum(), answer[:, 0, 0]
+
+    derivative = torch.func.grad(one, argnums=2, has_aux=True)
+
+    def block(start: int, stop: int) -> None:
+        chosen = neurons[start:stop]
+        mine = {name: tensor[chosen].unsqueeze(1) for name, tensor in own.items()}
+        weights = rows.weights[:, chosen].transpose(0, 1)
+        with decomposed(problem.model):
+            gradient, response = torch.func.vmap(derivative, in_dims=(0, 0, None))(mine, weights, leaf)
+        _check_same(problem, response.transpose(0, 1), chosen)
+        values[:, start:stop] = windowed(gradient.transpose(0, 1), rows.ends[:, start:stop], rows.lags)
+
+    size = leaf.element_size() * 4 * max(leaf.numel(), problem.trace.total // problem.response.shape[1])
+    return values, in_blocks(len(rows), rows_that_fit(len(rows), size, problem.memory), block)
+
+
+def has_own_parameters(problem: Problem) -> bool:
+    """Whether every parameter of the readout could be the neurons' own."""
+    readout = getattr(problem.model, "readout", None)
+    if not isinstance(readout, nn.Module):
+        return False
+    tensors = [tensor for tensor in (*readout.parameters(), *readout.buffers()) if tensor.dim() > 0]
+    return bool(tensors) and all(len(tensor) == problem.response.shape[1] for tensor in tensors)
+
+
+def shares_nothing(problem: Problem) -> bool:
+    """Whether all of the model's weights are in its readout, so that neurons have no features in common."""
+    readout = {id(tensor) for tensor in problem.model.readout.parameters()}
+    return all(id(tensor) in readout for tensor in problem.model.core.parameters()) if isinstance(
+        getattr(problem.model, "core", None), nn.Module
+    ) and all(name.split(".")[0] in _SLOTS for name, _ in problem.model.named_parameters()) else False
+
+
+def _split(problem: Problem) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The tensors that are the neurons' own, by name, and the others."""
+    n_neurons = problem.response.shape[1]
+    readout = getattr(problem.model, "readout", None)
+    inside = {id(tensor) for tensor in (*readout.parameters(), *readout.buffers())} if isinstance(
+        readout, nn.Module
+    ) else set()
+    everything = {**dict(problem.model.named_parameters()), **dict(problem.model.named_buffers())}
+    own = {
+        name: tensor.detach()
+        for name, tensor in everything.items()
+        if id(tensor) in inside and tensor.dim() > 0 and len(tensor) == n_neurons
+    }
+    if not own:
+        raise NoOwnParameters(
+            f"{type(problem.model).__name__} has no readout parameters whose first axis is its {n_neurons} neurons;"
+            " use another route"
+        )
+    return own, {name: tensor.detach() for name, tensor in everything.items() if name not in own}
+
+
+def _check_same(problem: Problem, response: Tensor, chosen: Tensor) -> None:
+    expected = problem.response.detach()[:, chosen]
+    if not torch.allclose(response, expected, rtol=SAME, atol=SAME * float(expected.abs().amax()) + 1e-30):
+        raise NoOwnParameters(
+            f"{type(problem.model).__name__} with one neuron's parameters answers otherwise than whole, so its neurons"
+            " share what seemed to be their own; use another route"
+        )

@@ -1,0 +1,115 @@
+"""Rows by autograd alone: batched, one at a time, or of a stimulus replicated once per row."""
+
+import torch
+from torch import Tensor, nn
+
+from ..objectives import Objective, Weighing, weigh
+from .memory import in_blocks, is_out_of_memory, rows_that_fit
+from .problem import Problem, Rows, frames_of, windowed
+
+# Tensors of the size of the largest activation that one row keeps alive during its backward pass.
+LIVE_TENSORS = 4
+
+
+def batched(problem: Problem, rows: Rows) -> tuple[Tensor, int]:
+    """One forward pass, then blocks of backward passes under ``vmap``."""
+    return _by_blocks(problem, rows, _batched_block, _bytes_per_row(problem))
+
+
+def loop(problem: Problem, rows: Rows) -> tuple[Tensor, int]:
+    """One forward pass, then one backward pass per row."""
+    values = _empty(problem, rows)
+    for row in range(len(rows)):
+        values[:, row : row + 1] = _row_by_row(problem, rows.part(row, row + 1))
+    return values, 1
+
+
+def replicated(problem: Problem, rows: Rows) -> tuple[Tensor, int]:
+    """The stimulus once per row: one forward and one backward pass over a block of replicas."""
+    n_bytes = problem.leaf.element_size() * 2 * problem.trace.total
+    return _by_blocks(problem, rows, _replicated_block, n_bytes)
+
+
+def few_rows(
+    model: nn.Module, leaf: Tensor, neurons: Tensor, objective: Objective, n_neurons: int
+) -> tuple[Tensor, Weighing] | None:
+    """Gradients (1, row, ..., time) of few neurons around one stimulus, replicated, in a single forward pass.
+
+    For a handful of neurons any look at the model's inside costs more than it saves. None where the objective of one
+    neuron depends on another's response, or the model has another number of neurons.
+    """
+    replicas = leaf.detach().repeat(len(neurons), *([1] * (leaf.dim() - 1))).requires_grad_(True)
+    response = frames_of(model(replicas), len(neurons), type(model).__name__)
+    if response.shape[1] != n_neurons:
+        return None
+    weighing = weigh(objective, response[:1])
+    if weighing.couples:
+        return None
+    own = response[torch.arange(len(neurons), device=neurons.device), neurons]
+    (gradient,) = torch.autograd.grad((own * weighing.weights[0, neurons]).sum(), replicas)
+    return gradient.unsqueeze(0), weighing
+
+
+def vjp(outputs: Tensor, inputs: Tensor, cotangents: Tensor, limits: set[str] | None = None) -> Tensor:
+    """Backward passes from ``outputs`` to ``inputs``, one per entry of the first axis of ``cotangents``.
+
+    All together under ``vmap``; one at a time where ``limits`` holds "vmap", or where that is found out now.
+    """
+    if outputs is inputs:
+        return cotangents
+    if len(cotangents) > 1 and (limits is None or "vmap" not in limits):
+        try:
+            return _grad(outputs, inputs, cotangents, True)
+        except (RuntimeError, NotImplementedError) as error:
+            if limits is None or is_out_of_memory(error):
+                raise
+            limits.add("vmap")
+    return torch.stack([_grad(outputs, inputs, cotangent, False) for cotangent in cotangents])
+
+
+def _grad(outputs: Tensor, inputs: Tensor, cotangents: Tensor, together: bool) -> Tensor:
+    (gradient,) = torch.autograd.grad(
+        outputs, inputs, cotangents, retain_graph=True, is_grads_batched=together, allow_unused=True
+    )
+    if gradient is None:
+        shape = (len(cotangents), *inputs.shape) if together else inputs.shape
+        return torch.zeros(shape, dtype=inputs.dtype, device=inputs.device)
+    return gradient
+
+
+def _by_blocks(problem: Problem, rows: Rows, run, bytes_per_row: int) -> tuple[Tensor, int]:  # type: ignore[no-untyped-def]
+    values = _empty(problem, rows)
+
+    def block(start: int, stop: int) -> None:
+        values[:, start:stop] = run(problem, rows.part(start, stop))
+
+    return values, in_blocks(len(rows), rows_that_fit(len(rows), bytes_per_row, problem.memory), block)
+
+
+def _batched_block(problem: Problem, rows: Rows) -> Tensor:
+    gradient = vjp(problem.response, problem.leaf, rows.cotangents(problem.response))
+    return windowed(gradient.transpose(0, 1), rows.ends, rows.lags)
+
+
+def _row_by_row(problem: Problem, rows: Rows) -> Tensor:
+    gradient = vjp(problem.response, problem.leaf, rows.cotangents(problem.response), {"vmap"})
+    return windowed(gradient.transpose(0, 1), rows.ends, rows.lags)
+
+
+def _replicated_block(problem: Problem, rows: Rows) -> Tensor:
+    n_rows, n_stimuli = len(rows), problem.n_stimuli
+    shape = problem.leaf.shape
+    replicas = problem.leaf.detach().repeat(n_rows, *([1] * (len(shape) - 1))).requires_grad_(True)
+    response = frames_of(problem.model(replicas), n_rows * n_stimuli, type(problem.model).__name__)
+    cotangents = rows.cotangents(problem.response).flatten(0, 1)
+    (gradient,) = torch.autograd.grad(response, replicas, cotangents)
+    return windowed(gradient.view(n_rows, *shape).transpose(0, 1), rows.ends, rows.lags)
+
+
+def _bytes_per_row(problem: Problem) -> int:
+    return problem.leaf.element_size() * LIVE_TENSORS * max(problem.trace.largest, problem.response.numel())
+
+
+def _empty(problem: Problem, rows: Rows) -> Tensor:
+    shape = (problem.n_stimuli, len(rows), *problem.leaf.shape[1:-1], rows.lags)
+    return torch.empty(shape, dtype=problem.leaf.dtype, device=problem.leaf.device)

@@ -1,0 +1,153 @@
+"""What a route is asked for: rows of the Jacobian of one model's responses, around given stimuli."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from ..objectives import Objective, evaluate
+from .trace import Trace, traced
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A model, the stimuli to linearise around, and one forward pass through both.
+
+    ``leaf`` is what the gradient is taken to: (stimulus, ..., time), time being frames or samples. ``response`` is
+    (stimulus, neuron, frame) and hangs on the leaf by autograd's graph; ``trace`` holds what the model's parts were
+    given and gave on the way. ``limits`` is what the model was found not to allow, kept from one problem to the next;
+    ``stages`` are ways back to the leaf that were worked out once.
+    """
+
+    model: nn.Module
+    leaf: Float[Tensor, "stimulus ... time"]
+    response: Float[Tensor, "stimulus neuron frame"]
+    trace: Trace
+    memory: int
+    limits: set[str] = field(default_factory=set)
+    stages: dict[int, Callable[[Tensor, int], Tensor]] = field(default_factory=dict)
+
+    @property
+    def n_stimuli(self) -> int:
+        return self.response.shape[0]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Which rows of the Jacobian: one per neuron asked for, of that neuron's objective.
+
+    ``weights`` is d objective of a neuron / d its response at each frame, for every neuron of the model; ``neurons``
+    the neurons asked for, or None for the one row that is the sum over all of them. ``ends`` is the index along the
+    leaf's time axis that is lag 0, and ``lags`` how many entries before it are kept. ``objective`` is set where the
+    objective of one neuron depends on the response of another.
+    """
+
+    weights: Float[Tensor, "stimulus all_neurons frame"]
+    neurons: Int[Tensor, "neuron"] | None
+    ends: Int[Tensor, "stimulus neuron"]
+    lags: int
+    coupled: Objective | None = None
+
+    def __len__(self) -> int:
+        return 1 if self.neurons is None else len(self.neurons)
+
+    @property
+    def earliest(self) -> int:
+        """The first time of the leaf that any row's window reaches."""
+        return max(0, int(self.ends.min()) + 1 - self.lags)
+
+    def part(self, start: int, stop: int) -> "Rows":
+        """Rows ``start`` to ``stop - 1`` alone."""
+        neurons = None if self.neurons is None else self.neurons[start:stop]
+        return Rows(self.weights, neurons, self.ends[:, start:stop], self.lags, self.coupled)
+
+    def pick(self, positions: list[int]) -> "Rows":
+        """The rows at these positions alone."""
+        neurons = None if self.neurons is None else self.neurons[positions]
+        return Rows(self.weights, neurons, self.ends[:, positions], self.lags, self.coupled)
+
+    def cotangents(
+        self, response: Float[Tensor, "stimulus all_neurons frame"]
+    ) -> Float[Tensor, "neuron stimulus all_neurons frame"]:
+        """d (objective of each row) / d response."""
+        if self.coupled is not None:
+            return self._coupled_cotangents(response)
+        if self.neurons is None:
+            return self.weights.unsqueeze(0)
+        cotangents = torch.zeros((len(self), *self.weights.shape), dtype=self.weights.dtype, device=self.weights.device)
+        rows = torch.arange(len(self), device=self.neurons.device)
+        cotangents[rows, :, self.neurons] = self.weights[:, self.neurons].transpose(0, 1)
+        return cotangents
+
+    def _coupled_cotangents(self, response: Tensor) -> Tensor:
+        assert self.coupled is not None
+        free = response.detach().requires_grad_(True)
+        values = evaluate(self.coupled, free)
+        if self.neurons is None:
+            return torch.autograd.grad(values.sum(), free)[0].unsqueeze(0)
+        each = [
+            torch.autograd.grad(values[:, neuron].sum(), free, retain_graph=True)[0]
+            for neuron in self.neurons.tolist()
+        ]
+        return torch.stack(each)
+
+
+Route = Callable[[Problem, Rows], tuple[Tensor, int]]
+"""A way to the rows: (stimulus, neuron, ..., lag) with lag 0 first, and the rows per backward pass at the end."""
+
+
+def pose(
+    model: nn.Module,
+    stimuli: Float[Tensor, "stimulus ... time"],
+    memory: int,
+    limits: set[str],
+    *,
+    graph: bool = True,
+) -> Problem:
+    """One forward pass through ``model`` around ``stimuli``, with what routes need to know of it."""
+    leaf = stimuli.detach().clone().requires_grad_(graph)
+    response, trace = traced(model, leaf)
+    return Problem(model, leaf, frames_of(response, leaf.shape[0], type(model).__name__), trace, memory, limits)
+
+
+def frames_of(response: Tensor, n_stimuli: int, name: str) -> Float[Tensor, "stimulus neuron frame"]:
+    """A response (stimulus, neuron, 1, time) without its repeat axis.
+
+    Raises
+    ------
+    ValueError
+        If the model did not give such a response.
+    """
+    if not isinstance(response, Tensor) or response.dim() != 4 or response.shape[2] != 1 or (
+        response.shape[0] != n_stimuli
+    ):
+        shape = tuple(response.shape) if isinstance(response, Tensor) else type(response).__name__
+        raise ValueError(
+            f"{name} gave a response of shape {shape} for {n_stimuli} stimuli; a gradmap needs (batch, neuron, 1, time)"
+            " to know whose gradient it is; let the model's forward return that shape"
+        )
+    return response[:, :, 0]
+
+
+def windowed(
+    gradient: Float[Tensor, "stimulus neuron ... time"], ends: Int[Tensor, "stimulus neuron"], lags: int
+) -> Float[Tensor, "stimulus neuron ... lag"]:
+    """The entries at and before each row's end, newest first; 0 where the stimulus had not begun."""
+    n_times = gradient.shape[-1]
+    end = int(ends.flatten()[0]) if ends.numel() else 0
+    if bool((ends == end).all()):
+        start = max(0, end + 1 - lags)
+        kept = gradient[..., start : end + 1].flip(-1)
+        return torch.nn.functional.pad(kept, (0, lags - kept.shape[-1])) if kept.shape[-1] < lags else kept
+    times = ends.unsqueeze(-1) - torch.arange(lags, device=ends.device)
+    inside = times >= 0
+    shape = (*ends.shape, *([1] * (gradient.dim() - 3)), lags)
+    index = times.clamp(0, n_times - 1).view(shape).expand(*gradient.shape[:-1], lags)
+    return gradient.gather(-1, index) * inside.view(shape)
+
+
+def before_start(ends: Int[Tensor, "stimulus neuron"], lags: int) -> Bool[Tensor, "stimulus neuron"]:
+    """Whether a window of ``lags`` entries that ends there begins before the stimulus did."""
+    return ends + 1 < lags

@@ -1,0 +1,187 @@
+"""A computation that leaves no trace: own copy of the module tree, exact arithmetic, no global state changed."""
+
+import copy
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+# Each of these may let float32 products be rounded to TF32 or bfloat16.
+_PRECISIONS = (
+    torch.backends.cuda.matmul,
+    torch.backends.cudnn.conv,
+    torch.backends.cudnn.rnn,
+    torch.backends.mkldnn.matmul,
+    torch.backends.mkldnn.conv,
+    torch.backends.mkldnn.rnn,
+)
+_HOOKS = tuple(name for name in vars(nn.Module()) if "_hooks" in name)
+_FACTORIES = (torch.ones, torch.zeros, torch.empty, torch.rand, torch.randn, torch.linspace, torch.eye)
+_FACTORIES_OF_VALUES = (torch.full, torch.tensor, torch.arange)
+
+
+@contextmanager
+def quiet(inventory: "Inventory", dtype: torch.dtype) -> Iterator[None]:
+    """Exact arithmetic with gradients on, whatever the caller's context; everything is put back at the end.
+
+    Reduced-precision products, autocast, inference mode and no_grad are off inside. cuDNN is off where the model
+    has recurrent layers, which cuDNN cannot differentiate in eval mode. The random state is the caller's again at
+    the end.
+    """
+    device = inventory.device
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        stack.enter_context(torch.autocast(device.type, enabled=False))
+        stack.enter_context(torch.random.fork_rng(devices=[device] if device.type == "cuda" else []))
+        stack.enter_context(_full_precision())
+        if device.type == "cuda" and inventory.recurrent and torch.backends.cudnn.enabled:
+            stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+        if dtype == torch.float64:
+            stack.enter_context(_DoubleByDefault())
+        yield
+
+
+@contextmanager
+def _full_precision() -> Iterator[None]:
+    before = [backend.fp32_precision for backend in _PRECISIONS]
+    lowered = [
+        (backend, value) for backend, value in zip(_PRECISIONS, before, strict=True) if value not in ("none", "ieee")
+    ]
+    try:
+        for backend, _ in lowered:
+            backend.fp32_precision = "ieee"
+        yield
+    finally:
+        for backend, value in lowered:
+            backend.fp32_precision = value
+
+
+class _DoubleByDefault(TorchFunctionMode):
+    """New tensors are float64 where the model's code names no dtype; unlike the global default, per thread."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if kwargs.get("dtype") is None and (
+            func in _FACTORIES or (func in _FACTORIES_OF_VALUES and any(map(_holds_float, args)))
+        ):
+            kwargs["dtype"] = torch.float64
+        return func(*args, **kwargs)
+
+
+def _holds_float(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return any(map(_holds_float, value))
+    return isinstance(value, float)
+
+
+def twin_of(model: nn.Module, replace: dict[str, nn.Module] | None = None) -> nn.Module:
+    """A copy of the module tree that shares the weights as constants, with some direct children replaced.
+
+    Hooks and attributes set on the copy, and what its forward pass writes into buffers, do not reach the model, so
+    that two threads may use one model. A module that occurs twice in the model is one module in the copy too.
+    """
+    twin = _twin(getattr(model, "_orig_mod", model), {}, {})
+    for name, module in (replace or {}).items():
+        twin._modules[name] = module
+    return twin
+
+
+def _twin(module: nn.Module, seen: dict[int, nn.Module], constants: dict[int, Tensor]) -> nn.Module:
+    twin = seen.get(id(module))
+    if twin is not None:
+        return twin
+    # copy.copy would go through __setstate__, which some modules use to build their weights anew.
+    twin = object.__new__(type(module))
+    seen[id(module)] = twin
+    state = dict(vars(module))
+    for name in _HOOKS:
+        if state.get(name):
+            state[name] = OrderedDict(state[name])
+        elif name in state:
+            state[name] = OrderedDict()
+
+    def constant(weight: Tensor) -> Tensor:
+        # The same object for weights tied to each other; detached, autograd keeps nothing for them.
+        if id(weight) not in constants:
+            constants[id(weight)] = weight.detach()
+        return constants[id(weight)]
+
+    state["_parameters"] = {
+        key: None if value is None else constant(value) for key, value in module._parameters.items()
+    }
+    if isinstance(state.get("_flat_weights"), list):
+        state["_flat_weights"] = [None if value is None else constant(value) for value in state["_flat_weights"]]
+    state["_buffers"] = {key: None if value is None else value.clone() for key, value in module._buffers.items()}
+    state["_modules"] = {
+        key: None if child is None else _twin(child, seen, constants) for key, child in module._modules.items()
+    }
+    vars(twin).update(state)
+    return twin
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """The parts and tensors of a model, looked up once."""
+
+    parts: tuple[nn.Module, ...]
+    tensors: tuple[Tensor, ...]
+
+    @staticmethod
+    def of(model: nn.Module) -> "Inventory":
+        parts = tuple(model.modules())
+        tensors = tuple(
+            tensor
+            for part in parts
+            for tensor in (*part._parameters.values(), *part._buffers.values())
+            if tensor is not None
+        )
+        return Inventory(parts, tensors)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lives; a model without weights lives on the CPU."""
+        return self.tensors[0].device if self.tensors else torch.device("cpu")
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """float64 for a model in float64, float32 for every other."""
+        floats = {tensor.dtype for tensor in self.tensors if tensor.is_floating_point()}
+        return torch.float64 if floats == {torch.float64} else torch.float32
+
+    @property
+    def recurrent(self) -> bool:
+        """Whether the model has recurrent layers of torch's own."""
+        return any(isinstance(part, nn.RNNBase) for part in self.parts)
+
+
+def converted(model: nn.Module, inventory: Inventory, dtype: torch.dtype) -> nn.Module:
+    """The model in ``dtype``: itself where it is that already, a converted deep copy otherwise."""
+    tensors = inventory.tensors
+    if all(
+        (tensor.dtype == dtype or not tensor.is_floating_point()) and not tensor.is_inference() for tensor in tensors
+    ):
+        return model
+    memo: dict[int, Any] = {}
+    for tensor in tensors:
+        memo[id(tensor)] = _plain_copy(tensor, dtype)
+    with torch.inference_mode(False):
+        return copy.deepcopy(getattr(model, "_orig_mod", model), memo)
+
+
+def _plain_copy(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    with torch.inference_mode(False), torch.no_grad():
+        # A tensor made in inference mode can be neither saved for backward nor deep-copied; a clone made outside can.
+        data = tensor.detach().clone()
+        if data.is_complex():
+            data = data.to(torch.complex128 if dtype == torch.float64 else torch.complex64)
+        elif data.is_floating_point():
+            data = data.to(dtype)
+        return nn.Parameter(data, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else data

@@ -1,0 +1,228 @@
+"""How many lags the gradmaps of a model need, found by making the window longer until they stop changing."""
+
+import contextlib
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from .gradmaps import Neurons, strf_gradmaps
+from .health import memory_length, oldest_share
+from .probes import home_of, undisturbed
+from .routes.scope import twin_of
+
+MOST_NEURONS = 100  # looked at where the caller names none
+DRIFT = 1e-4  # of the response: how far it may still move late in a constant stimulus
+
+# What torch and careful models raise for an input of a length that they were not built for.
+_REFUSALS = (RuntimeError, ValueError, IndexError, AssertionError, NotImplementedError)
+
+
+@dataclass(frozen=True)
+class Window:
+    """The window found, and what it tells about the memory of the neurons looked at.
+
+    ``converged`` says that a longer window neither changes the maps nor holds more; ``reason`` says in words why the
+    search ended. ``window_dependent`` says that the maps go on changing with the window without losing energy to its
+    end, as they do where a model knows absolute positions. Memory is counted in lags, see ``memory_length``, on the
+    longest maps that were computed.
+    """
+
+    lags: int
+    converged: bool
+    reason: str
+    window_dependent: bool
+    memory_lags_90: Int[Tensor, " neuron"]
+    memory_lags_99: Int[Tensor, " neuron"]
+    oldest_share: Float[Tensor, " neuron"]
+
+
+def find_window(
+    model: nn.Module,
+    *,
+    tolerance: float = 1e-3,
+    start: int = 16,
+    maximum: int = 512,
+    level: float = 0.0,
+    neurons: Neurons = None,
+    seed: int = 0,
+) -> Window:
+    """The shortest window whose maps no longer one changes, in frames.
+
+    The window is doubled until the maps of the longer one, cut to the shorter, differ by less than ``tolerance``
+    (relative norm, every neuron) and hold less than ``tolerance`` of their energy beyond it; then it is shortened to
+    what that energy needs, if its maps are still the same. Maps are taken around a constant spectrogram, or, where
+    these are all zero behind a rectifying prefilter, around noise.
+
+    Parameters
+    ----------
+    tolerance
+        What counts as no change.
+    start, maximum
+        The first window tried and the longest.
+    level
+        The level of the constant spectrogram.
+    neurons
+        Neurons to look at; by default all, or ``MOST_NEURONS`` spread over a larger population.
+    seed
+        Of the noise.
+
+    Raises
+    ------
+    ValueError
+        If ``tolerance``, ``start`` or ``maximum`` leaves nothing to find, or the model takes no window at all.
+    """
+    _check(tolerance, start, maximum)
+    around = _Baseline(model, maximum, level, _some(model, neurons), seed)
+    lags, maps = _first(model, around, min(start, maximum))
+    if not maps.any():
+        around = around.noise()
+        lags, maps = _first(model, around, lags)
+    if not maps.any():
+        return _found(model, lags, maps, False, "every map is zero, around a constant level as around noise")
+    before = float("inf")
+    while lags < maximum:
+        longer = min(2 * lags, maximum)
+        try:
+            longer_maps = around.maps(longer)
+        except _REFUSALS as error:
+            return _found(model, lags, maps, False, f"the model refuses {longer} frames: {_first_line(error)}")
+        change, beyond = _difference(maps, longer_maps), _beyond(longer_maps, lags)
+        if change < tolerance and beyond < tolerance:
+            return _shortened(model, around, lags, longer_maps, tolerance)
+        if tolerance < change and change > 0.5 * before and around.drifts():
+            own = getattr(model, "T", None)
+            lags = own if isinstance(own, int) and own > 1 else lags
+            reason = "the maps change with the window for another reason than its length, as with absolute positions"
+            return _found(model, lags, longer_maps, False, reason, window_dependent=True)
+        lags, maps, before = longer, longer_maps, change
+    return _found(model, lags, maps, False, f"the memory is longer than the longest window of {maximum} frames")
+
+
+def _check(tolerance: float, start: int, maximum: int) -> None:
+    if not 0.0 < tolerance < 1.0:
+        raise ValueError(
+            f"tolerance is {tolerance}, so any window would do or none; give a relative change between 0 and 1"
+        )
+    if not 1 <= start <= maximum:
+        raise ValueError(
+            f"start is {start} and maximum {maximum}, which leaves no window to try; give 1 <= start <= maximum"
+        )
+
+
+def _some(model: nn.Module, neurons: Neurons) -> Neurons:
+    n_neurons = getattr(model, "O", None)
+    if neurons is not None or not isinstance(n_neurons, int) or n_neurons <= MOST_NEURONS:
+        return neurons
+    return torch.linspace(0, n_neurons - 1, MOST_NEURONS).round().long().tolist()
+
+
+@dataclass(frozen=True)
+class _Baseline:
+    """What the maps are taken around: the newest frames of one long stimulus, constant or noise."""
+
+    model: nn.Module
+    maximum: int
+    level: float
+    neurons: Neurons
+    seed: int
+    noisy: bool = False
+
+    @property
+    def n_bands(self) -> int:
+        bands = getattr(self.model, "F", None)
+        if not isinstance(bands, int):
+            raise ValueError(
+                f"{type(self.model).__name__} has no attribute F, so the number of bands to probe it with is unknown;"
+                " set model.F"
+            )
+        return bands
+
+    def noise(self) -> "_Baseline":
+        return _Baseline(self.model, self.maximum, self.level, self.neurons, self.seed, noisy=True)
+
+    def maps(self, lags: int) -> Float[Tensor, "neuron frequency lag"]:
+        around: float | Tensor = self.level
+        if self.noisy:
+            generator = torch.Generator().manual_seed(self.seed)
+            # Newest frame first, so that a longer window adds older frames to the same sound.
+            heard = torch.randn(self.maximum, self.n_bands, generator=generator)
+            around = self.level + heard[:lags].flip(0).T
+        return strf_gradmaps(self.model, lags, neurons=self.neurons, around=around)
+
+    def drifts(self) -> bool:
+        """Whether the response to a constant stimulus still moves, late in it, as much as it did early on."""
+        device, dtype = home_of(self.model)
+        listener = twin_of(self.model, {"wav2spec": nn.Identity()})
+        heard = torch.full((1, 1, self.n_bands, self.maximum), self.level, device=device, dtype=dtype)
+        with undisturbed(listener, dtype), torch.no_grad():
+            try:
+                response = listener(heard)[0, :, 0]
+            except _REFUSALS:
+                return False
+        quarter = max(1, self.maximum // 4)
+        early, late = _range(response[:, quarter : 2 * quarter]), _range(response[:, -quarter:])
+        return bool(late > DRIFT * response.abs().amax() and late > 0.5 * early)
+
+
+def _range(response: Float[Tensor, "neuron time"]) -> Float[Tensor, ""]:
+    return (response.amax(dim=-1) - response.amin(dim=-1)).amax() if response.numel() else response.new_zeros(())
+
+
+def _first(model: nn.Module, around: _Baseline, start: int) -> tuple[int, Tensor]:
+    """The first window that the model takes: the one asked for, or else its own."""
+    try:
+        return start, around.maps(start)
+    except _REFUSALS as error:
+        own = getattr(model, "T", None)
+        if not isinstance(own, int) or own == start or not 1 <= own <= around.maximum or model.training:
+            raise
+        try:
+            return own, around.maps(own)
+        except _REFUSALS:
+            raise error from None
+
+
+def _difference(maps: Tensor, longer: Tensor) -> float:
+    """Largest relative change of a neuron's map between two windows, over the lags of the shorter."""
+    shared = longer[..., : maps.shape[-1]].flatten(1).double()
+    change = (shared - maps.flatten(1).double()).norm(dim=1)
+    size = torch.maximum(shared.norm(dim=1), maps.flatten(1).double().norm(dim=1))
+    return float((change / size.clamp(min=torch.finfo(torch.float32).tiny)).amax())
+
+
+def _beyond(maps: Tensor, lags: int) -> float:
+    """Largest share of a neuron's energy at or beyond a lag."""
+    energy = maps.double().square().sum(dim=1)
+    total = energy.sum(dim=-1)
+    return float((energy[:, lags:].sum(dim=-1) / total.where(total > 0, 1.0)).amax())
+
+
+def _shortened(model: nn.Module, around: _Baseline, lags: int, maps: Tensor, tolerance: float) -> Window:
+    """The window cut to the lags that hold the energy, unless that changes the maps."""
+    reason = f"a window of {maps.shape[-1]} frames changes nothing"
+    needed = max(1, int(memory_length(maps[None], 1.0 - tolerance).amax()))
+    if needed < lags:
+        with contextlib.suppress(*_REFUSALS):
+            lags = needed if _difference(around.maps(needed), maps) < tolerance else lags
+    return _found(model, lags, maps, True, reason)
+
+
+def _found(
+    model: nn.Module, lags: int, maps: Tensor, converged: bool, reason: str, window_dependent: bool = False
+) -> Window:
+    some = maps[None]
+    return Window(
+        lags,
+        converged,
+        f"{type(model).__name__}: {reason}",
+        window_dependent,
+        memory_length(some, 0.9)[0],
+        memory_length(some, 0.99)[0],
+        oldest_share(some)[0],
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,342 @@
+"""Models rebuilt from a recipe and from what a checkpoint records."""
+
+import copy
+import inspect
+import math
+import random
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pipeline.inputs.files import CheckpointError, shorten
+from pipeline.inputs.loading import differences, load_strictly, refuse_differences
+from pipeline.inputs.names import (
+    deepstrf_classes,
+    import_named,
+    is_deepstrf,
+    module_class,
+    not_installed,
+    parameters_of,
+)
+from pipeline.inputs.recipes import Recipe, toml_example
+from pipeline.inputs.torchaudio_standin import ensure_lightning
+from pipeline.inputs.weights import listed
+from pipeline.plan.config import ConfigError, ModuleSpec
+
+#: Numbers in a model above which its sizes are checked against the weights before memory is taken.
+LARGE = 2**28
+
+
+def rebuild(recipe: Recipe, saved: Mapping[str, Any] | None, weights: Mapping[str, Tensor], path: str) -> nn.Module:
+    """The module that a recipe and a checkpoint's config.json describe, with the checkpoint's weights, in eval mode.
+
+    ``saved`` is the content of config.json, None where there is none. The names and shapes of ``weights`` must be the
+    module's own, every one. No global random state is changed.
+
+    Raises
+    ------
+    ConfigError
+        If the recipe lacks something that the files do not record, or does not fit them.
+    CheckpointError
+        If the files contradict each other and the recipe has no part in it.
+    """
+    model_class = _model_class(recipe, saved, path)
+    arguments = _arguments(model_class, recipe, saved, path)
+    with _private_randomness():
+        for name, spec in recipe.modules.items():
+            arguments[name] = _module(spec, f"{recipe.where}: modules.{name}")
+        if is_deepstrf(model_class) and _may_be_large(arguments):
+            _compare_before_building(model_class, arguments, recipe, weights, path)
+        if arguments.get("rnn_type") == "S4" and is_deepstrf(model_class):
+            ensure_lightning()
+        try:
+            model = _call(model_class, arguments)
+        except Exception as error:
+            raise _cannot_build(model_class, error, recipe, path) from error
+    load_strictly(model, weights, recipe, path)
+    return model.eval()
+
+
+def run_factory(recipe: Recipe, argument: str, held: Mapping[str, Any], path: str) -> nn.Module:
+    """The module that the config's factory makes of a checkpoint's path, in eval mode.
+
+    Where the names and shapes in the weights file are those of the module, the file's weights are loaded into it,
+    whether the factory did so or not. Where they are not, the factory has to have loaded them its own way; that it did
+    is checked by calling it a second time with other random numbers.
+
+    Raises
+    ------
+    ConfigError
+        If the factory cannot be imported, fails, returns no module, or leaves the weights random.
+    """
+    name = recipe.factory or ""
+    module_name, _, function_name = name.partition(":")
+    function = import_named(f"{module_name}.{function_name}", f"{recipe.where}: factory = {name!r}")
+    if not callable(function):
+        raise ConfigError(
+            f"{recipe.where}: factory = {name!r} is a {type(function).__name__}, which cannot be called with a"
+            " checkpoint's path; name a function"
+        )
+    model = _made(function, argument, recipe, seed=0)
+    tensors = {key: value for key, value in held.items() if isinstance(value, Tensor)}
+    if len(tensors) == len(held) and not differences(model, tensors).any:
+        with torch.no_grad():
+            model.load_state_dict(tensors, strict=True)
+    else:
+        again = _made(function, argument, recipe, seed=1).state_dict()
+        random_ones = [key for key, value in model.state_dict().items() if not _same(value, again.get(key))]
+        if random_ones:
+            raise ConfigError(
+                f"{recipe.where}: factory = {name!r} gives other numbers at every call ({listed(random_ones)}), so it"
+                f" does not load {path}, and the names in that file are not the module's own; load the weights in the"
+                " factory"
+            )
+    return model.eval()
+
+
+def _same(one: object, other: object) -> bool:
+    if not isinstance(one, Tensor) or not isinstance(other, Tensor):
+        return isinstance(one, Tensor) == isinstance(other, Tensor)
+    return one.shape == other.shape and torch.equal(one, other)
+
+
+def _made(function: Callable[[str], Any], argument: str, recipe: Recipe, seed: int) -> nn.Module:
+    with _private_randomness(seed):
+        try:
+            model = function(argument)
+        except Exception as error:
+            raise ConfigError(
+                f"{recipe.where}: factory = {recipe.factory!r} failed for {argument}"
+                f" ({type(error).__name__}: {shorten(error)}); mend the function, or take that path out of the pattern"
+            ) from error
+    if not isinstance(model, nn.Module):
+        raise ConfigError(
+            f"{recipe.where}: factory = {recipe.factory!r} returned a {type(model).__name__}, which cannot be"
+            " differentiated; return a torch.nn.Module"
+        )
+    return model
+
+
+@contextmanager
+def _private_randomness(seed: int = 0) -> Iterator[None]:
+    """Random numbers that are the same each time, and leave the global generators where they were."""
+    python, numpy_state, torch_state = random.getstate(), np.random.get_state(), torch.random.get_rng_state()
+    try:
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reset a GPU's generator as well
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy_state)
+        torch.random.set_rng_state(torch_state)
+
+
+# Which class
+
+
+def _model_class(recipe: Recipe, saved: Mapping[str, Any] | None, path: str) -> type[nn.Module]:
+    recorded = (saved or {}).get("_model_class")
+    if recipe.class_name is not None:
+        own = recipe.class_name.rpartition(".")[2]
+        if recorded is not None and str(recorded).rpartition(".")[2] != own:
+            raise ConfigError(
+                f"{recipe.where}: class = {recipe.class_name!r}, but the config.json of {path} was written by"
+                f" {shorten(recorded, 80)!r}; weights of one class in another make a different model, so name that"
+                " class, or give these checkpoints an entry of their own"
+            )
+        return module_class(recipe.class_name, f"{recipe.where}: class")
+    if recorded is None:
+        raise ConfigError(
+            f"{recipe.where}: {path} does not say which class its weights belong to (no config.json with"
+            ' "_model_class"), so the model cannot be rebuilt; add `class = "deepSTRF.models.audio.StateNet"` and'
+            " `arguments = {...}`, or `factory`, to the entry"
+        )
+    if not isinstance(recorded, str):
+        raise CheckpointError(
+            f"the config.json of {path} has a {type(recorded).__name__} as _model_class, not a name, so the model"
+            " cannot be rebuilt; write it again with save_pretrained"
+        )
+    try:
+        known = deepstrf_classes()
+    except ImportError as error:
+        raise not_installed(f"{recipe.where}: {path} is a {shorten(recorded, 80)} of deepSTRF", error) from error
+    if recorded not in known:
+        raise ConfigError(
+            f"{recipe.where}: the config.json of {path} names the class {shorten(recorded, 80)!r}, which is not one of"
+            f" deepSTRF's own ({', '.join(known)}); nothing that only a checkpoint names is ever imported, so write the"
+            ' class into the entry if you trust it: `class = "my_lab.models.'
+            f'{recorded if recorded.isidentifier() else "Model"}"`'
+        )
+    return known[recorded]
+
+
+# With which arguments
+
+
+def _arguments(
+    model_class: type[nn.Module], recipe: Recipe, saved: Mapping[str, Any] | None, path: str
+) -> dict[str, Any]:
+    """The constructor's arguments but for the modules, checked against its parameters."""
+    named, takes_any = parameters_of(model_class)
+    recorded = {name: value for name, value in (saved or {}).items() if name != "_model_class"}
+    for kind, given in (("arguments", recipe.arguments), ("modules", recipe.modules)):
+        strange = [name for name in given if name not in named and not takes_any]
+        if strange:
+            raise ConfigError(
+                f"{recipe.where}: {kind} has {listed(strange)}, but {model_class.__name__} is built with"
+                f" {', '.join(named) or 'nothing'}; take it out or mend its spelling"
+            )
+    twice = sorted(set(recipe.arguments) & set(recipe.modules))
+    if twice:
+        raise ConfigError(
+            f"{recipe.where}: {listed(twice)} stands in arguments and in modules, so it is not clear which one counts;"
+            " keep one of them"
+        )
+    strange = [name for name in recorded if name not in named and not takes_any]
+    if strange:
+        error = ConfigError if recipe.class_name else CheckpointError
+        raise error(
+            f"the config.json of {path} records {listed(strange)}, which {model_class.__name__} is not built with (it"
+            f" takes {', '.join(named)}); it belongs to another class or version, so name the right `class` in"
+            f" {recipe.where}, or install the version that wrote it"
+        )
+    arguments = {**recorded, **{name: _plain_argument(value, recipe) for name, value in recipe.arguments.items()}}
+    _refuse_missing(model_class, named, {*arguments, *recipe.modules}, recipe, saved, path)
+    return arguments
+
+
+def _plain_argument(value: Any, recipe: Recipe) -> Any:
+    """An argument of the config; a table with a `class` stands for a module."""
+    if isinstance(value, Mapping) and "class" in value:
+        return _module(_spec(value, recipe.where), recipe.where)
+    return copy.deepcopy(value)
+
+
+def _refuse_missing(
+    model_class: type[nn.Module],
+    named: Mapping[str, inspect.Parameter],
+    given: set[str],
+    recipe: Recipe,
+    saved: Mapping[str, Any] | None,
+    path: str,
+) -> None:
+    if saved is not None and is_deepstrf(model_class):
+        # deepSTRF records defaults too: what is absent was there, but could not be written as JSON.
+        dropped = [name for name in named if name not in given]
+        if dropped:
+            raise ConfigError(
+                f"{recipe.where}: the config.json of {path} does not record {listed(dropped)} of"
+                f" {model_class.__name__}, because save_pretrained drops what JSON cannot hold (modules); with the"
+                " default in its place the weights could load as another model without an error. Add what it was"
+                f" trained with to the entry, for example\n{toml_example(dropped)}"
+            )
+    required = [name for name, entry in named.items() if entry.default is entry.empty and name not in given]
+    if required:
+        source = "the config.json" if saved is not None else "the entry"
+        raise ConfigError(
+            f"{recipe.where}: {model_class.__name__} cannot be built for {path} without {listed(required)}, which"
+            f" {source} does not give; add them: `arguments = {{{', '.join(f'{name} = ...' for name in required)}}}`"
+        )
+
+
+def _module(spec: ModuleSpec | nn.Module, where: str) -> nn.Module:
+    """A module as the config specifies it, or a copy of the one that was given."""
+    if isinstance(spec, nn.Module):
+        return copy.deepcopy(spec)
+    found = module_class(spec.class_name, f"{where}.class")
+    named, takes_any = parameters_of(found)
+    strange = [name for name in spec.arguments if name not in named and not takes_any]
+    if strange:
+        raise ConfigError(
+            f"{where} has {listed(strange)}, but {spec.class_name} is built with {', '.join(named) or 'nothing'};"
+            " take it out or mend its spelling"
+        )
+    arguments = {
+        name: _module(_spec(value, f"{where}.{name}"), f"{where}.{name}")
+        if isinstance(value, Mapping) and "class" in value
+        else copy.deepcopy(value)
+        for name, value in spec.arguments.items()
+    }
+    try:
+        return _call(found, arguments)
+    except Exception as error:
+        raise ConfigError(
+            f"{where}: {spec.class_name} cannot be built with {shorten(spec.arguments)}"
+            f" ({type(error).__name__}: {shorten(error)}); give the arguments that it was trained with"
+        ) from error
+
+
+def _spec(value: Mapping[str, Any], where: str) -> ModuleSpec:
+    try:
+        return ModuleSpec.model_validate(dict(value))
+    except ValueError as error:
+        raise ConfigError(f"{where}: {shorten(error)}; name the class with its module, as torch.nn.ReLU") from error
+
+
+def _call(constructor: type[nn.Module], arguments: dict[str, Any]) -> nn.Module:
+    """The module; lists of numbers become tensors where the constructor takes nothing else, as TOML has none."""
+    try:
+        with _no_hints():
+            return constructor(**arguments)
+    except Exception:
+        as_tensors = {name: _as_tensor(value) for name, value in arguments.items()}
+        if all(as_tensors[name] is value for name, value in arguments.items()):
+            raise
+        with suppress(Exception):  # the first error is about what the user wrote
+            return constructor(**as_tensors)
+        raise
+
+
+@contextmanager
+def _no_hints() -> Iterator[None]:
+    """Without torch's hint that a transformer with an odd number of heads could run faster."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="enable_nested_tensor is True")
+        yield
+
+
+def _as_tensor(value: Any) -> Any:
+    numbers = isinstance(value, list) and value and all(type(entry) in (int, float) for entry in value)
+    return torch.tensor(value, dtype=torch.float32) if numbers else value
+
+
+def _cannot_build(model_class: type, error: Exception, recipe: Recipe, path: str) -> ValueError:
+    if isinstance(error, ImportError):
+        return not_installed(f"{recipe.where}: {path} is a {model_class.__name__}", error)
+    text = (
+        f"{model_class.__name__} cannot be built for {path} ({type(error).__name__}: {shorten(error)}), so its weights"
+        " have no place to go"
+    )
+    if recipe.decides:
+        return ConfigError(f"{recipe.where}: {text}; mend the entry's arguments or modules")
+    return CheckpointError(f"{text}; its config.json is damaged or of another version of the class, so save it again")
+
+
+def _may_be_large(arguments: Mapping[str, Any]) -> bool:
+    """Whether the sizes among a constructor's arguments could ask for gigabytes, as those of real models rarely do."""
+    sizes = [1]
+    for value in arguments.values():
+        sizes += [abs(entry) for entry in (value if isinstance(value, list) else [value]) if type(entry) is int]
+    return max(sizes) ** 2 > LARGE or math.prod(size for size in sizes if size) > LARGE
+
+
+def _compare_before_building(
+    model_class: type[nn.Module],
+    arguments: Mapping[str, Any],
+    recipe: Recipe,
+    weights: Mapping[str, Tensor],
+    path: str,
+) -> None:
+    """Refuse a config.json whose sizes are not those of the weights before memory for them is taken."""
+    try:
+        with torch.device("meta"), _no_hints():
+            shadow = model_class(**copy.deepcopy(dict(arguments)))
+    except Exception:
+        return  # some classes compute with their buffers, which a shadow does not have
+    refuse_differences(shadow, weights, recipe, path)

@@ -1,0 +1,257 @@
+"""The one place where files and objects are listed and read, on this machine or behind a URL."""
+
+import glob
+import json
+import os
+import stat
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any
+from urllib.parse import urlsplit
+
+from pipeline.plan.config import ConfigError, is_url
+
+#: Largest files that are read, in bytes: JSON beside the weights, the weights themselves, any other input.
+JSON_BYTES = 16 * 2**20
+WEIGHTS_BYTES = 16 * 2**30
+INPUT_BYTES = 4 * 2**30
+
+
+class CheckpointError(ValueError):
+    """The files of one checkpoint cannot be used; the other checkpoints are not concerned."""
+
+
+class FileTooLargeError(ValueError):
+    """A file is larger than anything of its kind should be."""
+
+
+@dataclass(frozen=True)
+class Match:
+    """One path that a pattern names, and whether it is a folder."""
+
+    path: str
+    folder: bool
+
+
+def find(pattern: str) -> list[Match]:
+    """What a path or glob pattern names, sorted by path; empty where it names nothing.
+
+    Local paths come back absolute. A path that exists is taken as it stands, so that a name may hold brackets. A link
+    that leads nowhere counts as a folder: it was meant to be one, or a file whose absence will be told.
+
+    Raises
+    ------
+    ConfigError
+        If a URL holds a password, or its store cannot be listed.
+    """
+    if is_url(pattern):
+        return _find_url(pattern)
+    names = [pattern] if os.path.lexists(pattern) else glob.glob(pattern, recursive=True)
+    paths = sorted({os.path.abspath(name) for name in names})
+    return [Match(path, not os.path.isfile(path) and not _special(path)) for path in paths]
+
+
+def _special(path: str) -> bool:
+    """Whether a path is a pipe, a socket or a device."""
+    return os.path.exists(path) and not os.path.isdir(path) and not os.path.isfile(path)
+
+
+def _find_url(pattern: str) -> list[Match]:
+    try:
+        filesystem, path = _open_filesystem(pattern)
+        filesystem.invalidate_cache()  # another process may have written since the last listing
+        if any(mark in path for mark in "*?["):
+            found = filesystem.glob(path, detail=True)
+        else:
+            found = {path: filesystem.info(path)} if filesystem.exists(path) else {}
+    except ConfigError:
+        raise
+    except Exception as error:
+        # Messages of storage clients may quote parts of a request; the class says enough.
+        raise ConfigError(
+            f"{pattern} cannot be listed ({type(error).__name__}); check the bucket's name, the network, and the"
+            " credentials in the environment of this process"
+        ) from None
+    matches = [
+        Match(str(filesystem.unstrip_protocol(name)).rstrip("/"), info["type"] == "directory")
+        for name, info in found.items()
+    ]
+    return sorted(set(matches), key=lambda match: match.path)
+
+
+def refuse_secrets(url: str, where: str = "") -> None:
+    """Refuse a URL that carries a password or a signature: paths end in logs and in the cube.
+
+    ``where`` is the key of the config that holds it.
+
+    Raises
+    ------
+    ConfigError
+        The message does not repeat the secret.
+    """
+    if not is_url(url):
+        return
+    parts = urlsplit(url)
+    where = f"{where}: " if where else ""
+    if parts.password or "@" in parts.netloc:
+        raise ConfigError(
+            f"{where}a URL {parts.scheme}://...@{parts.netloc.rpartition('@')[2]} holds credentials, which would"
+            " be written to logs and into the cube; take them out and put them into the environment or the store's"
+            " own settings file"
+        )
+    if parts.scheme in ("http", "https") and parts.query:
+        raise ConfigError(
+            f"{where}a URL {parts.scheme}://{parts.netloc}{parts.path}?... has a query, which may be a signature that"
+            " would be written to logs and into the cube; give the path without it and the credentials through the"
+            " environment"
+        )
+
+
+def _open_filesystem(url: str) -> tuple[Any, str]:
+    refuse_secrets(url)
+    try:
+        from fsspec.core import url_to_fs
+
+        filesystem, path = url_to_fs(url)
+    except (ImportError, ValueError) as error:
+        scheme = urlsplit(url).scheme
+        raise ConfigError(
+            f"{url} cannot be opened: the package for {scheme}:// paths is not installed, or the scheme is not known"
+            f" ({type(error).__name__}); for s3:// run pip install 'gradmap-pipeline[s3]'"
+        ) from error
+    return filesystem, str(path)
+
+
+def join(folder: str, name: str) -> str:
+    """A file's path inside a folder."""
+    return f"{folder.rstrip('/')}/{name}" if is_url(folder) else os.path.join(folder, name)
+
+
+def split(path: str) -> tuple[str, str]:
+    """The folder of a path, and the name in it."""
+    folder, _, name = path.rstrip("/").rpartition("/")
+    return folder, name
+
+
+def list_names(folder: str) -> set[str]:
+    """Names of the entries of a folder."""
+    if not is_url(folder):
+        return set(os.listdir(folder))
+    with _storage_errors():
+        filesystem, inner = _open_filesystem(folder)
+        filesystem.invalidate_cache()
+        return {split(str(name))[1] for name in filesystem.ls(inner, detail=False)}
+
+
+def read_inside(folder: str, name: str, limit: int) -> bytes:
+    """A file of a checkpoint's folder.
+
+    Raises
+    ------
+    CheckpointError
+        If it is a link that leads out of the folder: a checkpoint must not decide which files of a machine are read.
+    OSError, FileTooLargeError
+        As `read_bytes`.
+    """
+    path = join(folder, name)
+    if not is_url(folder):
+        root, target = os.path.realpath(folder), os.path.realpath(path)
+        if os.path.commonpath([root, target]) != root:
+            raise CheckpointError(
+                f"{path} is a link that leads out of its folder; a checkpoint folder must not choose other files of"
+                " this machine to be read, so put a copy of the file in its place, or give its real path as `path`"
+            )
+    return read_bytes(path, limit)
+
+
+def read_bytes(path: str, limit: int = INPUT_BYTES) -> bytes:
+    """The content of a file or an object.
+
+    Raises
+    ------
+    OSError
+        If it cannot be read; ``FileNotFoundError`` where it is not there.
+    FileTooLargeError
+        If it has more than ``limit`` bytes.
+    """
+    if is_url(path):
+        return _read_url(path, limit)
+    status = os.stat(path)
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(f"{path} is a folder, not a file")
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(f"{path} is no ordinary file")  # opening a pipe would wait for ever
+    _refuse_large(path, status.st_size, limit)
+    with open(path, "rb") as file:
+        content = file.read(min(status.st_size, limit) + 1)  # a buffer of the whole limit would be taken at once
+    _refuse_large(path, len(content), limit)
+    return content
+
+
+def _read_url(path: str, limit: int) -> bytes:
+    with _storage_errors():
+        filesystem, inner = _open_filesystem(path)
+        with filesystem.open(inner, "rb") as file:
+            size = getattr(file, "size", None)
+            if isinstance(size, int):
+                _refuse_large(path, size, limit)
+            content = bytes(file.read(limit + 1))
+    _refuse_large(path, len(content), limit)
+    return content
+
+
+def _refuse_large(path: str, size: int, limit: int) -> None:
+    if size > limit:
+        raise FileTooLargeError(
+            f"{path} has {size:,} bytes, more than the {limit:,} that a file of its kind may have;"
+            " it is not read, as it could exhaust the memory"
+        )
+
+
+class _storage_errors:  # noqa: N801  (reads as a statement)
+    """Errors of a storage client as OSError, which callers may retry, without the text of the client."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if error is None or isinstance(error, OSError | ConfigError | FileTooLargeError):
+            return
+        if isinstance(error, Exception):
+            raise OSError(f"the storage did not answer ({type(error).__name__})") from None
+
+
+def parse_json(content: bytes, name: str) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises
+    ------
+    CheckpointError
+        If the content is not one, or nested too deeply to be read.
+    """
+    try:
+        value = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise CheckpointError(
+            f"{name} is not readable JSON ({shorten(reason)}), so the model cannot be rebuilt from it;"
+            " write it again with save_pretrained"
+        ) from error
+    if not isinstance(value, dict):
+        raise CheckpointError(
+            f"{name} holds a JSON {type(value).__name__}, not an object of names and values, so it says nothing about"
+            " the model; write it again with save_pretrained"
+        )
+    return value
+
+
+def open_binary(path: str, limit: int = INPUT_BYTES) -> BytesIO | str:
+    """Something that a reader of sounds or archives can open: the path itself, or the bytes behind a URL."""
+    return BytesIO(read_bytes(path, limit)) if is_url(path) else path
+
+
+def shorten(text: object, length: int = 200) -> str:
+    """Text from a file or a library in one line that fits a message."""
+    line = " ".join(str(text).split())
+    printable = "".join(character if character.isprintable() else "?" for character in line)
+    return printable if len(printable) <= length else printable[: length - 3] + "..."

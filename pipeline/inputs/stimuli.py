@@ -1,0 +1,263 @@
+"""Stimuli that maps are taken around: named spectrograms, and sounds."""
+
+import math
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import soundfile
+
+from pipeline.inputs.files import FileTooLargeError, find, open_binary, shorten, split
+from pipeline.plan.config import ConfigError
+
+#: Most bytes of spectrograms in one file, and longest sound in samples.
+SPECTROGRAM_BYTES = 2**30
+SOUND_SAMPLES = 2**28
+
+
+def describe_spectrograms(paths: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """Shape (frequency, time) of every named spectrogram, in the order `read_spectrograms` gives them.
+
+    Only the headers are read.
+
+    Raises
+    ------
+    ConfigError
+        As `read_spectrograms`, but for the numbers themselves.
+    """
+    return _collect(paths, lambda archive, member, shape, dtype: shape)
+
+
+def read_spectrograms(paths: Sequence[str]) -> dict[str, np.ndarray]:
+    """The named spectrograms (frequency, time) of .npz files, in the units they were saved in.
+
+    Parameters
+    ----------
+    paths
+        Files, URLs or patterns of them. Every array in them is one stimulus, called as in ``numpy.savez``. Files are
+        taken in the order given (sorted within a pattern), arrays in the order of the file.
+
+    Returns
+    -------
+    dict
+        float64 where the file holds float64, float32 otherwise.
+
+    Raises
+    ------
+    ConfigError
+        If a path matches nothing, a file is no .npz, an array is pickled, not (frequency, time), empty, more than
+        1 GiB in one file, not of real numbers or not finite, or two arrays share a name.
+    """
+    return _collect(paths, _read_array)
+
+
+def _collect(paths: Sequence[str], use: Callable[..., Any]) -> dict[str, Any]:
+    collected: dict[str, Any] = {}
+    owners: dict[str, str] = {}
+    for path in _expand(paths, "spectrograms"):
+        with _archive(path) as archive:
+            for name, member, shape, dtype in _headers(archive, path):
+                if name in collected:
+                    raise ConfigError(
+                        f"the spectrogram {name!r} is in {owners[name]} and in {path}; the name is the stimulus's label"
+                        " in the cube, so rename one"
+                    )
+                collected[name] = use(archive, (member, path), shape, dtype)
+                owners[name] = path
+    if not collected:
+        raise ConfigError(
+            f"{', '.join(map(str, paths))} holds no array, so there is no stimulus; save some with numpy.savez"
+        )
+    return collected
+
+
+def _expand(paths: Sequence[str], what: str) -> list[str]:
+    """The files that paths and patterns name, each once."""
+    if isinstance(paths, str):
+        paths = [paths]
+    files: list[str] = []
+    for pattern in paths:
+        matches = [match.path for match in find(pattern) if not match.folder]
+        if not matches:
+            raise ConfigError(
+                f"{pattern} matches no file, so there are no {what}; mend the path (relative ones start at the config's"
+                " folder)"
+            )
+        files += [path for path in matches if path not in files]
+    return files
+
+
+def _archive(path: str) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(open_binary(path))
+    except (OSError, zipfile.BadZipFile, FileTooLargeError, ValueError, NotImplementedError) as error:
+        raise ConfigError(
+            f"the spectrograms {path} cannot be read as .npz ({shorten(error)}); save them with"
+            " numpy.savez(path, name=array, ...)"
+        ) from error
+
+
+def _headers(archive: zipfile.ZipFile, path: str) -> Iterator[tuple[str, zipfile.ZipInfo, tuple[int, ...], np.dtype]]:
+    """Name, member, shape and type of every array, refused before any number is unpacked."""
+    total = 0
+    for member in archive.infolist():
+        name = member.filename.removesuffix(".npy")
+        where = f"{path}: the array {shorten(name, 80)!r}"
+        if not name or not name.isprintable() or len(name) > 200:
+            raise ConfigError(f"{where} has no printable name of at most 200 characters to label a stimulus; rename it")
+        shape, dtype, header = _header(archive, member, where)
+        if dtype.hasobject or dtype.kind not in "fiu":
+            raise ConfigError(
+                f"{where} is of type {dtype}, not real numbers, which is not opened (objects could run code); save it"
+                " as float32"
+            )
+        size = math.prod(shape) * dtype.itemsize
+        total += size
+        if total > SPECTROGRAM_BYTES or member.file_size != header + size:
+            raise ConfigError(
+                f"{where} of shape {shape} takes {size:,} bytes (the file says {member.file_size:,}; at most"
+                f" {SPECTROGRAM_BYTES:,} of one file are read); it is damaged or no spectrogram, so cut it or save"
+                " it again"
+            )
+        if len(shape) != 2 or 0 in shape:
+            raise ConfigError(
+                f"{where} has shape {shape}, not (frequency, time) with at least one of each, so it cannot be a"
+                " stimulus; save one two-dimensional array per sound"
+            )
+        yield name, member, shape, dtype
+
+
+def _header(archive: zipfile.ZipFile, member: zipfile.ZipInfo, where: str) -> tuple[tuple[int, ...], np.dtype, int]:
+    try:
+        with archive.open(member) as file:
+            version = np.lib.format.read_magic(file)
+            read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
+            shape, _, dtype = read(file)
+            return shape, dtype, file.tell()
+    except Exception as error:  # a damaged archive shows in many ways
+        raise ConfigError(
+            f"{where} cannot be read ({type(error).__name__}: {shorten(error)}); save it again with numpy.savez"
+        ) from error
+
+
+def _read_array(
+    archive: zipfile.ZipFile, member: tuple[zipfile.ZipInfo, str], shape: tuple[int, ...], dtype: np.dtype
+) -> np.ndarray:
+    info, path = member
+    name = info.filename.removesuffix(".npy")
+    try:
+        with archive.open(info) as file:
+            array = np.lib.format.read_array(file, allow_pickle=False)
+    except Exception as error:
+        raise ConfigError(
+            f"{path}: the array {name!r} cannot be read ({type(error).__name__}: {shorten(error)}); save it again with"
+            " numpy.savez"
+        ) from error
+    array = np.ascontiguousarray(array, dtype=np.float64 if dtype == np.float64 else np.float32)
+    _check_finite(array, f"{path}: the array {name!r}")
+    return array
+
+
+def _check_finite(array: np.ndarray, where: str) -> None:
+    bad = int(array.size - np.isfinite(array).sum())
+    if bad:
+        raise ConfigError(
+            f"{where} holds {bad} of {array.size} numbers that are NaN or infinite; no map can be taken around it,"
+            " so mend or leave out that stimulus"
+        )
+
+
+@dataclass(frozen=True)
+class SoundFile:
+    """A sound on disk: its name (the file's, without the ending), its rate in Hz, its length in samples."""
+
+    name: str
+    path: str
+    sample_rate: float
+    samples: int
+
+
+def describe_sounds(patterns: Sequence[str]) -> tuple[SoundFile, ...]:
+    """The sounds that paths or patterns name, in the order given, sorted by path within a pattern.
+
+    Headers are read; of files that could hold NaN (floating-point samples), the samples too.
+
+    Raises
+    ------
+    ConfigError
+        If a pattern matches nothing, a file is no sound, is empty, has more than one channel, more than 2**28 samples
+        or a number that is not finite, or two sounds share a name.
+    """
+    sounds: dict[str, SoundFile] = {}
+    for path in _expand(patterns, "sounds"):
+        sound = _describe_sound(path)
+        if sound.name in sounds:
+            raise ConfigError(
+                f"two sounds are called {sound.name!r}: {sounds[sound.name].path} and {path}; the name is the"
+                " stimulus's label in the cube, so rename one"
+            )
+        sounds[sound.name] = sound
+    return tuple(sounds.values())
+
+
+def _describe_sound(path: str) -> SoundFile:
+    name = split(path)[1].rpartition(".")[0]
+    if not name or not name.isprintable():
+        raise ConfigError(f"the sound {path!r} has no printable name to label a stimulus; rename the file")
+    with _open_sound(path) as file:
+        _check_sound(file, path)
+        samples, rate, subtype = file.frames, file.samplerate, file.subtype
+    if subtype in ("FLOAT", "DOUBLE"):
+        samples = read_sound(path).size
+    return SoundFile(name, path, float(rate), samples)
+
+
+def _open_sound(path: str) -> soundfile.SoundFile:
+    try:
+        return soundfile.SoundFile(open_binary(path))
+    except (soundfile.SoundFileError, OSError, FileTooLargeError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"the sound {path} cannot be read ({shorten(error)}); give WAV or FLAC files, or leave it out of the"
+            " pattern"
+        ) from error
+
+
+def _check_sound(file: soundfile.SoundFile, path: str) -> None:
+    if file.channels != 1:
+        raise ConfigError(
+            f"the sound {path} has {file.channels} channels, but a model hears one; choose an ear or mix them"
+            " (sox in.wav out.wav remix 1)"
+        )
+    if not 0 < file.frames <= SOUND_SAMPLES:
+        raise ConfigError(
+            f"the sound {path} has {file.frames:,} samples, where 1 to {SOUND_SAMPLES:,} can be a stimulus;"
+            " cut it, or leave it out of the pattern"
+        )
+
+
+def read_sound(path: str) -> np.ndarray:
+    """A sound (sample,) in float32, where 1.0 is full scale.
+
+    Raises
+    ------
+    ConfigError
+        If the file is no sound, is empty, has more than one channel, or a number that is not finite.
+    """
+    with _open_sound(path) as file:
+        _check_sound(file, path)
+        try:
+            waveform = file.read(dtype="float32", always_2d=True)[:, 0]
+        except (soundfile.SoundFileError, OSError) as error:
+            raise ConfigError(
+                f"the sound {path} cannot be read to its end ({shorten(error)}); it is cut off or damaged, so copy it"
+                " again"
+            ) from error
+        if len(waveform) != file.frames:
+            raise ConfigError(
+                f"the sound {path} has {len(waveform):,} samples, but its header says {file.frames:,}; it is cut off or"
+                " damaged, so copy it again"
+            )
+    _check_finite(waveform, f"the sound {path}")
+    return np.ascontiguousarray(waveform)

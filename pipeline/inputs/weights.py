@@ -1,0 +1,166 @@
+"""Weights as a checkpoint's file holds them: plain tensors, every number finite."""
+
+import re
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
+from io import BytesIO
+from typing import Any
+
+import torch
+from safetensors.torch import load as load_safetensors
+from torch import Tensor
+
+from pipeline.inputs.files import CheckpointError, shorten
+
+#: Files that are weights, by their ending.
+SUFFIXES = (".safetensors", ".pt", ".pth")
+
+#: Largest header of a safetensors file, in bytes.
+HEADER_BYTES = 16 * 2**20
+
+
+def read_weights(content: bytes, path: str) -> dict[str, Any]:
+    """What a weights file holds, by name; nothing in it is executed.
+
+    A .safetensors file gives tensors; a torch file gives what ``torch.load(weights_only=True)`` accepts.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is damaged, is of another kind, or holds pickled objects other than tensors and containers.
+    """
+    if not content:
+        raise CheckpointError(f"{path} is empty, so there are no weights to load; copy or train the checkpoint again")
+    return _read_safetensors(content, path) if path.endswith(".safetensors") else _read_torch(content, path)
+
+
+def _read_safetensors(content: bytes, path: str) -> dict[str, Tensor]:
+    header = int.from_bytes(content[:8], "little")
+    if len(content) < 8 or header > min(HEADER_BYTES, len(content) - 8):
+        raise CheckpointError(
+            f"{path} is no readable safetensors file: its header claims {header:,} bytes where the file has"
+            f" {len(content):,} (and a header may have {HEADER_BYTES:,}); it is cut off, damaged or something else,"
+            " so copy or train the checkpoint again"
+        )
+    try:
+        return dict(load_safetensors(content))
+    except Exception as error:  # the library reports damage as several kinds of exception
+        raise CheckpointError(
+            f"{path} is no readable safetensors file ({shorten(error)}); it is cut off, damaged or something else, so"
+            " copy or train the checkpoint again"
+        ) from error
+
+
+def _read_torch(content: bytes, path: str) -> dict[str, Any]:
+    _check_archive(content, path)
+    try:
+        value = torch.load(BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise CheckpointError(_refusal(error, path)) from None  # the original text advises to unpickle anything
+    if not isinstance(value, Mapping):
+        raise CheckpointError(
+            f"{path} holds a {type(value).__name__}, not a state_dict of names and tensors, so it cannot be loaded into"
+            " a model; save model.state_dict() with torch.save"
+        )
+    return {str(name): entry for name, entry in value.items()}
+
+
+def _refusal(error: Exception, path: str) -> str:
+    text = str(error)
+    named = re.search(r"(?:GLOBAL|class|function|type)\s+`?([A-Za-z_][\w.]*\.[\w.]*\w)", text)
+    if "nsupported" in text or named:
+        what = f" ({named.group(1)})" if named else ""
+        return (
+            f"{path} holds a pickled object{what}, not tensors alone; unpickling it could run any code, so it is not"
+            " done; save model.state_dict() with torch.save, or the model with save_pretrained"
+        )
+    return (
+        f"{path} is no readable torch file ({type(error).__name__}); it is cut off, damaged or something else, so copy"
+        " or train the checkpoint again"
+    )
+
+
+def _check_archive(content: bytes, path: str) -> None:
+    """Refuse what torch.save does not write: other pickles, TorchScript, and archives that grow when unpacked."""
+    try:
+        with zipfile.ZipFile(BytesIO(content)) as archive:
+            entries = archive.infolist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, OverflowError) as error:
+        raise CheckpointError(
+            f"{path} is no archive of torch.save ({shorten(error)}); it is cut off, damaged, a bare pickle or of a"
+            " version before torch 1.6, none of which is opened here; save model.state_dict() again with torch.save"
+        ) from error
+    if any(entry.filename.endswith("/constants.pkl") for entry in entries):
+        raise CheckpointError(
+            f"{path} is a TorchScript program, not weights; running a program out of a checkpoint is not done;"
+            " save model.state_dict() with torch.save"
+        )
+    unpacked = sum(entry.file_size for entry in entries)
+    if unpacked > len(content):
+        raise CheckpointError(
+            f"{path} unpacks to {unpacked:,} bytes from {len(content):,}, which torch.save never writes and which could"
+            " exhaust the memory; save model.state_dict() again with torch.save"
+        )
+
+
+def as_state_dict(held: Mapping[str, Any], path: str) -> dict[str, Tensor]:
+    """The content of a weights file as a flat state_dict.
+
+    Raises
+    ------
+    CheckpointError
+        If an entry is no tensor, as in a training snapshot that wraps the state_dict.
+    """
+    others = [name for name, entry in held.items() if not isinstance(entry, Tensor)]
+    if others or not held:
+        what = f"also holds {listed(others)}, which are no tensors" if held else "holds no tensor at all"
+        raise CheckpointError(
+            f"{path} is no bare state_dict: it {what}, so it is not clear what to load;"
+            " save model.state_dict() alone, or name a `factory` that picks the weights out"
+        )
+    return dict(held)
+
+
+def check_numbers(held: Any, path: str, size: int) -> None:
+    """Refuse tensors that are not plain, or hold a number that is not finite.
+
+    Raises
+    ------
+    CheckpointError
+        The message names the parameter and counts its numbers.
+    """
+    for name, tensor in _tensors(held):
+        plain = tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
+        if not plain or tensor.numel() * tensor.element_size() > size:
+            raise CheckpointError(
+                f"{path}: {name} is a tensor of shape {tuple(tensor.shape)} that the file ({size:,} bytes) does not"
+                " hold in full (sparse, quantised, repeated or without data); save model.state_dict() of ordinary"
+                " tensors"
+            )
+        if not (tensor.is_floating_point() or tensor.is_complex()):
+            continue
+        finite = torch.isfinite(tensor if tensor.element_size() > 1 else tensor.float())
+        if not bool(finite.all()):
+            bad = int((~finite).sum())
+            raise CheckpointError(
+                f"{path}: {name} holds {bad} of {tensor.numel()} numbers that are NaN or infinite, so every map would"
+                " be NaN; training has diverged or the file is damaged, so train or copy the checkpoint again"
+            )
+
+
+def _tensors(held: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    if isinstance(held, Tensor):
+        yield prefix or "the tensor", held
+    elif isinstance(held, Mapping):
+        for key, value in held.items():
+            yield from _tensors(value, f"{prefix}.{key}" if prefix else str(key))
+    elif isinstance(held, list | tuple):
+        for index, value in enumerate(held):
+            yield from _tensors(value, f"{prefix}[{index}]")
+
+
+def listed(names: Iterable[str], most: int = 6) -> str:
+    """Names for a message: the first few, and how many there are beside them."""
+    names = list(names)
+    shown = ", ".join(shorten(name, 80) for name in names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

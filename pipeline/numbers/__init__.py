@@ -1,0 +1,1 @@
+"""Labelled maps in, labelled numbers out."""

@@ -1,0 +1,195 @@
+"""Measures of labelled maps, evaluated block by block over arrays of any size."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+BLOCK_ENTRIES = 64 * 34 * 40
+"""Entries of the maps that are worked on at one time: small enough for the processor's cache."""
+
+READ_BYTES = 128 * 2**20
+"""Bytes of a file-backed array without dask that are read at one time."""
+
+USABLE, NOT_COMPUTED, ALL_ZERO, SINGLE_ENTRY, CONSTANT, SINGLE_BAND, SINGLE_LAG = range(7)
+
+DEGENERATE = {
+    USABLE: "usable",
+    NOT_COMPUTED: "not_computed_or_not_finite",
+    ALL_ZERO: "all_zero",
+    SINGLE_ENTRY: "single_entry",
+    CONSTANT: "constant",
+    SINGLE_BAND: "single_band",
+    SINGLE_LAG: "single_lag",
+}
+
+UNUSABLE = "the map is not computed, not finite, all zero, constant, or a single non-zero entry"
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One number (or one labelled vector) per map.
+
+    ``compute`` maps a block of usable maps to an array (map, \\*axes). ``axes`` names further dimensions of the result,
+    each with a function from the grid to its coordinate. ``flags`` says in words what the codes of a class mean.
+    """
+
+    compute: Callable[[Any], np.ndarray]
+    long_name: str
+    units: str
+    nan: str
+    axes: Mapping[str, Callable[[Any], xr.Variable]] = field(default_factory=dict)
+    flags: Mapping[int, str] = field(default_factory=dict)
+
+    def attributes(self) -> dict[str, Any]:
+        """CF attributes of the result."""
+        attributes: dict[str, Any] = {
+            "long_name": self.long_name,
+            "units": self.units,
+            "description": f"NaN where {self.nan}",
+        }
+        if self.flags:
+            attributes["flag_values"] = [float(code) for code in self.flags]
+            attributes["flag_meanings"] = " ".join(self.flags.values())
+        return attributes
+
+
+def evaluate(
+    maps: xr.DataArray,
+    dims: Sequence[str],
+    grid: Any,
+    prepare: Callable[[np.ndarray], Any],
+    measures: Mapping[str, Measure],
+) -> xr.Dataset:
+    """Return every measure of every map, with the leading dimensions and coordinates of ``maps``.
+
+    A variable ``degenerate`` says for each map why its numbers are NaN, with the codes of ``DEGENERATE``.
+    Dask-backed maps give a lazy result; others are read and worked through in blocks of bounded size.
+
+    Parameters
+    ----------
+    maps
+        Maps with the dimensions ``dims`` and any others.
+    dims
+        The dimensions of one map.
+    grid
+        What the axes of ``measures`` take their coordinates from.
+    prepare
+        Turns maps (map, \\*dims) in float64 into the object that ``Measure.compute`` works on, whose ``code()`` refines
+        the reason of maps that only some measures can use.
+    measures
+        Measures by name.
+    """
+    maps = maps.transpose(..., *dims)
+    axes = {name: {dim: axis(grid) for dim, axis in measure.axes.items()} for name, measure in measures.items()}
+    shapes = {name: tuple(variable.size for variable in axes[name].values()) for name in measures}
+    widths = [int(np.prod(shape)) for shape in shapes.values()]
+    bounds = np.concatenate([[1], 1 + np.cumsum(widths, dtype=int)])  # the first column says why the others are NaN
+
+    def columns_of(values: np.ndarray) -> np.ndarray:
+        return _columns(values, len(dims), prepare, list(measures.values()), int(bounds[-1]))
+
+    columns = _apply(maps, dims, columns_of, int(bounds[-1]))
+    result = xr.Dataset(coords={name: coord for name, coord in maps.coords.items() if not set(coord.dims) & set(dims)})
+    for position, (name, measure) in enumerate(measures.items()):
+        part = columns.isel(_column=slice(int(bounds[position]), int(bounds[position + 1])))
+        leading = part.dims[:-1]
+        # not through a MultiIndex: the columns of one measure are in C order of its axes
+        data = part.data.reshape(part.shape[:-1] + shapes[name])
+        result[name] = xr.DataArray(data, dims=(*leading, *axes[name]), attrs=measure.attributes())
+        result = result.assign_coords(axes[name])
+    code = columns.isel(_column=0).astype(np.int8).drop_attrs()
+    result["degenerate"] = code.assign_attrs(
+        long_name="why the numbers of this map are NaN",
+        flag_values=np.array(list(DEGENERATE), dtype=np.int8),
+        flag_meanings=" ".join(DEGENERATE.values()),
+    )
+    return result
+
+
+def _apply(
+    maps: xr.DataArray, dims: Sequence[str], function: Callable[[np.ndarray], np.ndarray], width: int
+) -> xr.DataArray:
+    if maps.chunks is not None:
+        whole = maps.chunk(dict.fromkeys(dims, -1))
+        return xr.apply_ufunc(
+            function,
+            whole,
+            input_core_dims=[list(dims)],
+            output_core_dims=[["_column"]],
+            dask="parallelized",
+            output_dtypes=[np.float64],
+            dask_gufunc_kwargs={"output_sizes": {"_column": width}},
+        )
+    leading = maps.dims[: -len(dims)]
+    sizes = [maps.sizes[dim] for dim in leading]
+    columns = np.full((*sizes, width), np.nan)
+    for region in regions(maps, leading):
+        columns[tuple(region[dim] for dim in leading)] = function(maps.isel(region).values)
+    return xr.DataArray(columns, dims=(*leading, "_column"))
+
+
+def regions(maps: xr.DataArray, over: Sequence[Any], read_bytes: int = READ_BYTES) -> Iterator[dict[Any, slice]]:
+    """Yield slices along ``over`` that cover ``maps`` once, of about ``read_bytes``, aligned to stored chunks."""
+    stored = maps.encoding.get("preferred_chunks", {})
+    per_entry = maps.dtype.itemsize * int(np.prod([maps.sizes[dim] for dim in maps.dims if dim not in over]))
+    room = max(1, read_bytes // max(1, per_entry))
+    steps: dict[Any, int] = {}
+    for dim in reversed(over):
+        size = max(1, maps.sizes[dim])
+        chunk = min(size, max(1, int(stored.get(dim, 1))))
+        steps[dim] = min(size, max(chunk, room // chunk * chunk))
+        room = max(1, room // steps[dim])
+    slices = [[slice(start, start + steps[dim]) for start in range(0, maps.sizes[dim], steps[dim])] for dim in over]
+    for parts in product(*slices):
+        yield dict(zip(over, parts, strict=True))
+
+
+def degeneracy(values: np.ndarray) -> np.ndarray:
+    """Return for maps (map, entry) whether and why no measure of them means anything, as codes."""
+    code = np.full(len(values), USABLE)
+    finite = np.isfinite(values).all(axis=1)
+    safe = np.where(finite[:, None], values, 0.0)
+    nonzero = np.count_nonzero(safe, axis=1)
+    code[np.ptp(safe, axis=1) == 0] = CONSTANT
+    code[nonzero == 1] = SINGLE_ENTRY
+    code[nonzero == 0] = ALL_ZERO
+    code[~finite] = NOT_COMPUTED
+    return code
+
+
+def _columns(
+    values: np.ndarray, n_dims: int, prepare: Callable[[np.ndarray], Any], measures: Sequence[Measure], width: int
+) -> np.ndarray:
+    leading, entries = values.shape[:-n_dims], int(np.prod(values.shape[-n_dims:]))
+    flat = values.reshape(-1, *values.shape[-n_dims:])
+    columns = np.full((len(flat), width), np.nan)
+    columns[:, 0] = NOT_COMPUTED
+    step = max(1, BLOCK_ENTRIES // max(1, entries))
+    for start in range(0, len(flat) if entries else 0, step):
+        block = np.asarray(flat[start : start + step], dtype=np.float64)
+        code = degeneracy(block.reshape(len(block), -1))
+        usable = code == USABLE
+        if usable.any():
+            prepared = prepare(block[usable])
+            code[usable] = prepared.code()
+            with np.errstate(divide="ignore", invalid="ignore"):
+                parts = [np.asarray(m.compute(prepared), dtype=np.float64) for m in measures]
+            columns[start : start + step, 1:][usable] = np.concatenate(
+                [part.reshape(len(part), -1) for part in parts], axis=1
+            )
+        columns[start : start + step, 0] = code
+    return columns.reshape(*leading, width)
+
+
+def refuse(names: Sequence[str], known: Mapping[str, Any]) -> None:
+    """Raise for measures that are not known."""
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ValueError(
+            f"no measure is called {', '.join(map(repr, unknown))}; a misspelt name would leave a column out of the"
+            f" table without a word; choose from {', '.join(known)}"
+        )

@@ -1,0 +1,271 @@
+"""Intermediate results that the measures of one block of spectro-temporal maps share."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, get_args
+
+import numpy as np
+import xarray as xr
+from scipy import fft
+
+from pipeline.numbers import measures as engine
+from pipeline.numbers.grid import StrfGrid, strf_grid
+from pipeline.numbers.measures import Measure, evaluate
+from pipeline.numbers.profiles import around_peak, edges, envelope_power, moments
+
+Field = Literal["peak", "excitatory", "inhibitory"]
+FIELDS: tuple[Field, ...] = get_args(Field)
+
+ROUNDING = 1e-6
+"""Entries under this share of the largest magnitude are float32 rounding errors, not a field of the other sign."""
+
+
+@dataclass(frozen=True)
+class StrfSettings:
+    """The levels that the definitions leave open; a result records those it was computed with.
+
+    Attributes
+    ----------
+    edge
+        Share of a subfield's peak at which its edges lie: 1/e, or 0.75 (Atencio et al. 2012).
+    tail
+        Envelopes are cut at the first bin under this share of their peak.
+    mtf_level
+        Share of the peak that bounds the pass-band of a modulation transfer function.
+    mtf_floor
+        Values under this share of the peak do not count towards the centroid of a modulation transfer function.
+    lobe
+        A lobe of the temporal profile counts from this share of the profile's peak on ...
+    lobe_noise
+        ... and from this many robust standard deviations (1.4826 x median |g|) of the map on.
+    significance
+        A map counts as significant from this many standard deviations on.
+    correlation
+        Level to which the correlation index falls within its width.
+    padding
+        The Fourier transform is this many times longer than the map, which interpolates the modulation axes.
+    """
+
+    edge: float = float(np.exp(-1))
+    tail: float = 0.05
+    mtf_level: float = 0.7
+    mtf_floor: float = 0.1
+    lobe: float = 0.25
+    lobe_noise: float = 3.0
+    significance: float = 3.0
+    correlation: float = float(np.exp(-1))
+    padding: int = 4
+
+    def __post_init__(self) -> None:
+        for name in ("edge", "tail", "mtf_level", "mtf_floor", "lobe", "correlation"):
+            value = getattr(self, name)
+            if not 0 < value < 1:
+                raise ValueError(
+                    f"{name} = {value}; it is a share of a peak, and no edge lies at a share outside (0, 1);"
+                    f" leave it out for {getattr(StrfSettings, name):.3g}"
+                )
+        if self.padding < 1:
+            raise ValueError(f"padding = {self.padding}; a transform shorter than the map would cut it; give 1 or more")
+
+
+DEFAULTS = StrfSettings()
+
+
+@dataclass(frozen=True)
+class StrfBlock:
+    """Usable maps (map, frequency, lag), with what several measures need computed once."""
+
+    values: np.ndarray
+    grid: StrfGrid
+    settings: StrfSettings
+
+    @cached_property
+    def scale(self) -> np.ndarray:
+        """Largest magnitude of each map."""
+        return np.abs(self.values).max(axis=(1, 2))
+
+    @cached_property
+    def maps(self) -> np.ndarray:
+        """The maps over their largest magnitude, so that squares neither overflow nor vanish."""
+        return self.values / self.scale[:, None, None]
+
+    @cached_property
+    def flat(self) -> np.ndarray:
+        """The scaled maps as rows."""
+        return self.maps.reshape(len(self.maps), -1)
+
+    @cached_property
+    def magnitude(self) -> np.ndarray:
+        """Magnitude of the scaled maps as rows."""
+        return np.abs(self.flat)
+
+    @cached_property
+    def energy(self) -> np.ndarray:
+        """Squares of the scaled maps."""
+        return self.maps**2
+
+    @cached_property
+    def energy_by_lag(self) -> np.ndarray:
+        """Energy (map, lag)."""
+        return self.energy.sum(axis=1)
+
+    @cached_property
+    def total(self) -> np.ndarray:
+        """Energy of each scaled map."""
+        return self.energy_by_lag.sum(axis=1)
+
+    @cached_property
+    def spans_bands(self) -> np.ndarray:
+        """Whether more than one band holds anything."""
+        return np.count_nonzero(self.energy.max(axis=2), axis=1) > 1
+
+    @cached_property
+    def spans_lags(self) -> np.ndarray:
+        """Whether more than one lag holds anything."""
+        return np.count_nonzero(self.energy.max(axis=1), axis=1) > 1
+
+    def code(self) -> np.ndarray:
+        """Why some measures of a usable map are NaN."""
+        code = np.where(self.spans_lags, engine.USABLE, engine.SINGLE_LAG)
+        return np.where(self.spans_bands, code, engine.SINGLE_BAND)
+
+    @cached_property
+    def peaks(self) -> dict[Field, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Band and lag of each field's peak, and whether the map has that field at all."""
+        lags = self.maps.shape[2]
+        highest, lowest = self.flat.argmax(axis=1), self.flat.argmin(axis=1)
+        rows = np.arange(len(self.flat))
+        top, bottom = self.flat[rows, highest], self.flat[rows, lowest]
+        of = {
+            "peak": (np.where(top >= -bottom, highest, lowest), np.ones(len(rows), dtype=bool)),
+            "excitatory": (highest, top > ROUNDING),
+            "inhibitory": (lowest, bottom < -ROUNDING),
+        }
+        return {name: (of[name][0] // lags, of[name][0] % lags, of[name][1]) for name in FIELDS}
+
+    def slice_at_peak(self, field: Field, axis: Literal["frequency", "lag"]) -> tuple[np.ndarray, np.ndarray]:
+        """Profile through a field's peak along ``axis``, signed so that the field is positive, and the peak's bin."""
+        band, lag, _ = self.peaks[field]
+        rows = np.arange(len(self.maps))
+        sign = np.sign(self.maps[rows, band, lag])[:, None]
+        if axis == "frequency":
+            return self.maps[rows, :, lag] * sign, band
+        return self.maps[rows, band, :] * sign, lag
+
+    @cached_property
+    def field_edges(self) -> dict[tuple[str, Field], tuple[np.ndarray, np.ndarray]]:
+        """Edges of each field along ``frequency`` (octaves re 1 Hz) and ``lag`` (ms), at the level ``settings.edge``.
+
+        Lag 0 bounds a field as an edge does, since no stimulus comes after it; the ends of the other axes do not.
+        """
+        found = {}
+        for field in FIELDS:
+            valid = self.peaks[field][2]
+            for axis, positions in (("frequency", self.grid.octaves), ("lag", self.grid.lag)):
+                profile, peak = self.slice_at_peak(field, axis)  # type: ignore[arg-type]
+                height = profile[np.arange(len(profile)), peak]
+                low, high = edges(profile, peak, self.settings.edge * height, positions)
+                if axis == "lag":
+                    low = np.where(np.isnan(low), positions[0], low)
+                spans = self.spans_bands if axis == "frequency" else self.spans_lags
+                found[axis, field] = (np.where(valid & spans, low, np.nan), np.where(valid & spans, high, np.nan))
+        return found
+
+    @cached_property
+    def envelope(self) -> np.ndarray:
+        """Temporal envelope P_t (map, lag)."""
+        return envelope_power(self.maps, 2).sum(axis=1)
+
+    @cached_property
+    def spectral_envelope(self) -> np.ndarray:
+        """Spectral envelope P_f (map, frequency)."""
+        return envelope_power(self.maps, 1).sum(axis=2)
+
+    @cached_property
+    def envelope_moments(self) -> tuple[np.ndarray, np.ndarray]:
+        """Centroid and standard deviation of the temporal envelope without its tail, in ms."""
+        return moments(around_peak(self.envelope, self.settings.tail), self.grid.lag)
+
+    @cached_property
+    def spectral_moments(self) -> tuple[np.ndarray, np.ndarray]:
+        """Centroid (octaves re 1 Hz) and standard deviation (octaves) of the spectral envelope without its tail."""
+        return moments(around_peak(self.spectral_envelope, self.settings.tail), self.grid.octaves)
+
+    @cached_property
+    def squared_singular_values(self) -> np.ndarray:
+        """Squared singular values of the scaled maps, descending."""
+        maps = self.maps if self.maps.shape[1] <= self.maps.shape[2] else self.maps.transpose(0, 2, 1)
+        return np.clip(np.linalg.eigvalsh(maps @ maps.transpose(0, 2, 1))[:, ::-1], 0.0, None)
+
+    @cached_property
+    def ripple(self) -> np.ndarray:
+        """Magnitude of the two-dimensional Fourier transform (map, scale, rate), on the axes of ``ripple_axes``."""
+        n_scale, n_rate = transform_sizes(self.grid, self.settings)
+        return np.abs(fft.fft(fft.rfft(self.maps, n=n_scale, axis=1), n=n_rate, axis=2))
+
+    @cached_property
+    def temporal_transfer(self) -> np.ndarray:
+        """Temporal modulation transfer function (map, rate >= 0), both directions averaged, over its maximum."""
+        by_rate = self.ripple.sum(axis=1)
+        half = by_rate.shape[1] // 2
+        folded = by_rate[:, : half + 1] + by_rate[:, -np.arange(half + 1)]
+        return folded / folded.max(axis=1, keepdims=True)
+
+    @cached_property
+    def spectral_transfer(self) -> np.ndarray:
+        """Spectral modulation transfer function (map, scale >= 0) over its maximum."""
+        by_scale = self.ripple.sum(axis=2)
+        return by_scale / by_scale.max(axis=1, keepdims=True)
+
+
+def transform_sizes(grid: StrfGrid, settings: StrfSettings) -> tuple[int, int]:
+    """Return the lengths of the Fourier transform along frequency and lag, both even."""
+    return (
+        2 * fft.next_fast_len(-(-settings.padding * grid.frequency.size // 2), real=True),
+        2 * fft.next_fast_len(-(-settings.padding * grid.lag.size // 2), real=True),
+    )
+
+
+def ripple_axes(grid: StrfGrid, settings: StrfSettings) -> tuple[np.ndarray, np.ndarray]:
+    """Return the scales (cycles per octave, >= 0) and the signed rates (Hz, in the transform's order)."""
+    n_scale, n_rate = transform_sizes(grid, settings)
+    return np.fft.rfftfreq(n_scale, grid.octaves_per_band), np.fft.fftfreq(n_rate, grid.frame_ms / 1000)
+
+
+def only(block: StrfBlock, numbers: np.ndarray, *, bands: bool = False, lags: bool = False) -> np.ndarray:
+    """Return the numbers with NaN for maps that hold anything in one band, or at one lag, only."""
+    keep = np.ones(len(numbers), dtype=bool)
+    if bands:
+        keep &= block.spans_bands
+    if lags:
+        keep &= block.spans_lags
+    return np.where(keep.reshape(-1, *[1] * (numbers.ndim - 1)), numbers, np.nan)
+
+
+def measured(
+    maps: xr.DataArray,
+    table: dict[str, Measure],
+    settings: StrfSettings,
+    requirement: Callable[[StrfGrid], str | None] | None = None,
+) -> xr.Dataset:
+    """Return the measures of ``table``, after checking what the frequency axis must be."""
+    grid = strf_grid(maps)
+    reason = requirement(grid) if requirement else None
+    if reason:
+        raise ValueError(
+            f"{reason}; so {', '.join(table)} would be in no unit that can be compared between axes; interpolate the"
+            " maps onto an even octave axis (maps.interp(frequency=numpy.geomspace(...))) or use a measure in Hz or ms"
+        )
+    return evaluate(maps, ("frequency", "lag"), grid, lambda values: StrfBlock(values, grid, settings), table)
+
+
+def one(
+    maps: xr.DataArray,
+    name: str,
+    measure: Measure,
+    settings: StrfSettings,
+    requirement: Callable[[StrfGrid], str | None] | None = None,
+) -> xr.DataArray:
+    """Return one measure by itself."""
+    return measured(maps, {name: measure}, settings, requirement)[name]

@@ -1,0 +1,353 @@
+"""Summaries of whole cubes, and tidy tables of them."""
+
+import operator
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from pipeline.numbers.measures import NOT_COMPUTED
+from pipeline.numbers.strf import StrfSettings, strf_summaries
+from pipeline.numbers.waveform import waveform_summaries
+
+DONE = 1
+"""Status of a map that is written."""
+
+ROW_DIMS = ("checkpoint", "neuron", "stimulus", "channel")
+
+COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    "==": operator.eq,
+    "!=": operator.ne,
+    ">": operator.gt,
+    "<": operator.lt,
+}
+
+Rules = Mapping[str, Any] | str | Sequence[str]
+
+
+def summarise(
+    dataset: xr.Dataset, maps: Sequence[str] | None = None, *, settings: StrfSettings | None = None
+) -> xr.Dataset:
+    """Return the summaries of every map of an opened cube, as variables named ``<map>_<measure>``.
+
+    Numbers of maps whose ``<map>_status`` is not 1 (done) are NaN. Labels, metadata, status and health come along; the
+    maps do not. Lazy where the cube is dask-backed. Each summary variable carries the attributes ``kind`` =
+    "summary", ``map`` and ``measure``, so that ``filter_by_attrs(kind="summary")`` finds them.
+
+    Parameters
+    ----------
+    dataset
+        A cube, opened: its maps are the variables whose attribute ``kind`` is "strf" or "waveform" and that have
+        the dimension ``neuron``.
+    maps
+        Names of the maps to summarise; all by default.
+    settings
+        Levels of the STRF measures.
+    """
+    there = map_names(dataset)
+    wanted = there if maps is None else list(maps)
+    unknown = [name for name in wanted if name not in there]
+    if unknown or not wanted:
+        raise ValueError(
+            f"the cube has {'no map ' + ', '.join(map(repr, unknown)) if unknown else 'no maps'}; summaries are made of"
+            " variables with the attribute kind = 'strf' or 'waveform' and the dimension 'neuron'; those here are"
+            f" {', '.join(there) or 'none'}"
+        )
+    result = dataset.drop_vars([name for name, variable in dataset.data_vars.items() if _is_map(variable)])
+    stale = [name for name, variable in result.data_vars.items() if variable.attrs.get("kind") == "summary"]
+    result = result.drop_vars([name for name in stale if result[name].attrs.get("map") in wanted])
+    for name in wanted:
+        values = dataset[name]
+        if values.attrs["kind"] == "strf":
+            found = strf_summaries(values, settings=settings or StrfSettings())
+        else:
+            found = waveform_summaries(values)
+        status = dataset.get(f"{name}_status")
+        for measure, numbers in found.data_vars.items():
+            attrs = numbers.attrs | {"kind": "summary", "map": name, "measure": str(measure)}
+            if status is not None:
+                masked = NOT_COMPUTED if measure == "degenerate" else np.nan
+                order = numbers.dims
+                numbers = xr.where(_matching(status, numbers) == DONE, numbers, masked).transpose(*order)
+            if measure == "degenerate":
+                numbers = numbers.astype(np.int8)
+            result[f"{name}_{measure}"] = numbers.assign_attrs(attrs)
+        for key, note in found.attrs.items():
+            result.attrs[f"{name}_summary_{key}"] = note
+    used = {str(dim) for variable in result.data_vars.values() for dim in variable.dims}
+    return result.drop_vars([n for n, c in result.coords.items() if not set(map(str, c.dims)) <= used | set(ROW_DIMS)])
+
+
+def map_names(dataset: xr.Dataset) -> list[str]:
+    """Return the names of the map variables of a cube that have one map per neuron."""
+    return [
+        str(name) for name, variable in dataset.data_vars.items() if _is_map(variable) and "neuron" in variable.dims
+    ]
+
+
+def summary_table(
+    dataset: xr.Dataset, select: Rules | None = None, *, cohort: str | None = None, components: int = 3
+) -> pd.DataFrame:
+    """Return a tidy table of a cube's summaries: one row per checkpoint and neuron.
+
+    Columns: ``cohort`` where given, ``checkpoint`` and ``neuron``, every coordinate and every other variable along them
+    (``architecture``, ``cc_test``, ...), the summaries ``<map>_<measure>``, codes in words (``strf_onset_class``:
+    "on"), and one boolean column per health flag (``strf_health_all_zero``).
+
+    Maps around several stimuli, or of several channels, have rows of their own, one per checkpoint, neuron and
+    ``stimulus`` and/or ``channel``; these columns are missing in the rows of maps without, and the columns of other
+    maps are missing there, so that no number is counted twice.
+
+    Parameters
+    ----------
+    dataset
+        What `summarise` returns, or an opened cube that holds summaries.
+    select
+        Rules that rows must meet, such as ``"cc_test > 0.3"``, a list of these, or ``{"cc_test": (">", 0.3),
+        "area": ["core", "belt"], "strf_health_all_zero": False}``; a missing value meets none. Recorded in
+        ``table.attrs``.
+    cohort
+        Name for the column ``cohort``.
+    components
+        Entries of vectors (singular values) that become columns, numbered from 1.
+    """
+    table = _rows_of(dataset, components)
+    if cohort is not None:
+        table.insert(0, "cohort", cohort)
+        table.attrs["long_name"] = {"cohort": "cohort"} | table.attrs["long_name"]
+    return _selected(table, select)
+
+
+def population_table(
+    cohorts: Mapping[str, xr.Dataset], select: Rules | None = None, *, components: int = 3
+) -> pd.DataFrame:
+    """Return one tidy table of several cohorts: one row per cohort, checkpoint and neuron.
+
+    See `summary_table`. Columns that a cohort lacks are missing in its rows.
+    """
+    if not cohorts:
+        raise ValueError(
+            "no cohort was given; a table needs at least one; pass {name: dataset}, as open_cube opens them"
+        )
+    tables = [summary_table(dataset, cohort=name, components=components) for name, dataset in cohorts.items()]
+    columns = list(dict.fromkeys(column for table in tables for column in table.columns))
+    # a column that is missing throughout one cohort must not decide the type of the others
+    parts = [table.dropna(axis="columns", how="all") for table in tables]
+    joined = pd.concat(parts, ignore_index=True).reindex(columns=columns)
+    joined.attrs = {
+        key: {name: text for table in tables for name, text in table.attrs[key].items()}
+        for key in ("units", "long_name")
+    }
+    return _selected(joined, select)
+
+
+def write_table(table: pd.DataFrame, path: str | Path) -> None:
+    """Write a table as Parquet (with units, long names and selection rules in its metadata) or as CSV (without).
+
+    Raises
+    ------
+    ValueError
+        If the path ends in neither ``.parquet`` nor ``.csv``.
+    """
+    path = Path(path)
+    if path.suffix == ".parquet":
+        table.to_parquet(path, engine="pyarrow", index=False)
+    elif path.suffix == ".csv":
+        table.to_csv(path, index=False)
+    else:
+        raise ValueError(
+            f"{path.name!r} ends in {path.suffix or 'nothing'!r}; the ending says how the table is written; end the name"
+            " in .parquet or .csv"
+        )
+
+
+def _is_map(variable: xr.DataArray) -> bool:
+    return variable.attrs.get("kind") in ("strf", "waveform")
+
+
+def _matching(status: xr.DataArray, numbers: xr.DataArray) -> xr.DataArray:
+    if numbers.chunks is None:
+        return status
+    return status.chunk({dim: sizes for dim, sizes in numbers.chunksizes.items() if dim in status.dims})
+
+
+def _rows_of(dataset: xr.Dataset, components: int) -> pd.DataFrame:
+    flat = _without_vectors(dataset, components)
+    metadata = {
+        n: v for n, v in flat.variables.items() if n not in flat.dims and set(v.dims) <= {"checkpoint", "neuron"}
+    }
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for name, variable in flat.data_vars.items():
+        if name not in metadata or _of_a_map(flat, str(name)):
+            extra = tuple(dim for dim in ROW_DIMS[2:] if dim in variable.dims)
+            groups.setdefault(extra, []).append(str(name))
+    shared = [str(name) for name in metadata if not _of_a_map(flat, str(name))]
+    frames = []
+    for extra, names in sorted(groups.items()) or [((), [])]:
+        dims = [*ROW_DIMS[:2], *extra]
+        along = [str(n) for n, c in flat.coords.items() if n not in flat.dims and c.dims and set(c.dims) <= set(extra)]
+        frames.append(_frame(flat, dims, [*shared, *along], names))
+    columns = list(dict.fromkeys(column for frame, _ in frames for column in frame.columns))
+    leading = [dim for dim in ROW_DIMS if dim in columns]
+    table = frames[0][0] if len(frames) == 1 else pd.concat([frame for frame, _ in frames], ignore_index=True)
+    table = table[[*leading, *(column for column in columns if column not in leading)]]
+    words = {name: attrs for _, found in frames for name, attrs in found.items()}
+    table.attrs = {
+        key: {name: str(attrs[key]) for name, attrs in words.items() if key in attrs} for key in ("units", "long_name")
+    }
+    return table
+
+
+def _of_a_map(dataset: xr.Dataset, name: str) -> bool:
+    """Whether a variable is a summary, or the status or health of a map."""
+    variable = dataset[name]
+    return (
+        variable.attrs.get("kind") == "summary"
+        or "flag_masks" in variable.attrs
+        or (name.endswith("_status") and name in dataset.data_vars)
+    )
+
+
+def _without_vectors(dataset: xr.Dataset, components: int) -> xr.Dataset:
+    """Drop maps and whatever is not one value per row; turn the first entries of vectors into variables."""
+    for dim in ROW_DIMS[:2]:
+        if dim not in dataset.dims:
+            raise ValueError(
+                f"the dataset has the dimensions {tuple(map(str, dataset.dims))} and no {dim!r}; the table has one row"
+                " per checkpoint and neuron; pass what summarise returns"
+            )
+    flat = dataset
+    for name, variable in dataset.data_vars.items():
+        other = [dim for dim in variable.dims if dim not in ROW_DIMS]
+        if other == ["component"] and variable.attrs.get("kind") == "summary":
+            for position in range(min(components, variable.sizes["component"])):
+                label = variable.attrs.get("long_name", str(name))
+                part = variable.isel(component=position, drop=True)
+                flat[f"{name}_{position + 1}"] = part.assign_attrs(long_name=f"{label} {position + 1}")
+        if other or _is_map(variable):
+            flat = flat.drop_vars([name])
+    return flat
+
+
+def _frame(
+    dataset: xr.Dataset, dims: Sequence[str], metadata: Sequence[str], names: Sequence[str]
+) -> tuple[pd.DataFrame, dict[str, dict]]:
+    sizes = {dim: dataset.sizes[dim] for dim in dims}
+    shape = xr.DataArray(np.zeros(tuple(sizes.values())), dims=dims)
+    columns: dict[str, Any] = {}
+    words: dict[str, dict] = {}
+    # one pass over the blocks of a lazy cube for all columns
+    loaded = dataset[list(names)].compute() if names else dataset[[]]
+
+    def spread(variable: xr.DataArray) -> np.ndarray:
+        plain = xr.DataArray(_plain(variable.values), dims=variable.dims)
+        return plain.broadcast_like(shape).transpose(*dims).values.ravel()
+
+    for dim in dims:
+        labels = dataset.coords[dim] if dim in dataset.coords else xr.DataArray(np.arange(sizes[dim]), dims=dim)
+        columns[dim], words[dim] = spread(labels), dict(labels.attrs)
+    for name in metadata:
+        columns[name], words[name] = spread(dataset[name]), dict(dataset[name].attrs)
+    for name in names:
+        variable = loaded[name]
+        values = spread(variable)
+        for column, decoded, attrs in _decoded(name, values, variable.attrs):
+            columns[column], words[column] = decoded, attrs
+    frame = pd.DataFrame(columns)
+    return frame, words
+
+
+def _decoded(name: str, values: np.ndarray, attrs: Mapping[str, Any]) -> list[tuple[str, Any, dict]]:
+    """Columns of one variable: one per flag of a bit mask, words for codes, the numbers themselves otherwise."""
+    words = str(attrs.get("flag_meanings", "")).split()
+    plain = {key: attrs[key] for key in ("long_name", "units") if key in attrs}
+    if "flag_masks" in attrs:
+        masks = [int(mask) for mask in np.atleast_1d(attrs["flag_masks"])]
+        bits = np.nan_to_num(np.asarray(values, dtype=np.float64)).astype(np.int64)
+        return [
+            (f"{name}_{word}", (bits & mask) != 0, plain | {"long_name": f"{name}: {word}"})
+            for mask, word in zip(masks, words, strict=True)
+        ]
+    if "flag_values" in attrs:
+        codes = [float(code) for code in np.atleast_1d(attrs["flag_values"])]
+        meaning = dict(zip(codes, words, strict=True))
+        decoded = [meaning.get(float(value)) for value in values]
+        return [(name, pd.array(decoded, dtype="str"), {k: v for k, v in plain.items() if k != "units"})]
+    return [(name, values, plain)]
+
+
+def _plain(values: np.ndarray) -> np.ndarray:
+    """Strings of any kind as objects, which pandas and Parquet take as they are."""
+    return values.astype(object) if values.dtype.kind in "UST" else values
+
+
+def _selected(table: pd.DataFrame, select: Rules | None) -> pd.DataFrame:
+    rules = _parsed(select)
+    keep = pd.Series(True, index=table.index)
+    for column, comparison, wanted in rules:
+        if column not in table.columns:
+            raise ValueError(
+                f"the rule {column} {comparison} {wanted!r} names no column; rows would be kept or lost for no reason;"
+                f" the columns are {', '.join(map(str, table.columns))}"
+            )
+        numbers = table[column]
+        try:
+            met = numbers.isin(wanted) if comparison == "in" else COMPARISONS[comparison](numbers, wanted)
+        except TypeError as error:
+            raise ValueError(
+                f"{column} {comparison} {wanted!r} compares {numbers.dtype} with {type(wanted).__name__}; no row can be"
+                " judged; give a value of the column's kind"
+            ) from error
+        keep &= met.fillna(False).astype(bool) & numbers.notna()
+    attrs = dict(table.attrs)
+    kept = table[keep].reset_index(drop=True)
+    attrs["select"] = [f"{column} {comparison} {wanted!r}" for column, comparison, wanted in rules]
+    attrs["rows_before_selection"], attrs["rows"] = len(table), len(kept)
+    kept.attrs = attrs
+    return kept
+
+
+def _parsed(select: Rules | None) -> list[tuple[str, str, Any]]:
+    if select is None:
+        return []
+    if isinstance(select, str):
+        return [_parsed_text(select)]
+    if not isinstance(select, Mapping):
+        return [_parsed_text(text) for text in select]
+    rules = []
+    for column, rule in select.items():
+        if isinstance(rule, tuple) and len(rule) == 2 and rule[0] in COMPARISONS:
+            rules.append((column, str(rule[0]), rule[1]))
+        elif isinstance(rule, tuple):
+            raise ValueError(
+                f"the rule {rule!r} for {column!r} is not (comparison, value); rows cannot be judged by it; give for"
+                f" example ('>', 0.3), with one of {', '.join(COMPARISONS)}"
+            )
+        elif isinstance(rule, (list, set, frozenset)):
+            rules.append((column, "in", list(rule)))
+        else:
+            rules.append((column, "==", rule))
+    return rules
+
+
+def _parsed_text(text: str) -> tuple[str, str, Any]:
+    match = re.fullmatch(r"\s*(\w+)\s*(>=|<=|==|!=|>|<)\s*(.+?)\s*", text)
+    if match is None:
+        raise ValueError(
+            f"the rule {text!r} is not 'column comparison value'; rows cannot be judged by it; write for example"
+            " 'cc_test > 0.3' or 'area == core'"
+        )
+    column, comparison, value = match.groups()
+    words = {"true": True, "false": False}
+    if value.lower() in words:
+        return column, comparison, words[value.lower()]
+    try:
+        return column, comparison, float(value)
+    except ValueError:
+        return column, comparison, value.strip("'\"")

@@ -1,0 +1,91 @@
+"""Which few maps of a large cube a page shows and measures, and how they were chosen, in words."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+
+import numpy as np
+import xarray as xr
+
+from pipeline.pictures.reading import DONE, UNTRUSTED, group_labels
+
+GRID_CHECKPOINTS, GRID_NEURONS = 6, 8
+MEASURED_MAPS = 2400
+MEASURED_CHECKPOINTS = 24
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Positions of checkpoints and neurons, and how they were chosen."""
+
+    checkpoints: np.ndarray
+    neurons: np.ndarray
+    how: str
+
+
+def choose_drawn(worst: xr.DataArray, cube: xr.Dataset, order: np.ndarray | None = None) -> Choice:
+    """Return the maps to draw: some checkpoints of each architecture, and neurons spread over the population.
+
+    Parameters
+    ----------
+    worst
+        Standing over (checkpoint, neuron).
+    order
+        A number per neuron, such as its best frequency, over whose ranks the neurons are spread; the cube's order by
+        default.
+    """
+    checkpoints, first = choose_checkpoints(worst, cube, GRID_CHECKPOINTS)
+    ranked = np.arange(worst.sizes["neuron"])
+    spread = "in the cube's order"
+    if order is not None and np.isfinite(order).any():
+        ranked = np.argsort(order, kind="stable")[: int(np.isfinite(order).sum())]
+        spread = "in the order of best frequency"
+    if worst.sizes["neuron"] <= GRID_NEURONS:
+        return Choice(checkpoints, np.arange(worst.sizes["neuron"]), f"{first}; all neurons")
+    neurons = ranked[evenly(ranked.size, GRID_NEURONS)]
+    return Choice(
+        checkpoints, neurons, f"{first}; {neurons.size} of {worst.sizes['neuron']} neurons, evenly spaced {spread}"
+    )
+
+
+def choose_measured(worst: xr.DataArray, cube: xr.Dataset) -> Choice:
+    """Return the maps to measure, a bounded number spread over checkpoints and neurons."""
+    checkpoints, first = choose_checkpoints(worst, cube, MEASURED_CHECKPOINTS)
+    room = max(1, MEASURED_MAPS // max(1, checkpoints.size))
+    neurons = evenly(worst.sizes["neuron"], room)
+    second = "all neurons"
+    if neurons.size < worst.sizes["neuron"]:
+        second = f"{neurons.size} of {worst.sizes['neuron']} neurons, evenly spaced in the cube's order"
+    return Choice(checkpoints, neurons, f"{first}; {second}")
+
+
+def choose_checkpoints(worst: xr.DataArray, cube: xr.Dataset, most: int) -> tuple[np.ndarray, str]:
+    """Return positions of checkpoints that have maps, taken in turn from each architecture, and how in words."""
+    present = np.isin(worst.transpose("checkpoint", "neuron").values, (DONE, UNTRUSTED)).any(axis=1)
+    candidates = np.flatnonzero(present)
+    total = worst.sizes["checkpoint"]
+    if candidates.size == total <= most:
+        return candidates, "all checkpoints"
+    if candidates.size <= most:
+        return candidates, f"{candidates.size} of {total} checkpoints, all that have maps"
+    groups = group_labels(cube, "architecture")
+    members = [[int(at) for at in candidates if groups[at] == group] for group in dict.fromkeys(groups)]
+    members = [group for group in members if group]
+    if len(members) < 2 or len(members) > most:
+        picked = candidates[evenly(candidates.size, most)]
+        return picked, f"{picked.size} of {total} checkpoints, evenly spaced among those that have maps"
+    turns = [at for turn in zip_longest(*members) for at in turn if at is not None]
+    return np.sort(
+        turns[:most]
+    ), f"{most} of {total} checkpoints, in turn from each architecture, passing over those without maps"
+
+
+def evenly(size: int, most: int) -> np.ndarray:
+    """Return at most ``most`` positions on an axis of ``size``, evenly spaced, both ends included."""
+    return np.unique(np.linspace(0, size - 1, min(size, most)).round().astype(int)) if size else np.arange(0)
+
+
+def in_turn(lists: Sequence[Sequence[tuple[int, int]]], most: int) -> list[tuple[int, int]]:
+    """Return the first entries of each list in turn, without repetition, at most ``most``."""
+    turns = (entry for turn in zip_longest(*lists) for entry in turn if entry is not None)
+    return list(dict.fromkeys(turns))[:most]

@@ -1,0 +1,27 @@
+"""Pictures of maps and of populations: axes in, axes out."""
+
+from pipeline.pictures.plots.grids import plot_grid, plot_seeds
+from pipeline.pictures.plots.maps import plot_map, plot_ripple_transfer
+from pipeline.pictures.plots.populations import (
+    plot_best_frequencies,
+    plot_distribution,
+    plot_latencies,
+    plot_population,
+    plot_similarity,
+)
+from pipeline.pictures.plots.standings import plot_standing
+from pipeline.pictures.plots.waveforms import plot_waveform
+
+__all__ = [
+    "plot_best_frequencies",
+    "plot_distribution",
+    "plot_grid",
+    "plot_latencies",
+    "plot_map",
+    "plot_population",
+    "plot_ripple_transfer",
+    "plot_seeds",
+    "plot_similarity",
+    "plot_standing",
+    "plot_waveform",
+]

@@ -1,0 +1,252 @@
+"""Many maps side by side: neurons against checkpoints, or one neuron over seeds."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from pipeline.pictures.plots.maps import plot_map
+from pipeline.pictures.plots.waveforms import plot_waveform
+from pipeline.pictures.reading import (
+    DONE,
+    FAILED,
+    PENDING,
+    UNTRUSTED,
+    at_labels,
+    flags_at,
+    group_labels,
+    known_label,
+    map_named,
+    own_dims,
+    standing_at,
+)
+from pipeline.pictures.style import SMALL, axes_or_new, plain
+
+MOST_PANELS = 200
+PANEL_INCHES = 1.25
+NO_PANEL = -1
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One map with all that its picture says."""
+
+    gradmap: xr.DataArray
+    title: str
+    row: str
+    standing: int = DONE
+    flags: tuple[str, ...] = ()
+
+
+def plot_grid(
+    cube: xr.Dataset,
+    name: str = "strf",
+    ax: Axes | None = None,
+    *,
+    checkpoints: Sequence[Hashable] | None = None,
+    neurons: Sequence[Hashable] | None = None,
+    at: Mapping[str, Any] | None = None,
+    scale: Literal["each", "shared"] = "each",
+) -> Axes:
+    """Draw the maps of some neurons (rows) for some checkpoints (columns).
+
+    Failed, missing and untrusted maps are marked as in `plot_map`. Only the maps that are drawn are read. The grid
+    divides ``ax``; its panels are the ``child_axes``, row by row.
+
+    Parameters
+    ----------
+    cube
+        One cohort.
+    name
+        Name of the map.
+    checkpoints, neurons
+        Labels of what to draw; all by default.
+    at
+        Label on any other dimension, such as ``{"stimulus": "s01", "channel": 0}``; the first by default.
+    scale
+        ``"each"`` gives every map its own end of the colour scale, written in its corner, because amplitudes of
+        different checkpoints depend on the slopes of their output. ``"shared"`` gives all of them that of the largest.
+
+    Raises
+    ------
+    ValueError
+        If a label is unknown, or there are more panels than can be told apart.
+    """
+    gradmap = map_named(cube, name)
+    rows = _chosen(gradmap, "neuron", neurons)
+    columns = _chosen(gradmap, "checkpoint", checkpoints)
+    if len(rows) * len(columns) > MOST_PANELS:
+        raise ValueError(
+            f"{len(columns)} checkpoints x {len(rows)} neurons are {len(rows) * len(columns)} panels, too small to be"
+            f" read ({MOST_PANELS} at most); name some of them with checkpoints= and neurons="
+        )
+    part = _part(cube, name, {**(at or {}), "neuron": rows, "checkpoint": columns})
+    panels = [
+        [
+            _panel(part, name, {"neuron": neuron, "checkpoint": checkpoint}, str(checkpoint), str(neuron))
+            for checkpoint in columns
+        ]
+        for neuron in rows
+    ]
+    return draw_panels(panels, ax, scale)
+
+
+def plot_seeds(
+    cube: xr.Dataset,
+    neuron: Hashable,
+    name: str = "strf",
+    ax: Axes | None = None,
+    *,
+    by: str = "architecture",
+    at: Mapping[str, Any] | None = None,
+    most: int = 8,
+) -> Axes:
+    """Draw the maps of one neuron over seeds: a row per value of ``by``, its checkpoints side by side, then their mean.
+
+    Each map has its own colour scale. The mean is that of the maps divided by their norms, so that a checkpoint with a
+    steep output does not outweigh the others. It is over the maps that are done, those not to be trusted included.
+
+    Parameters
+    ----------
+    by
+        Metadata of the checkpoints that says what belongs together; without it all stand in one row.
+    at
+        Label on any other dimension; the first by default.
+    most
+        Number of checkpoints to draw per row at most, the first ones. The mean is over those drawn.
+    """
+    map_named(cube, name)
+    groups = group_labels(cube, by)
+    members = {
+        group: [label for label, own in zip(cube["checkpoint"].values, groups, strict=True) if own == group][:most]
+        for group in dict.fromkeys(groups)
+    }
+    drawn = [label for labels in members.values() for label in labels]
+    part = _part(cube, name, {**(at or {}), "neuron": [neuron], "checkpoint": drawn})
+    rows: list[list[Panel]] = []
+    for group, labels in members.items():
+        panels = [
+            _panel(part, name, {"neuron": neuron, "checkpoint": label}, _seed_words(cube, label), group)
+            for label in labels
+        ]
+        rows.append(panels)
+    widest = max((len(panels) for panels in rows), default=0)
+    for panels in rows:
+        mean = mean_shape([panel.gradmap for panel in panels if panel.standing not in (PENDING, FAILED)])
+        blank = [panels[0].gradmap.copy(data=np.full(panels[0].gradmap.shape, np.nan))] * (widest - len(panels))
+        panels += [Panel(gap, "", panels[0].row, standing=NO_PANEL) for gap in blank]
+        if mean is not None and widest > 1:
+            panels.append(Panel(mean, "mean shape", panels[0].row))
+        elif widest > 1:
+            panels.append(Panel(panels[0].gradmap * np.nan, "mean shape", panels[0].row, standing=PENDING))
+    return draw_panels(rows, ax, "each")
+
+
+def mean_shape(maps: Sequence[xr.DataArray]) -> xr.DataArray | None:
+    """Return the mean of maps that are divided by their norms first; maps without a norm are left out."""
+    shapes = []
+    for gradmap in maps:
+        norm = float(np.sqrt((np.asarray(gradmap.values, dtype=float) ** 2).sum()))
+        if np.isfinite(norm) and norm > 0:
+            shapes.append(np.asarray(gradmap.values, dtype=float) / norm)
+    return maps[0].copy(data=np.mean(shapes, axis=0)).assign_attrs(units="1") if shapes else None
+
+
+def draw_panels(panels: Sequence[Sequence[Panel]], ax: Axes | None, scale: str) -> Axes:
+    """Divide ``ax`` into rows of panels that share their axes' labels."""
+    if scale not in ("each", "shared"):
+        raise ValueError(
+            f"scale is {scale!r}, so no panel's colours have a meaning; use 'each' (one scale per map) or 'shared'"
+        )
+    n_rows, n_columns = len(panels), max((len(row) for row in panels), default=0)
+    if not n_rows or not n_columns:
+        raise ValueError(
+            "there is no checkpoint or no neuron to draw, so the grid has no panel; name at least one of each"
+        )
+    repeat = _titles_repeat(panels)
+    ax = axes_or_new(ax, 1.2 + PANEL_INCHES * 1.15 * n_columns, 0.8 + PANEL_INCHES * n_rows * (1.0 if repeat else 1.35))
+    ax.set_axis_off()
+    limit = _largest(panels) if scale == "shared" else None
+    wide, high = 1.0 / n_columns, 1.0 / n_rows
+    for r, row in enumerate(panels):
+        for c, panel in enumerate(row):
+            if panel.standing == NO_PANEL:
+                continue
+            inset = ax.inset_axes((c * wide, 1 - (r + 0.9) * high, 0.9 * wide, (0.82 if repeat else 0.6) * high))
+            _draw(inset, panel, limit)
+            _label(inset, panel, r, c, last=r == n_rows - 1, same_titles=repeat)
+            inset.set_in_layout(c == 0 or r in (0, n_rows - 1))  # the others have nothing outside their frames
+    return ax
+
+
+def _draw(ax: Axes, panel: Panel, limit: float | None) -> None:
+    words = panel.flags
+    if own_dims(panel.gradmap) == ("frequency", "lag"):
+        plot_map(panel.gradmap, ax, limit=limit, colorbar=False, standing=panel.standing, flags=words, ticks=4)
+    else:
+        plot_waveform(panel.gradmap, ax, spectrogram=False, standing=panel.standing, flags=words)
+        ax.set_yticks([])
+    ax.tick_params(labelsize=SMALL, length=2)
+    if ax.get_xticks().size:
+        ax.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+
+
+def _label(ax: Axes, panel: Panel, row: int, column: int, *, last: bool, same_titles: bool) -> None:
+    if row == 0 or not same_titles:
+        ax.set_title("\n".join(plain(line, 20) for line in panel.title.split("\n")), size=SMALL, pad=3)
+    ax.set_ylabel(
+        f"{plain(panel.row, 16)}\n{'(Hz)' if ax.get_ylabel().startswith('freq') else ''}" if column == 0 else ""
+    )
+    ax.yaxis.label.set_fontsize(SMALL + 1)
+    ax.tick_params(labelleft=column == 0, labelbottom=last)
+    ax.set_xlabel("lag (ms)" if last else "")
+    ax.xaxis.label.set_fontsize(SMALL + 1)
+
+
+def _titles_repeat(panels: Sequence[Sequence[Panel]]) -> bool:
+    return all([panel.title for panel in row] == [panel.title for panel in panels[0]] for row in panels)
+
+
+def _largest(panels: Sequence[Sequence[Panel]]) -> float | None:
+    magnitudes = [np.abs(np.asarray(panel.gradmap.values, dtype=float)) for row in panels for panel in row]
+    finite = [float(values[np.isfinite(values)].max()) for values in magnitudes if np.isfinite(values).any()]
+    return max(finite, default=0.0) or None
+
+
+def _part(cube: xr.Dataset, name: str, labels: Mapping[str, Any]) -> xr.Dataset:
+    """The maps at ``labels`` and what is said of them, read in one go; dimensions without a label at position 0."""
+    gradmap = map_named(cube, name)
+    wanted = {dim: labels[str(dim)] for dim in gradmap.dims if str(dim) in labels}
+    wanted = {dim: given if isinstance(given, list) else [given] for dim, given in wanted.items()}
+    for dim, given in wanted.items():
+        for label in given:
+            known_label(gradmap, dim, label)
+    others = [dim for dim in gradmap.dims if dim not in (*wanted, *own_dims(gradmap))]
+    about = [entry for entry in (name, f"{name}_status", f"{name}_health") if entry in cube]
+    return cube[about].sel(wanted).isel({dim: slice(0, 1) for dim in others}).load()
+
+
+def _panel(cube: xr.Dataset, name: str, labels: Mapping[str, Any], title: str, row: str) -> Panel:
+    code = standing_at(cube, name, labels)
+    gradmap = at_labels(cube[name], labels)
+    words = flags_at(cube, name, labels) if code == UNTRUSTED else ()
+    return Panel(gradmap, title, row, DONE if code == UNTRUSTED else code, words)
+
+
+def _chosen(gradmap: xr.DataArray, dim: str, labels: Sequence[Hashable] | None) -> list[Hashable]:
+    if dim not in gradmap.dims:
+        return ["all neurons" if dim == "neuron" else str(gradmap.coords[dim].values) if dim in gradmap.coords else ""]
+    return list(gradmap[dim].values) if labels is None else list(labels)
+
+
+def _seed_words(cube: xr.Dataset, label: Hashable) -> str:
+    words = [
+        f"{key} {cube[key].sel(checkpoint=label).values}"
+        for key in ("seed", "fold")
+        if key in cube.coords and cube.coords[key].dims == ("checkpoint",)
+    ]
+    return ", ".join(words) or str(label)

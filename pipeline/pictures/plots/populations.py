@@ -1,0 +1,225 @@
+"""Numbers of many maps: how they are distributed, and where they lie."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from pipeline.pictures.plots.maps import axis_label
+from pipeline.pictures.reading import group_labels
+from pipeline.pictures.style import (
+    COLOUR_MAP,
+    SMALL,
+    axes_or_new,
+    empty_panel,
+    frequency_axis,
+    group_colour,
+    plain,
+)
+
+MOST_GROUPS = 8
+
+
+def plot_distribution(
+    values: xr.DataArray,
+    ax: Axes | None = None,
+    *,
+    by: str | None = None,
+    bins: int | None = None,
+    log: bool = False,
+    label: str | None = None,
+) -> Axes:
+    """Draw how a summary is distributed over maps, one line per group of checkpoints.
+
+    A line is a histogram, as share of the group's maps. Maps without a value are left out and counted in the legend.
+
+    Parameters
+    ----------
+    values
+        One number per map, over (checkpoint, neuron) or any dimensions.
+    by
+        Metadata of the checkpoints that makes the groups; one group by default. The eight largest groups are drawn.
+    bins
+        Number of bins of equal width (in octaves with ``log``), about; from 8 to 24 by the number of maps by default.
+    log
+        Whether the axis is a frequency in Hz, drawn logarithmically; values that are not positive count as missing.
+    label
+        Name on the axis; from the attributes ``long_name`` and ``units`` by default.
+    """
+    ax = axes_or_new(ax)
+    numbers = np.asarray(values.values, dtype=float)
+    numbers = np.where(np.isfinite(numbers) & ((numbers > 0) | (not log)), numbers, np.nan)
+    if not np.isfinite(numbers).any():
+        empty_panel(ax, "no values")
+        return ax
+    edges = _edges(numbers, bins or int(np.clip(2 * np.sqrt(np.isfinite(numbers).sum()), 8, 24)), log)
+    groups = _groups(values.copy(data=numbers), by)
+    for position, (group, own) in enumerate(groups):
+        present = own[np.isfinite(own)]
+        shares = np.histogram(present, edges)[0] / max(1, present.size)
+        words = f"{group + ': ' if group else ''}n = {present.size}"
+        words += f", {own.size - present.size} without" if present.size < own.size else ""
+        if len(groups) == 1:
+            ax.stairs(shares, edges, fill=True, alpha=0.35, color=group_colour(position))
+        ax.stairs(shares, edges, linewidth=1.4, color=group_colour(position), label=words)
+    if log:
+        frequency_axis(ax.xaxis, float(edges[0]), float(edges[-1]), most=7)
+    else:
+        ax.xaxis.set_major_locator(MaxNLocator(6))
+    ax.set_xlim(edges[0], edges[-1])
+    ax.set_xlabel(plain(label, 70) if label else axis_label(values, str(values.name or "value"), "1"))
+    ax.set_ylabel("share of maps")
+    ax.set_ylim(bottom=0)
+    _legend(ax)
+    return ax
+
+
+def plot_best_frequencies(
+    frequencies: xr.DataArray, ax: Axes | None = None, *, by: str | None = None, bins: int | None = None
+) -> Axes:
+    """Draw the distribution of best frequencies in Hz on a logarithmic axis; arguments as in `plot_distribution`."""
+    return plot_distribution(frequencies, ax, by=by, bins=bins, log=True, label="best frequency (Hz)")
+
+
+def plot_latencies(
+    latencies: xr.DataArray, ax: Axes | None = None, *, by: str | None = None, bins: int | None = None
+) -> Axes:
+    """Draw the distribution of peak latencies in ms before the response; arguments as in `plot_distribution`."""
+    return plot_distribution(latencies, ax, by=by, bins=bins, label="peak latency (ms before the response)")
+
+
+def plot_population(
+    frequencies: xr.DataArray,
+    ax: Axes | None = None,
+    *,
+    against: str = "depth_um",
+) -> Axes:
+    """Draw the best frequency of each neuron against a metadatum of the neurons, such as its depth or its site.
+
+    A point is the median over checkpoints, its bar reaches from the lower to the upper quartile. Numbers make a
+    scale, words make columns in which the neurons stand side by side in the cube's order.
+
+    Parameters
+    ----------
+    frequencies
+        Best frequencies in Hz over neuron, and any other dimensions to take the median over.
+    against
+        Coordinate on ``neuron``.
+
+    Raises
+    ------
+    ValueError
+        If there is no such coordinate.
+    """
+    if "neuron" not in frequencies.dims or frequencies.coords.get(against, xr.DataArray(0)).dims != ("neuron",):
+        known = [str(name) for name, coord in frequencies.coords.items() if coord.dims == ("neuron",)]
+        raise ValueError(
+            f"there is no metadatum {against!r} of the neurons, so they have no place on the axis; there are:"
+            f" {', '.join(known) or 'none'}; name one of them with against="
+        )
+    ax = axes_or_new(ax)
+    others = [dim for dim in frequencies.dims if dim != "neuron"]
+    per_neuron = frequencies.transpose("neuron", ...).values.astype(float).reshape(frequencies.sizes["neuron"], -1)
+    per_neuron = np.where(np.isfinite(per_neuron) & (per_neuron > 0), per_neuron, np.nan)
+    place = frequencies.coords[against].values
+    known = np.isfinite(per_neuron).any(axis=1)
+    numeric = np.issubdtype(place.dtype, np.number)
+    if numeric:
+        known &= np.isfinite(place.astype(float))
+    if not known.any():
+        empty_panel(ax, "no values")
+        return ax
+    low, middle, high = np.nanquantile(per_neuron[known], [0.25, 0.5, 0.75], axis=1)
+    if numeric:
+        along = place[known].astype(float)
+        ax.set_xlabel(axis_label(frequencies.coords[against], against, "").replace(" ()", ""))
+    else:
+        along = _columns(ax, place[known])
+        ax.set_xlabel(plain(against))
+    ax.vlines(along, low, high, color="#999999", linewidth=1.0)
+    ax.plot(along, middle, "o", color=group_colour(0), markersize=4 if known.sum() < 200 else 2, alpha=0.8)
+    frequency_axis(ax.yaxis, float(low.min()) / 1.1, float(high.max()) * 1.1, label="best frequency (Hz)")
+    ax.set_ylim(low.min() / 1.15, high.max() * 1.15)
+    left_out = int((~known).sum())
+    note = f"{int(known.sum())} neurons" + (f", {left_out} without" if left_out else "")
+    note += ", quartiles over checkpoints" if others else ""
+    ax.set_title(note, size=SMALL + 1, loc="right")
+    return ax
+
+
+def plot_similarity(matrix: xr.DataArray, ax: Axes | None = None, *, colorbar: bool = True) -> Axes:
+    """Draw how alike checkpoints are: a square of correlations between their maps, from -1 blue to 1 red.
+
+    Parameters
+    ----------
+    matrix
+        Correlations over two dimensions of equal length, both labelled with checkpoints.
+    """
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+        raise ValueError(
+            f"a similarity matrix has two dimensions of equal length, and this one has the shape {matrix.shape};"
+            " nothing could be read off it; take the mean over the other dimensions first"
+        )
+    ax = axes_or_new(ax, 4.8, 4.2)
+    image = ax.imshow(matrix.values, cmap=COLOUR_MAP, vmin=-1, vmax=1, interpolation="nearest")
+    labels = [plain(label, 22) for label in matrix[matrix.dims[0]].values]
+    shown = np.unique(np.linspace(0, max(0, len(labels) - 1), min(len(labels), 30)).round().astype(int))
+    ax.set_yticks(shown, labels=[labels[row] for row in shown], size=SMALL - 1)
+    ax.set_xticks(shown, labels=[labels[row] for row in shown], size=SMALL - 1, rotation=90)
+    if colorbar and ax.figure is not None:
+        ax.figure.colorbar(image, ax=ax, ticks=[-1, -0.5, 0, 0.5, 1]).set_label("correlation of maps", size=SMALL + 1)
+    return ax
+
+
+def _groups(values: xr.DataArray, by: str | None) -> list[tuple[str, np.ndarray]]:
+    if by is None or "checkpoint" not in values.dims or by not in values.coords:
+        return [("", values.values.ravel())]
+    labels = np.array(group_labels(values, by))
+    by_checkpoint = values.transpose("checkpoint", ...).values.reshape(labels.size, -1)
+    groups = [(plain(group, 24), by_checkpoint[labels == group].ravel()) for group in dict.fromkeys(labels)]
+    groups = [entry for entry in groups if np.isfinite(entry[1]).any()] or groups[:1]
+    return sorted(groups, key=lambda entry: -entry[1].size)[:MOST_GROUPS]
+
+
+def _edges(numbers: np.ndarray, bins: int, log: bool) -> np.ndarray:
+    places = np.unique(numbers[np.isfinite(numbers)])
+    places = np.log2(places) if log else places
+    low, high = places[0], places[-1]
+    step = (high - low) / bins if high > low else 0.1 if log else 0.1 * abs(low) or 1.0
+    gap = np.diff(places).min(initial=np.inf)
+    if gap < np.inf and (high - low) / gap < 4 * bins:
+        # values on a grid (bands, frames): bins hold whole steps of it, else they would beat against it
+        step = gap * max(1, round(step / gap))
+        count = int(np.floor((high - low) / step + 0.51)) + 1
+        edges = low - min(gap, step) / 2 + step * np.arange(count + 1)
+    else:
+        edges = (
+            np.linspace(low - 1e-9 * step, high + 1e-9 * step, bins + 1)
+            if high > low
+            else low + step * np.array([-1, 1])
+        )
+    edges[-1] = max(edges[-1], high + 1e-9 * step)
+    return 2.0**edges if log else edges
+
+
+def _columns(ax: Axes, words: Sequence[object] | np.ndarray) -> np.ndarray:
+    """Place neurons in columns named by ``words``, side by side within a column."""
+    names = [str(word) for word in words]
+    columns = sorted(set(names))
+    along = np.empty(len(names))
+    for position, column in enumerate(columns):
+        own = [index for index, name in enumerate(names) if name == column]
+        along[own] = position + (np.linspace(-0.3, 0.3, len(own)) if len(own) > 1 else 0.0)
+    ax.set_xticks(
+        range(len(columns)), labels=[plain(column, 14) for column in columns], rotation=90 if len(columns) > 8 else 0
+    )
+    for left, right in pairwise(range(len(columns))):
+        ax.axvline((left + right) / 2, color="#dddddd", linewidth=0.8)
+    return along
+
+
+def _legend(ax: Axes) -> None:
+    ax.legend(fontsize=SMALL, frameon=False, handlelength=1.2)

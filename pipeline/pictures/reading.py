@@ -1,0 +1,188 @@
+"""What a cube says about its maps: which are done, which failed, and which are not to be trusted."""
+
+import json
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+PENDING, DONE, FAILED, UNTRUSTED = 0, 1, 2, 3
+"""The standing of a map: the numbers of ``<map>_status``, and one more for a map that is done and has a health flag."""
+
+STANDINGS = {
+    DONE: "done",
+    UNTRUSTED: "done, not to be trusted",
+    FAILED: "failed",
+    PENDING: "not computed",
+}
+
+
+def map_names(cube: xr.Dataset) -> tuple[str, ...]:
+    """Return the names of the maps in a cube: the variables whose attribute ``kind`` is ``strf`` or ``waveform``."""
+    return tuple(str(name) for name, entry in cube.data_vars.items() if entry.attrs.get("kind") in ("strf", "waveform"))
+
+
+def map_named(cube: xr.Dataset, name: str) -> xr.DataArray:
+    """Return the map of that name, or refuse with the names that there are."""
+    if name not in cube.data_vars:
+        known = ", ".join(map(repr, map_names(cube))) or "none"
+        raise ValueError(
+            f"the cube holds no map {name!r}, so there is nothing to draw; its maps are: {known}; name one of them"
+        )
+    return cube[name]
+
+
+def own_dims(gradmap: xr.DataArray) -> tuple[str, ...]:
+    """Return the dimensions of one single map: (frequency, lag), or its lag in samples."""
+    if "frequency" in gradmap.dims and "lag" in gradmap.dims:
+        return ("frequency", "lag")
+    samples = [str(dim) for dim in gradmap.dims if str(dim).endswith("waveform_lag")]
+    if len(samples) == 1:
+        return (samples[0],)
+    raise ValueError(
+        f"an array with the dimensions {tuple(gradmap.dims)} is neither a map over (frequency, lag) nor one over"
+        " waveform_lag, so its axes have no meaning here; pass a map variable of a cube, such as cube['strf']"
+    )
+
+
+def standing(cube: xr.Dataset, name: str) -> xr.DataArray:
+    """Return for each map whether it is done, failed, pending, or done and not to be trusted.
+
+    Codes are the keys of `STANDINGS`; the dimensions are those of ``<map>_status``. Maps without a status count as
+    done.
+    """
+    gradmap = map_named(cube, name)
+    dims = [dim for dim in gradmap.dims if dim not in (*own_dims(gradmap), "channel")]
+    if f"{name}_status" in cube:
+        code = _integers(cube[f"{name}_status"])
+    else:
+        labels = {key: coord for key, coord in gradmap.coords.items() if set(coord.dims) <= set(dims)}
+        shape = [gradmap.sizes[dim] for dim in dims]
+        code = xr.DataArray(np.full(shape, DONE), dims=dims, coords=labels)
+    if f"{name}_health" in cube:
+        flagged = _integers(cube[f"{name}_health"]) != 0
+        code = xr.where((code == DONE) & flagged, UNTRUSTED, code)
+    return code.astype(np.int8).rename(f"{name}_standing")
+
+
+def standing_at(cube: xr.Dataset, name: str, labels: Mapping[str, Any]) -> int:
+    """Return the standing of the map at ``labels``, as `standing` does for all maps."""
+    about = [entry for entry in (name, f"{name}_status", f"{name}_health") if entry in cube]
+    one = xr.Dataset({entry: at_labels(cube[entry], labels) for entry in about})
+    return int(standing(one, name).values)
+
+
+def flags(cube: xr.Dataset, name: str) -> dict[str, xr.DataArray]:
+    """Return for each health flag of a map which maps carry it; empty where the cube records no health.
+
+    Only maps that are done have a health.
+    """
+    if f"{name}_health" not in cube:
+        return {}
+    health = cube[f"{name}_health"]
+    bits = _integers(health)
+    if f"{name}_status" in cube:
+        bits = bits.where(_integers(cube[f"{name}_status"]) == DONE, 0)
+    return {meaning: (bits & mask) != 0 for meaning, mask in flag_table(health).items()}
+
+
+def flag_table(health: xr.DataArray) -> dict[str, int]:
+    """Return the mask of each flag by its meaning in words, from ``flag_masks`` and ``flag_meanings``."""
+    masks = np.atleast_1d(np.asarray(health.attrs.get("flag_masks", []), dtype=np.int64))
+    meanings = str(health.attrs.get("flag_meanings", "")).split()
+    return {meaning.replace("_", " "): int(mask) for meaning, mask in zip(meanings, masks, strict=False)}
+
+
+def flags_at(cube: xr.Dataset, name: str, labels: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return in words why the map at ``labels`` is not to be trusted; empty where nothing speaks against it."""
+    if f"{name}_health" not in cube:
+        return ()
+    health = cube[f"{name}_health"]
+    bits = int(_integers(at_labels(health, labels)).values)
+    words = tuple(meaning for meaning, mask in flag_table(health).items() if bits & mask)
+    return words or (("health flag without a meaning",) if bits else ())
+
+
+def at_labels(array: xr.DataArray, labels: Mapping[str, Any]) -> xr.DataArray:
+    """Return the entry at ``labels``; other names are left aside, dimensions without one taken at position 0."""
+    known = {dim: label for dim, label in labels.items() if dim in array.dims}
+    for dim, label in known.items():
+        known_label(array, dim, label)
+    picked = array.sel(known)
+    keep = own_dims(array) if _is_map(array) else ()
+    return picked.isel({dim: 0 for dim in picked.dims if dim not in keep})
+
+
+def known_label(array: xr.DataArray, dim: Hashable, label: object) -> None:
+    """Refuse a label that ``array`` does not have on ``dim``."""
+    if label not in array[dim].values:
+        labels = array[dim].values
+        some = ", ".join(str(value) for value in labels[:5])
+        raise ValueError(
+            f"no {dim} is called {label!r}, so its map cannot be drawn; the cube has {labels.size}"
+            f" ({some}{', ...' if labels.size > 5 else ''}); name one of these"
+        )
+
+
+def group_labels(coords: xr.Dataset | xr.DataArray, by: str | None) -> list[str]:
+    """Return for each checkpoint the value of its metadata ``by`` as text; one empty text each where there is none."""
+    count = coords.sizes.get("checkpoint", 1)
+    if by is None or by not in coords.coords or coords.coords[by].dims != ("checkpoint",):
+        return [""] * count
+    return [str(value) for value in coords.coords[by].values]
+
+
+def failures(cube: xr.Dataset) -> list[dict[str, str]]:
+    """Return the failures that the cube records by checkpoint, map and cause, one mapping of texts each."""
+    recorded = decoded(cube.attrs.get("failures", "{}"))
+    if isinstance(recorded, Mapping):
+        recorded = recorded.get("entries", ())
+    entries: Sequence[Any] = recorded if isinstance(recorded, (list, tuple)) else [recorded]
+    return [
+        {str(key): as_text(value) for key, value in entry.items()}
+        if isinstance(entry, Mapping)
+        else {"message": as_text(entry)}
+        for entry in entries
+    ]
+
+
+def omitted_failures(cube: xr.Dataset) -> dict[str, int]:
+    """Return how many failures of each cause the cube counts without keeping their messages."""
+    recorded = decoded(cube.attrs.get("failures", "{}"))
+    counts = recorded.get("omitted", {}) if isinstance(recorded, Mapping) else {}
+    return {str(cause): int(count) for cause, count in counts.items()}
+
+
+def decoded(value: Any) -> Any:
+    """Return an attribute that holds JSON as the value it stands for, and any other as it is."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError:
+        return value
+
+
+def as_text(value: Any) -> str:
+    """Return a value of an attribute or of a coordinate as one line of text."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, (float, np.floating)):
+        return f"{value:.4g}"
+    if isinstance(value, (dict, list, tuple)):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    return str(value)
+
+
+def _integers(array: xr.DataArray) -> xr.DataArray:
+    # a reader that masks fill values turns flags into floats with NaN
+    values = array.values
+    if values.dtype.kind == "f":
+        values = np.nan_to_num(values)
+    return xr.DataArray(values.astype(np.int64), coords=array.coords, dims=array.dims)
+
+
+def _is_map(array: xr.DataArray) -> bool:
+    dims: list[Hashable] = list(array.dims)
+    return ("frequency" in dims and "lag" in dims) or any(str(dim).endswith("waveform_lag") for dim in dims)

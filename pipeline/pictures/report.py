@@ -1,0 +1,90 @@
+"""One HTML page that says what was run, what failed, which maps not to trust, and what the population looks like."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from os import PathLike
+from pathlib import Path
+
+import xarray as xr
+
+from pipeline.pictures.choosing import choose_drawn, choose_measured
+from pipeline.pictures.page import Markup, document, element, joined
+from pipeline.pictures.sections.agreement import agreement_section
+from pipeline.pictures.sections.gallery import gallery_section
+from pipeline.pictures.sections.measured import measure, over_seeds
+from pipeline.pictures.sections.neurons import frequency_order, neuron_table
+from pipeline.pictures.sections.outcome import (
+    Outcome,
+    failure_section,
+    glance,
+    health_section,
+    outcomes,
+    standing_section,
+)
+from pipeline.pictures.sections.population import population_section
+from pipeline.pictures.sections.setup import setup_section
+
+
+def write_report(cohorts: Mapping[str, xr.Dataset], path: str | PathLike[str], *, title: str | None = None) -> Path:
+    """Return the path of one self-contained HTML page about the cubes of a store.
+
+    In the order of the page: the verdict and counts; what failed, by checkpoint and cause; health; some of the maps;
+    the population; agreement between checkpoints; what was run. The page loads nothing and runs no script, so it can be
+    mailed and printed. It shows and measures a bounded number of maps, says which, and reads no others.
+
+    Parameters
+    ----------
+    cohorts
+        Opened cubes by cohort, for example ``{"speech": open_cube(store, "speech")}``.
+    path
+        Where to write. A page that is there is replaced, a folder that is missing is made.
+    title
+        Heading of the page; the names of the cohorts by default.
+
+    Raises
+    ------
+    ValueError
+        If there is no cohort.
+    """
+    if not cohorts:
+        raise ValueError("there is no cohort, so the report would be empty; pass the cubes of a store by their names")
+    results = outcomes(cohorts)
+    heading = title or f"Gradmaps: {', '.join(map(str, cohorts))}"
+    body = [
+        element("h1", heading),
+        element("p", f"Written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC.", class_="note"),
+        element("h2", "At a glance"),
+        glance(cohorts, results),
+        element("h2", "What failed", id="failed"),
+        failure_section(cohorts, results),
+    ]
+    for cohort, cube in cohorts.items():
+        body += _cohort(str(cohort), cube, [entry for entry in results if entry.cohort == str(cohort)])
+    body += [element("h2", "What was run", id="run"), setup_section(cohorts)]
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(document(heading, *body))
+    return target
+
+
+def _cohort(cohort: str, cube: xr.Dataset, results: list[Outcome]) -> list[Markup]:
+    parts = [element("h2", f"Cohort {cohort}")]
+    if not results:
+        return [*parts, element("p", "This cube holds no map.")]
+    parts += [
+        element("h3", "What is done"),
+        standing_section(results),
+        element("h3", "Health: which maps not to trust"),
+        health_section(results),
+    ]
+    return [*parts, *(_map(entry) for entry in results)]
+
+
+def _map(entry: Outcome) -> Markup:
+    found = measure(entry, choose_measured(entry.worst, entry.cube))
+    agreement = over_seeds(found) if found is not None else None
+    drawn = choose_drawn(entry.worst, entry.cube, frequency_order(entry, found))
+    parts = [gallery_section(entry, drawn)]
+    if found is not None:
+        parts += [population_section(entry, found), agreement_section(entry, found, agreement)]
+    return joined([*parts, neuron_table(entry, found, agreement)])

@@ -1,0 +1,135 @@
+"""The numbers that the report is about: summaries of a bounded number of maps, and how these maps agree."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+
+from pipeline.numbers.agreement import reliability, similarity
+from pipeline.numbers.strf import strf_summaries
+from pipeline.numbers.waveform import waveform_summaries
+from pipeline.pictures.choosing import Choice
+from pipeline.pictures.reading import DONE, own_dims, standing
+from pipeline.pictures.sections.outcome import Outcome
+
+NULL_DRAWS = 200
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What is told of one kind of map: measures with their labels, the one that places a neuron in frequency first."""
+
+    labels: Mapping[str, str]
+    summarise: Callable[[xr.DataArray, Sequence[str]], xr.Dataset]
+
+    @property
+    def frequency(self) -> str:
+        """Name of the measure that places a neuron in frequency."""
+        return next(iter(self.labels))
+
+
+STRF = Kind(
+    {
+        "best_frequency": "best frequency (Hz)",
+        "latency": "peak latency (ms before the response)",
+        "bandwidth_envelope": "bandwidth of the envelope (octaves)",
+        "duration": "duration of the envelope (ms)",
+        "excitation_balance": "inhibition -1 ... excitation +1",
+        "direction_selectivity": "direction: falling -1 ... rising +1",
+    },
+    strf_summaries,
+)
+WAVEFORM = Kind(
+    {
+        "centroid_frequency": "centroid frequency (Hz)",
+        "latency_envelope": "latency of the envelope (ms before the response)",
+        "duration": "duration of the envelope (ms)",
+    },
+    waveform_summaries,
+)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Maps that were chosen, NaN where not to be trusted, their summaries, and in words which they are."""
+
+    kind: Kind
+    maps: xr.DataArray
+    numbers: xr.Dataset
+    how: str
+
+    @property
+    def frequencies(self) -> xr.DataArray | None:
+        """Where each map lies in frequency, in Hz."""
+        return self.numbers.get(self.kind.frequency)
+
+
+def measure(entry: Outcome, choice: Choice) -> Measured | None:
+    """Return the summaries that the cube holds as ``<map>_<measure>``, or else those of the chosen maps.
+
+    Of several stimuli or channels the first is taken. None where nothing is done.
+    """
+    if not choice.checkpoints.size or not choice.neurons.size:
+        return None
+    gradmap = entry.cube[entry.name]
+    kind = STRF if own_dims(gradmap) == ("frequency", "lag") else WAVEFORM
+    trusted = _placed(_first(standing(entry.cube, entry.name))) == DONE
+    part = {"checkpoint": choice.checkpoints, "neuron": choice.neurons}
+    maps = _placed(_first(gradmap, own_dims(gradmap))).isel(part).load().where(trusted.isel(part))
+    maps = maps.rename({dim: "waveform_lag" for dim in own_dims(gradmap) if dim.endswith("waveform_lag")})
+    stored = {name: entry.cube[f"{entry.name}_{name}"] for name in kind.labels if f"{entry.name}_{name}" in entry.cube}
+    if stored and all({"checkpoint", "neuron"} <= set(values.dims) for values in stored.values()):
+        numbers = xr.Dataset({name: _first(values).where(trusted) for name, values in stored.items()})
+        how = "all maps, from the cube's own summaries"
+    else:
+        numbers = kind.summarise(maps, list(kind.labels))
+        how = choice.how
+    where = "".join(f"; {dim} {maps[dim].values}" for dim in gradmap.dims if dim in maps.coords and not maps[dim].dims)
+    return Measured(kind, maps, numbers, f"{how}, without those that are not to be trusted{where}")
+
+
+def over_seeds(found: Measured) -> xr.Dataset | None:
+    """Return how well the chosen maps of each neuron agree within each architecture; None without two checkpoints."""
+    if found.maps.sizes["checkpoint"] < 2:
+        return None
+    group = "architecture" if "architecture" in found.maps.coords else None
+    agreement = reliability(found.maps, group, n_null=NULL_DRAWS)
+    return agreement if np.isfinite(agreement["reliability"].values).any() else None
+
+
+def between_checkpoints(found: Measured) -> xr.DataArray | None:
+    """Return the correlation between the maps of every two checkpoints, the mean over neurons; None where there is none."""
+    if found.maps.sizes["checkpoint"] < 2:
+        return None
+    pairs = similarity(found.maps, "checkpoint")["similarity"].sel(
+        checkpoint=found.maps["checkpoint"].values, checkpoint_other=found.maps["checkpoint"].values
+    )
+    known = pairs.notnull().sum("neuron")
+    mean = pairs.sum("neuron") / known.where(known > 0)
+    return mean if np.isfinite(mean.values).any() else None
+
+
+def middle(values: xr.DataArray, neurons: np.ndarray) -> np.ndarray:
+    """Return the median of each of ``neurons`` over all else, NaN where there is no value."""
+    numbers = values.transpose("neuron", ...).values.astype(float).reshape(values.sizes["neuron"], -1)
+    medians = np.full(len(numbers), np.nan)
+    known = np.isfinite(numbers).any(axis=1)
+    if known.any():
+        medians[known] = np.nanmedian(numbers[known], axis=1)
+    return (
+        xr.DataArray(medians, dims="neuron", coords={"neuron": values["neuron"].values}).reindex(neuron=neurons).values
+    )
+
+
+def _first(values: xr.DataArray, dims: Sequence[str] = ()) -> xr.DataArray:
+    """The first of everything beside checkpoint, neuron and ``dims``: the first stimulus, the first channel."""
+    return values.isel({dim: 0 for dim in values.dims if dim not in ("checkpoint", "neuron", *dims)})
+
+
+def _placed(values: xr.DataArray) -> xr.DataArray:
+    """The values with a checkpoint and a neuron axis, also where the cube has none."""
+    for dim, label in (("checkpoint", "this checkpoint"), ("neuron", "all neurons")):
+        if dim not in values.dims:
+            values = values.drop_vars(dim, errors="ignore").expand_dims({dim: [label]})
+    return values

@@ -1,0 +1,54 @@
+"""One row per neuron, of a few dozen."""
+
+import numpy as np
+import xarray as xr
+
+from pipeline.pictures.choosing import evenly
+from pipeline.pictures.page import Markup, element, joined, table
+from pipeline.pictures.reading import DONE, UNTRUSTED, as_text
+from pipeline.pictures.sections.measured import Measured, middle
+from pipeline.pictures.sections.outcome import Outcome
+from pipeline.pictures.style import three_figures
+
+MOST_ROWS = 40
+MOST_METADATA = 6
+
+
+def neuron_table(entry: Outcome, found: Measured | None, agreement: xr.Dataset | None) -> Markup:
+    """Return metadata, how many maps are done, and medians over the checkpoints that were measured, for each neuron."""
+    worst = entry.worst
+    labels = worst["neuron"].values
+    metadata = [str(name) for name, coord in worst.coords.items() if coord.dims == ("neuron",) and name != "neuron"]
+    medians = {}
+    if found is not None:
+        medians = {
+            words: middle(found.numbers[name], labels)
+            for name, words in found.kind.labels.items()
+            if name in found.numbers
+        }
+    if agreement is not None:
+        medians["correlation over seeds"] = middle(agreement["reliability"], labels)
+    done, untrusted = ((worst.values == code).sum(axis=0) for code in (DONE, UNTRUSTED))
+    shown = evenly(labels.size, MOST_ROWS)
+    rows = [
+        [
+            str(labels[at]),
+            *(as_text(worst[name].values[at]) for name in metadata[:MOST_METADATA]),
+            f"{done[at] + untrusted[at]} / {worst.sizes['checkpoint']}",
+            int(untrusted[at]),
+            *(three_figures(float(values[at])) for values in medians.values()),
+        ]
+        for at in shown
+    ]
+    header = ["neuron", *metadata[:MOST_METADATA], "maps done", "not to be trusted", *medians]
+    words = "Medians over the checkpoints that were measured."
+    if shown.size < labels.size:
+        words += f" {shown.size} of {labels.size} neurons, evenly spaced; gradmap summarise --table writes all of them."
+    return joined([element("h3", f"{entry.name}: neurons"), table(header, rows), element("p", words, class_="note")])
+
+
+def frequency_order(entry: Outcome, found: Measured | None) -> np.ndarray | None:
+    """Return where each neuron of the cube lies in frequency (median, Hz), NaN where it was not measured."""
+    if found is None or found.frequencies is None:
+        return None
+    return middle(found.frequencies, entry.worst["neuron"].values)

@@ -1,0 +1,114 @@
+"""What the population looks like: distributions of summaries, and where they lie."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import xarray as xr
+
+from pipeline.numbers.strf import ripple_transfer_function
+from pipeline.pictures.choosing import evenly
+from pipeline.pictures.page import Markup, element, joined, picture
+from pipeline.pictures.plots.maps import plot_ripple_transfer
+from pipeline.pictures.plots.populations import plot_distribution, plot_population
+from pipeline.pictures.sections.measured import STRF, Measured
+from pipeline.pictures.sections.outcome import Outcome
+from pipeline.pictures.style import new_figure, three_figures
+
+MOST_RIPPLES = 200
+MOST_CLASSES = 24
+COLUMNS = 3
+
+
+def population_section(entry: Outcome, found: Measured) -> Markup:
+    """Return the distributions over the population, its map against metadata, and its mean ripple transfer function."""
+    numbers = found.numbers
+    present = [name for name in found.kind.labels if name in numbers]
+    by = "architecture" if "architecture" in numbers.coords else None
+    rows = -(-len(present) // COLUMNS)
+    figure = new_figure(11.0, 2.7 * rows)
+    panels = figure.subplots(rows, COLUMNS, squeeze=False).ravel()
+    for ax, name in zip(panels, present, strict=False):
+        log = name == found.kind.frequency
+        plot_distribution(numbers[name], ax, by=by, log=log, label=found.kind.labels[name])
+    for ax in panels[len(present) :]:
+        ax.remove()
+    parts = [
+        element("h3", f"{entry.name}: population"),
+        element("p", _in_words(found)),
+        picture(figure, f"distributions of summaries of {entry.name}", f"Maps measured: {found.how}."),
+    ]
+    left_out = [str(reason) for reason in np.atleast_1d(numbers.attrs.get("left_out", []))]
+    if left_out:
+        parts.append(element("p", f"Not measured: {'; '.join(left_out)}.", class_="note"))
+    return joined([*parts, _places(entry, found)])
+
+
+def _places(entry: Outcome, found: Measured) -> Markup:
+    against = _metadata_to_show(found.numbers)
+    ripple = _mean_ripple(found)
+    count = len(against) + (ripple is not None)
+    if not count or found.frequencies is None:
+        return Markup("")
+    figure = new_figure(min(11.0, 4.4 * count), 3.2)
+    panels = figure.subplots(1, count, squeeze=False).ravel()
+    label = found.kind.labels[found.kind.frequency]
+    for ax, name in zip(panels, against, strict=False):
+        plot_population(found.frequencies, ax, against=name)
+        ax.set_ylabel(label)
+    words = [f"{label} of each neuron against {' and '.join(against)}.".capitalize()] if against else []
+    if ripple is not None:
+        plot_ripple_transfer(ripple, panels[-1])
+        words.append(
+            f"Mean ripple transfer function of {ripple.attrs['maps']} maps, each divided by its maximum; a positive"
+            " rate stands for frequencies that rise with time."
+        )
+    return picture(figure, f"{label} and ripple transfer function of {entry.name}", " ".join(words))
+
+
+def _mean_ripple(found: Measured) -> xr.DataArray | None:
+    if found.kind is not STRF or "direction_selectivity" not in found.numbers:
+        return None  # the frequency axis is not logarithmic
+    maps = found.maps
+    measured = found.numbers["direction_selectivity"].sel(checkpoint=maps["checkpoint"], neuron=maps["neuron"])
+    usable = np.argwhere(np.isfinite(measured.transpose("checkpoint", "neuron").values))
+    if not len(usable):
+        return None
+    picked = usable[evenly(len(usable), MOST_RIPPLES)]
+    where = {dim: xr.DataArray(picked[:, k], dims="one_map") for k, dim in enumerate(("checkpoint", "neuron"))}
+    transfer = ripple_transfer_function(maps.isel(where).drop_vars(["checkpoint", "neuron"]))
+    top = transfer.max(["rate", "scale"])
+    mean = (transfer / top.where(top > 0)).mean("one_map", keep_attrs=True)
+    for dim in ("rate", "scale"):
+        mean[dim].attrs = transfer[dim].attrs
+    return mean.assign_attrs(maps=len(picked))
+
+
+def _metadata_to_show(numbers: xr.Dataset) -> list[str]:
+    """The first number and the first class among the neurons' metadata that tell neurons apart."""
+    names = [str(name) for name, coord in numbers.coords.items() if coord.dims == ("neuron",) and name != "neuron"]
+    scales = [name for name in names if np.issubdtype(numbers[name].dtype, np.number) and np.ptp(numbers[name]) > 0]
+    texts = {name: {str(value) for value in numbers[name].values} for name in names if name not in scales}
+    classes = [name for name, values in texts.items() if 1 < len(values) <= MOST_CLASSES]
+    depths: Sequence[str] = [name for name in ("depth_um", "depth") if name in scales] or scales
+    sites: Sequence[str] = [name for name in ("site", "area") if name in classes] or classes
+    return [*depths[:1], *sites[:1]]
+
+
+def _in_words(found: Measured) -> str:
+    words = []
+    for name, label in list(found.kind.labels.items())[:2]:
+        values = found.numbers[name].values if name in found.numbers else np.empty(0)
+        values = values[np.isfinite(values)]
+        if values.size:
+            show = _hertz if name == found.kind.frequency else _milliseconds
+            low, centre, high = (show(value) for value in np.quantile(values, [0.25, 0.5, 0.75]))
+            words.append(f"{label.split(' (')[0]}: median {centre}, half of the maps between {low} and {high}")
+    return "; ".join(words).capitalize() + "." if words else "No map could be measured."
+
+
+def _hertz(value: float) -> str:
+    return f"{value / 1000:.3g} kHz" if value >= 1000 else f"{value:.3g} Hz"
+
+
+def _milliseconds(value: float) -> str:
+    return f"{three_figures(value)} ms"

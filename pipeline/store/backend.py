@@ -1,0 +1,186 @@
+"""Where a store lies: a folder or a URL as a Zarr store, and its plain objects."""
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from zarr.abc.store import Store
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import sync
+from zarr.storage import FsspecStore, LocalStore
+
+METADATA = "zarr.json"
+
+#: Packages whose exceptions mean that the storage did not answer.
+_STORAGE_PACKAGES = ("botocore", "aiobotocore", "boto3", "aiohttp", "s3fs", "gcsfs", "google", "urllib3", "obstore")
+
+_SECRETS = (
+    (re.compile(r"(://)[^/@\s'\"]+@"), r"\1***@"),
+    (
+        re.compile(
+            r"((?:aws_)?(?:secret_access_key|secret_key|session_token|access_key_id)|aws_secret\w*|password|"
+            r"x-amz-(?:signature|credential|security-token))([\"']?\s*[=:]\s*)[\"']?[^\s&\"',}]+[\"']?",
+            re.IGNORECASE,
+        ),
+        r"\1\2***",
+    ),
+)
+
+
+def location_of(store: str | Path) -> str:
+    """A store's location as it is compared and opened: an absolute folder, or a URL that is not ``file://``."""
+    text = str(store)
+    if text.startswith(("file://", "local://")):
+        text = unquote(urlsplit(text).path)
+    return text.rstrip("/") if "://" in text else str(Path(text).expanduser().absolute())
+
+
+def is_local(location: str) -> bool:
+    """Whether a location is a folder of this machine's file system."""
+    return "://" not in location
+
+
+@lru_cache(maxsize=32)
+def _opened(location: str, writable: bool) -> Store:
+    if is_local(location):
+        return LocalStore(location, read_only=not writable)
+    # A listing remembered from before another process wrote would hide what it wrote.
+    return FsspecStore.from_url(location, storage_options=_options(location), read_only=not writable)
+
+
+def _options(location: str) -> dict[str, Any]:
+    return {"use_listings_cache": False} if location.startswith(("s3://", "s3a://", "gs://", "gcs://")) else {}
+
+
+def open_store(store: str | Path, *, writable: bool = False) -> Store:
+    """The Zarr store at a location. Nothing is created before the first write."""
+    location = location_of(store)
+    with storage_errors(location):
+        return _opened(location, writable)
+
+
+def read_json(store: Store, key: str) -> dict[str, Any] | None:
+    """The JSON object stored under a key, None where there is none."""
+    data = read_bytes(store, key)
+    return None if data is None else parse_json(data, f"{key} in {store}")
+
+
+def parse_json(data: bytes, what: str) -> dict[str, Any]:
+    """The JSON object that bytes spell.
+
+    Raises
+    ------
+    ValueError
+        If they do not.
+    """
+    try:
+        value = json.loads(data)
+    except ValueError as error:
+        value = error
+    if not isinstance(value, dict):
+        raise ValueError(
+            f"{what} is not a JSON object ({str(value)[:80]}), so what it describes cannot be read; restore it from a"
+            " copy, or delete the store and run again"
+        )
+    return value
+
+
+def read_bytes(store: Store, key: str) -> bytes | None:
+    """The bytes stored under a key, None where there are none."""
+    with storage_errors(str(store)):
+        try:
+            buffer = sync(store.get(key, prototype=default_buffer_prototype()))
+        except FileNotFoundError:
+            return None
+    return None if buffer is None else buffer.to_bytes()
+
+
+def write_json(store: Store, key: str, value: dict[str, Any]) -> None:
+    """Put a JSON object under a key, in one piece."""
+    write_bytes(store, key, json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode())
+
+
+def write_bytes(store: Store, key: str, data: bytes) -> None:
+    """Put bytes under a key, in one piece: a reader sees the old object or the new one."""
+    with storage_errors(str(store)):
+        sync(store.set(key, default_buffer_prototype().buffer.from_bytes(data)))
+
+
+def delete_object(store: Store, key: str) -> None:
+    """Remove one object; nothing happens where there is none."""
+    with storage_errors(str(store)):
+        sync(store.delete(key))
+
+
+def delete_below(store: Store, prefix: str) -> None:
+    """Remove every object below a prefix."""
+    with storage_errors(str(store)):
+        sync(store.delete_dir(prefix))
+
+
+def keys_below(store: Store, prefix: str) -> list[str]:
+    """Every key below a prefix."""
+
+    async def collect() -> list[str]:
+        return [key async for key in store.list_prefix(prefix)]
+
+    with storage_errors(str(store)):
+        try:
+            return sync(collect())
+        except FileNotFoundError:
+            return []
+
+
+def names_in(store: Store, prefix: str = "") -> list[str]:
+    """Names of the objects and prefixes directly below a prefix."""
+
+    async def collect() -> list[str]:
+        return [name async for name in store.list_dir(prefix)]
+
+    with storage_errors(str(store)):
+        try:
+            return sorted({name for name in sync(collect()) if name})
+        except FileNotFoundError:
+            return []
+
+
+@contextmanager
+def storage_errors(where: str) -> Iterator[None]:
+    """Give errors of a storage client that are not `OSError` that type, so that they count as storage failing."""
+    try:
+        yield
+    except (OSError, ValueError, TypeError, KeyError):
+        raise
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in _STORAGE_PACKAGES:
+            raise
+        raise OSError(f"the storage of {scrub(where)} did not answer: {scrub(str(error))}") from error
+
+
+def scrub(text: str) -> str:
+    """A text without the credentials that URLs and settings may carry."""
+    for pattern, replacement in _SECRETS:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+def clean_partials(store: str | Path) -> int:
+    """Number of half-written files removed, which a killed writer left behind in a local store.
+
+    To be called by the driver that holds the store's lease, before any worker of its own writes.
+    """
+    location = location_of(store)
+    if not is_local(location):
+        return 0
+    orphan = re.compile(r"\.[0-9a-f]{32}\.partial$")
+    removed = 0
+    for path in Path(location).rglob("*.partial"):
+        if orphan.search(path.name):
+            path.unlink(missing_ok=True)
+            removed += 1
+    return removed

@@ -1,0 +1,309 @@
+"""One cohort's group as it stands in the store, and the metadata that makes it readable."""
+
+import asyncio
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.abc.store import Store
+from zarr.codecs import ZstdCodec
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import sync
+
+from pipeline.plan.config import ConfigError
+from pipeline.store.backend import (
+    METADATA,
+    delete_below,
+    location_of,
+    names_in,
+    open_store,
+    parse_json,
+    read_json,
+    scrub,
+    storage_errors,
+    write_json,
+)
+from pipeline.store.layout import ArraySpec
+
+FORMAT = 1
+
+#: Group that exists while a driver holds the store; no cohort can have this name.
+LEASE = "_lease"
+
+READY, CREATING, CHANGING = "ready", "creating", "changing"
+
+
+@dataclass(frozen=True)
+class Group:
+    """A cohort's group: its attributes, and the metadata of each array by name."""
+
+    store: Store
+    location: str
+    name: str
+    attributes: dict[str, Any]
+    arrays: dict[str, dict[str, Any]]
+
+    @property
+    def state(self) -> str:
+        """Whether the group is ready, being created, or being changed."""
+        return str(self.attributes.get("state", READY))
+
+    def with_role(self, *roles: str) -> list[str]:
+        """Names of the arrays that serve one of these roles."""
+        return [name for name, entry in self.arrays.items() if entry["attributes"].get("role") in roles]
+
+    def dims(self, name: str) -> tuple[str, ...]:
+        """Axes of an array."""
+        return tuple(self.arrays[name].get("dimension_names") or ())
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Sizes of an array's axes."""
+        return tuple(self.arrays[name]["shape"])
+
+    def array_attributes(self, name: str) -> dict[str, Any]:
+        """Attributes of an array."""
+        return self.arrays[name]["attributes"]
+
+    def open(self, name: str) -> zarr.Array:
+        """The array itself."""
+        with storage_errors(self.location):
+            return zarr.open_array(self.store, path=f"{self.name}/{name}", mode="r" if self.store.read_only else "r+")
+
+    def read(self, name: str) -> np.ndarray:
+        """Every entry of an array; text as an object array of str."""
+        return read_values(self.open(name), self.location)
+
+    def document(self, key: str) -> Any:
+        """An attribute that is stored as JSON text; an empty dict where there is none."""
+        return json.loads(self.attributes.get(key, "{}"))
+
+
+def read_values(array: zarr.Array, where: str) -> np.ndarray:
+    """Every entry of an array; text as an object array of str."""
+    with storage_errors(where):
+        values = np.asarray(array[...])
+    return values if values.dtype.kind in "biuf" else values.astype(object)
+
+
+def read_group(store: Store, location: str, name: str) -> Group | None:
+    """The group of a cohort as it stands now, None where there is none."""
+    metadata = read_json(store, f"{name}/{METADATA}")
+    if metadata is None or metadata.get("node_type") != "group":
+        return None
+    names = [entry for entry in names_in(store, name) if entry != METADATA]
+    entries = _read_all(store, [f"{name}/{entry}/{METADATA}" for entry in names])
+    arrays = {
+        entry: document
+        for entry, document in zip(names, entries, strict=True)
+        if document is not None and document.get("node_type") == "array"
+    }
+    return Group(store, location, name, metadata.get("attributes", {}), arrays)
+
+
+def _read_all(store: Store, keys: list[str]) -> list[dict[str, Any] | None]:
+    async def collect() -> list[Any]:
+        prototype = default_buffer_prototype()
+        limit = asyncio.Semaphore(16)
+
+        async def one(key: str) -> Any:
+            async with limit:
+                try:
+                    return await store.get(key, prototype=prototype)
+                except FileNotFoundError:
+                    return None
+
+        return await asyncio.gather(*(one(key) for key in keys))
+
+    with storage_errors(str(store)):
+        buffers = sync(collect())
+    return [
+        None if buffer is None else parse_json(buffer.to_bytes(), f"{key} in {store}")
+        for key, buffer in zip(keys, buffers, strict=True)
+    ]
+
+
+def cohort_names(store: Store) -> list[str]:
+    """Names of the cohorts in a store."""
+    names = [name for name in names_in(store) if name not in (METADATA, LEASE) and not name.endswith(".partial")]
+    documents = _read_all(store, [f"{name}/{METADATA}" for name in names])
+    return [
+        name
+        for name, document in zip(names, documents, strict=True)
+        if document is not None and document.get("node_type") == "group"
+    ]
+
+
+def open_existing(store: str | Path, *, writable: bool = False) -> tuple[Store, str]:
+    """The store at a location and its location's normal form.
+
+    Raises
+    ------
+    ValueError
+        If there is no store of gradmaps.
+    """
+    location = location_of(store)
+    opened = open_store(location, writable=writable)
+    root = read_json(opened, METADATA)
+    if root is None or "gradmap_format" not in root.get("attributes", {}):
+        found = "nothing there" if root is None else "a Zarr hierarchy of something else"
+        raise ValueError(
+            f"there is no store of gradmaps at {scrub(location)} ({found}), so there is nothing to read;"
+            " check the path, or make the store with `gradmap run CONFIG`"
+        )
+    _check_format(root, location)
+    return opened, location
+
+
+def existing_group(store: Store, location: str, name: str, *, any_state: bool = False) -> Group:
+    """The group of a cohort.
+
+    Raises
+    ------
+    ValueError
+        If there is no such cohort, or a change of it was not finished.
+    """
+    group = read_group(store, location, name)
+    if group is None:
+        known = ", ".join(cohort_names(store)) or "none yet"
+        raise ValueError(
+            f"the store {scrub(location)} has no cohort {name!r} (its cohorts: {known}), so there is nothing to open;"
+            " check the name, or run a config that names it"
+        )
+    if group.state != READY and not any_state:
+        raise ValueError(
+            f"the cohort {name!r} of {scrub(location)} is {group.state}: a run is laying it out now, or was killed"
+            " while it did, so its axes may disagree; wait for that run, or start `gradmap run` again to mend it"
+        )
+    return group
+
+
+def claim_root(store: Store, location: str) -> bool:
+    """Whether the root of the store had to be made; a folder that holds something else is refused."""
+    root = read_json(store, METADATA)
+    if root is not None:
+        if "gradmap_format" not in root.get("attributes", {}):
+            raise ConfigError(
+                f"{scrub(location)} holds a Zarr hierarchy that this program did not make, and writing into it could"
+                " destroy it; give another store"
+            )
+        _check_format(root, location)
+        return False
+    others = [name for name in names_in(store) if not name.endswith(".partial")]
+    if others:
+        shown = ", ".join(others[:5])
+        raise ConfigError(
+            f"{scrub(location)} is not empty ({shown}{', ...' if len(others) > 5 else ''}) and is not a store of"
+            " gradmaps, so files could be mixed up; give a folder or prefix of its own as store"
+        )
+    attributes = {"gradmap_format": FORMAT, "title": "gradmaps, one group per cohort"}
+    write_json(store, METADATA, _root(attributes, {}))
+    return True
+
+
+def _check_format(root: dict[str, Any], location: str) -> None:
+    found = root["attributes"]["gradmap_format"]
+    if found != FORMAT:
+        raise ConfigError(
+            f"{scrub(location)} has format {found!r} and this version of gradmap-pipeline reads format {FORMAT}, so"
+            " its numbers could be misread; use the version that wrote it, or another store"
+        )
+
+
+def create_array(store: Store, cohort: str, spec: ArraySpec) -> None:
+    """Create one array of a group with its checksummed codec, and fill in its values."""
+    with storage_errors(cohort):
+        array = zarr.create_array(
+            store,
+            name=f"{cohort}/{spec.name}",
+            shape=spec.shape,
+            chunks=spec.chunks,
+            shards=spec.shards,
+            dtype=str if spec.dtype == "str" else spec.dtype,
+            fill_value=spec.fill,
+            compressors=ZstdCodec(checksum=True),
+            dimension_names=spec.dims,
+            attributes=dict(spec.attributes),
+            zarr_format=3,
+        )
+        if spec.values is not None and spec.values.size:
+            array[...] = spec.values
+
+
+def delete_array(store: Store, cohort: str, name: str) -> None:
+    """Remove an array of a group with everything in it."""
+    delete_below(store, f"{cohort}/{name}")
+
+
+def resize(group: Group, checkpoints: int) -> None:
+    """Give every array of a group this many checkpoints; no object but the arrays' metadata is touched."""
+    for name, metadata in group.arrays.items():
+        dims = group.dims(name)
+        if "checkpoint" in dims:
+            shape = [
+                checkpoints if dim == "checkpoint" else size for dim, size in zip(dims, metadata["shape"], strict=True)
+            ]
+            if shape != metadata["shape"]:
+                write_json(group.store, f"{group.name}/{name}/{METADATA}", {**metadata, "shape": shape})
+
+
+def write_attributes(store: Store, cohort: str, attributes: dict[str, Any]) -> None:
+    """Replace a group's attributes."""
+    write_json(store, f"{cohort}/{METADATA}", _group(attributes))
+
+
+def consolidate(store: Store) -> None:
+    """Copy the metadata of every array into the root, if it differs.
+
+    Plain `xr.open_zarr` and `xr.open_datatree` read it there in one piece, so a reader sees a cohort as it was before
+    a change or after it, and never in between.
+    """
+    root = read_json(store, METADATA) or {}
+    entries: dict[str, Any] = {}
+    for name in cohort_names(store):
+        group = read_group(store, "", name)
+        if group is not None and group.state == READY:
+            entries[name] = {**_group(group.attributes), "consolidated_metadata": _inline({})}
+            entries |= {f"{name}/{array}": metadata for array, metadata in group.arrays.items()}
+    document = _root(root.get("attributes", {}), entries)
+    if document != root:
+        write_json(store, METADATA, document)
+
+
+def is_consolidated(store: Store) -> bool:
+    """Whether the copy of the metadata in the root agrees with the arrays."""
+    root = read_json(store, METADATA) or {}
+    copied = root.get("consolidated_metadata", {}).get("metadata", {})
+    for name in cohort_names(store):
+        group = read_group(store, "", name)
+        if group is None or group.state != READY:
+            continue
+        if copied.get(name, {}).get("attributes") != group.attributes:
+            return False
+        if any(copied.get(f"{name}/{array}") != metadata for array, metadata in group.arrays.items()):
+            return False
+    return True
+
+
+def copy_attributes(store: Store, cohort: str, attributes: dict[str, Any]) -> None:
+    """Bring a group's attributes up to date in the copy that the root holds."""
+    root = read_json(store, METADATA)
+    entry = (root or {}).get("consolidated_metadata", {}).get("metadata", {}).get(cohort)
+    if root is not None and entry is not None:
+        entry["attributes"] = attributes
+        write_json(store, METADATA, root)
+
+
+def _root(attributes: dict[str, Any], entries: dict[str, Any]) -> dict[str, Any]:
+    ordered = dict(sorted(entries.items(), key=lambda entry: (entry[0].count("/"), entry[0])))
+    return {**_group(attributes), "consolidated_metadata": _inline(ordered)}
+
+
+def _group(attributes: dict[str, Any]) -> dict[str, Any]:
+    return {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+
+
+def _inline(entries: dict[str, Any]) -> dict[str, Any]:
+    return {"kind": "inline", "must_understand": False, "metadata": entries}

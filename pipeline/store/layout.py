@@ -1,0 +1,267 @@
+"""What a cohort's group holds: every array with its axes, its chunks, its attributes."""
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import isnan, nan, prod
+from typing import Any
+
+import numpy as np
+
+from pipeline.plan.axes import AXIS_ATTRIBUTES
+from pipeline.plan.config import plain
+from pipeline.plan.reports import COMPANIONS
+from pipeline.plan.shards import DONE, FAILED, PENDING, CohortPlan, MapPlan
+
+#: Checkpoints and entries in one chunk of what the driver alone writes.
+BOOKKEEPING_CHECKPOINTS = 32
+BOOKKEEPING_ENTRIES = 2**20
+
+#: Labels of so many checkpoints lie in one chunk.
+LABELS_PER_CHUNK = 1024
+
+STATUS_MEANINGS = {"pending": PENDING, "done": DONE, "failed": FAILED}
+
+SIGN = (
+    "entries are +d objective / d stimulus: a positive value means that more energy there raises the response;"
+    " deepSTRF's STRF_gradmap has the opposite sign"
+)
+
+
+@dataclass(frozen=True)
+class ArraySpec:
+    """One array to be created: what Zarr and a reader need to know of it."""
+
+    name: str
+    dims: tuple[str, ...]
+    shape: tuple[int, ...]
+    chunks: tuple[int, ...]
+    dtype: str
+    fill: Any
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    shards: tuple[int, ...] | None = None
+    values: np.ndarray | None = None
+
+    @property
+    def role(self) -> str:
+        """What the array is for: coordinate, metadata, map, status, companion, probe or summary."""
+        return str(self.attributes["role"])
+
+
+def cohort_arrays(cohort: CohortPlan, health_flags: Mapping[str, int]) -> list[ArraySpec]:
+    """Every array of a cohort's group."""
+    fixed = [coordinate_array(cohort, dim) for dim in cohort.dims()]
+    maps = [spec for entry in cohort.maps for spec in map_arrays(cohort, entry, health_flags)]
+    taken = {spec.name for spec in (*fixed, *maps)} | {"probe_response"}
+    return [*fixed, *metadata_arrays(cohort, taken), probe_array(cohort), *maps]
+
+
+def coordinate_array(cohort: CohortPlan, dim: str) -> ArraySpec:
+    """Labels or values along one axis."""
+    values = cohort.coordinate(dim)
+    known = dim if dim in AXIS_ATTRIBUTES else next((axis for axis in _LONGEST_FIRST if dim.endswith(f"_{axis}")), "")
+    attributes = {**AXIS_ATTRIBUTES.get(known, {"long_name": dim}), "role": "coordinate"}
+    if dim == "frequency":
+        attributes["standard_name"] = "sound_frequency"
+    text = values.dtype == object
+    chunk = LABELS_PER_CHUNK if dim == "checkpoint" else max(1, len(values))
+    dtype = "str" if text else str(values.dtype)
+    return ArraySpec(dim, (dim,), values.shape, (chunk,), dtype, "" if text else 0, attributes, values=values)
+
+
+_LONGEST_FIRST = sorted(AXIS_ATTRIBUTES, key=len, reverse=True)
+
+
+def metadata_arrays(cohort: CohortPlan, taken: set[str]) -> list[ArraySpec]:
+    """What is known of neurons and checkpoints beside their labels, one array per entry."""
+    specs = []
+    taken = set(taken)
+    for column, entries in cohort.neuron_metadata.items():
+        values = column_values(entries, grows=False)
+        name = free_name(column, taken, "neuron")
+        specs.append(_column(name, "neuron", values, max(1, len(values)), column))
+    for key in scalar_names(cohort):
+        values = column_values([checkpoint.scalars.get(key) for checkpoint in cohort.checkpoints], grows=True)
+        name = free_name(key, taken, "checkpoint")
+        specs.append(_column(name, "checkpoint", values, LABELS_PER_CHUNK, key))
+    size = len(cohort.neurons)
+    for key in dict.fromkeys(key for checkpoint in cohort.checkpoints for key in checkpoint.per_neuron):
+        rows = np.full((len(cohort.checkpoints), size), nan)
+        for position, checkpoint in enumerate(cohort.checkpoints):
+            rows[position] = per_neuron_row(checkpoint.per_neuron.get(key), size)
+        specs.append(
+            ArraySpec(
+                free_name(key, taken, "checkpoint"),
+                ("checkpoint", "neuron"),
+                rows.shape,
+                bookkeeping_chunks(("checkpoint", "neuron"), rows.shape),
+                "float64",
+                nan,
+                {"role": "metadata", "long_name": f"{key} recorded with the checkpoint", "source": key},
+                values=rows,
+            )
+        )
+    return specs
+
+
+def _column(name: str, dim: str, values: np.ndarray, chunk: int, source: str) -> ArraySpec:
+    text = values.dtype == object
+    fill: Any = "" if text else nan if values.dtype.kind == "f" else 0
+    attributes = {"role": "metadata", "long_name": f"{source} of the {dim}", "source": source}
+    dtype = "str" if text else str(values.dtype)
+    return ArraySpec(name, (dim,), values.shape, (chunk,), dtype, fill, attributes, values=values)
+
+
+def scalar_names(cohort: CohortPlan) -> list[str]:
+    """Names of the scalars that any checkpoint carries."""
+    return list(dict.fromkeys(key for checkpoint in cohort.checkpoints for key in checkpoint.scalars))
+
+
+def per_neuron_row(values: Sequence[float] | None, size: int) -> np.ndarray:
+    """One number per neuron, NaN where the checkpoint gives none or another count."""
+    row = np.asarray(values if values is not None else [], dtype=float)
+    return row if row.shape == (size,) else np.full(size, nan)
+
+
+def column_values(entries: Iterable[Any], *, grows: bool) -> np.ndarray:
+    """Entries of mixed type as one array: numbers as float64 with NaN for none, anything else as text with "".
+
+    A column that never grows and misses nothing keeps whole numbers and truth values as they are.
+    """
+    entries = [None if isinstance(entry, float) and isnan(entry) else _unboxed(entry) for entry in entries]
+    present = [entry for entry in entries if entry is not None]
+    if present and all(isinstance(entry, (bool, int, float)) for entry in present):
+        if not grows and len(present) == len(entries):
+            if all(isinstance(entry, bool) for entry in present):
+                return np.array(entries, dtype=bool)
+            if all(type(entry) is int and abs(entry) < 2**63 for entry in present):
+                return np.array(entries, dtype=np.int64)
+        return np.array([nan if entry is None else float(entry) for entry in entries])
+    return np.array(["" if entry is None else str(entry) for entry in entries], dtype=object)
+
+
+def _unboxed(entry: Any) -> Any:
+    return entry.item() if isinstance(entry, np.generic) else entry
+
+
+def free_name(wanted: str, taken: set[str], owner: str) -> str:
+    """A name that Zarr and a reader can use and nothing else has; it is added to ``taken``."""
+    name = re.sub(r"[^\w-]", "_", wanted).strip("_") or "unnamed"
+    name = name if name not in taken else f"{owner}_{name}"
+    stem, count = name, 2
+    while name in taken:
+        name, count = f"{stem}_{count}", count + 1
+    taken.add(name)
+    return name
+
+
+def probe_array(cohort: CohortPlan) -> ArraySpec:
+    """The response of each checkpoint to a fixed probe."""
+    dims, shape = ("checkpoint", "neuron"), (len(cohort.checkpoints), len(cohort.neurons))
+    attributes = {
+        "role": "probe",
+        "long_name": "response to a fixed seeded probe",
+        "comment": "tells a model that was rebuilt otherwise than before, under unchanged weights",
+    }
+    return ArraySpec("probe_response", dims, shape, bookkeeping_chunks(dims, shape), "float32", nan, attributes)
+
+
+def map_arrays(cohort: CohortPlan, entry: MapPlan, health_flags: Mapping[str, int]) -> list[ArraySpec]:
+    """The variable of one map, its status and the numbers that accompany it."""
+    shape = (len(cohort.checkpoints), *entry.shape[1:])
+    dims = entry.status_dims
+    counts = tuple(shape[entry.dims.index(dim)] for dim in dims)
+    chunks = bookkeeping_chunks(dims, counts)
+    status = {
+        "role": "status",
+        "long_name": f"state of each entry of {entry.name}",
+        "flag_values": list(STATUS_MEANINGS.values()),
+        "flag_meanings": " ".join(STATUS_MEANINGS),
+    }
+    specs = [
+        ArraySpec(
+            entry.name,
+            entry.dims,
+            shape,
+            entry.inner_chunks or entry.chunks,
+            "float32",
+            nan,
+            map_attributes(entry),
+            shards=entry.chunks if entry.inner_chunks else None,
+        ),
+        ArraySpec(f"{entry.name}_status", dims, counts, chunks, "uint8", PENDING, status),
+    ]
+    for ending, (dtype, units, title) in COMPANIONS.items():
+        attributes: dict[str, Any] = {"role": "companion", "long_name": f"{title} ({entry.name})"}
+        attributes |= {"units": units} if units else {}
+        attributes |= flag_attributes(health_flags) if ending == "health" else {}
+        fill = companion_fill(dtype)
+        if fill == -1:
+            attributes["comment"] = "-1 where there is none"
+        specs.append(ArraySpec(f"{entry.name}_{ending}", dims, counts, chunks, dtype, fill, attributes))
+    return specs
+
+
+def companion_fill(dtype: str) -> Any:
+    """What stands in a companion where nothing was computed."""
+    kind = np.dtype(dtype).kind
+    return nan if kind == "f" else -1 if kind == "i" else 0
+
+
+def flag_attributes(health_flags: Mapping[str, int]) -> dict[str, Any]:
+    """Bits and their meanings in the CF manner."""
+    return {"flag_masks": [int(mask) for mask in health_flags.values()], "flag_meanings": " ".join(health_flags)}
+
+
+def map_attributes(entry: MapPlan) -> dict[str, Any]:
+    """What one map is, for a reader who has only the cube."""
+    over = "spectrogram" if entry.kind == "strf" else "waveform"
+    space = " after the prefilter" if entry.space == "prefiltered" else ""
+    attributes: dict[str, Any] = {
+        "role": "map",
+        "long_name": f"gradient of the {_words(entry.objective)} response with respect to the {over}{space}",
+        "units": f"response per unit of the {over}{space}",
+        "kind": entry.kind,
+        "objective": _words(entry.objective),
+        "baseline": entry.baseline,
+        "space": entry.space,
+        "neurons": entry.over_neurons,
+        "sign": SIGN,
+        "settings": json.dumps(signature(entry), sort_keys=True),
+    }
+    if entry.baseline == "silence":
+        attributes["silence_level"] = entry.silence_level
+    return attributes
+
+
+def _words(objective: Any) -> str:
+    return objective if isinstance(objective, str) else json.dumps(plain(objective))
+
+
+def signature(entry: MapPlan) -> dict[str, Any]:
+    """The settings that every number of a map shares, as JSON can hold them."""
+    settings = {
+        "kind": entry.kind,
+        "objective": plain(entry.objective),
+        "baseline": entry.baseline,
+        "space": entry.space,
+        "neurons": entry.over_neurons,
+        "silence_level": entry.silence_level,
+        "window": entry.window,
+        "sample_rate": entry.sample_rate,
+        "dims": list(entry.dims),
+        "shape": [int(size) for size in entry.shape[1:]],
+        "objects": [int(size) for size in entry.chunks],
+        "chunks": None if entry.inner_chunks is None else [int(size) for size in entry.inner_chunks],
+        "stimuli": list(entry.stimuli),
+    }
+    settings |= {f"settings.{key}": value for key, value in plain(entry.settings).items()}
+    return json.loads(json.dumps(settings, default=str))
+
+
+def bookkeeping_chunks(dims: tuple[str, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Chunks of what the driver writes: a few dozen checkpoints with everything of theirs."""
+    others = max(1, prod(size for dim, size in zip(dims, shape, strict=True) if dim != "checkpoint"))
+    rows = max(1, min(BOOKKEEPING_CHECKPOINTS, BOOKKEEPING_ENTRIES // others))
+    return tuple(rows if dim == "checkpoint" else max(1, size) for dim, size in zip(dims, shape, strict=True))

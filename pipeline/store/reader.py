@@ -1,0 +1,112 @@
+"""A cube as a reader gets it: labelled, and without what is not done."""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from xarray.backends import BackendArray
+from xarray.core import indexing
+
+from pipeline.plan.shards import DONE
+from pipeline.store.backend import scrub, storage_errors
+from pipeline.store.groups import cohort_names, existing_group, open_existing
+from pipeline.store.layout import companion_fill
+
+
+def open_cube(store: str | Path, cohort: str | None = None) -> xr.Dataset:
+    """The cube of one cohort, with NaN wherever `<map>_status` does not say done.
+
+    A map and its status are read when they are asked for, also while a run is writing the store. Where dask is
+    installed the maps are dask arrays, one chunk per object of the store.
+
+    Parameters
+    ----------
+    store
+        A folder or a URL.
+    cohort
+        May be left out where the store has one.
+
+    Raises
+    ------
+    ValueError
+        If there is no such store or cohort, if the store has several cohorts and none is named, or if a run that laid
+        it out was killed half way.
+    """
+    opened, location = open_existing(store)
+    if cohort is None:
+        names = cohort_names(opened)
+        if len(names) != 1:
+            raise ValueError(
+                f"the store {scrub(location)} has {len(names)} cohorts ({', '.join(names) or 'none'}), so which cube"
+                " to open is not said; name one, as in open_cube(store, cohort)"
+            )
+        cohort = names[0]
+    existing_group(opened, location, cohort)
+    with storage_errors(location):
+        cube = xr.open_zarr(opened, group=cohort, consolidated=False, chunks=None)
+    hidden = {}
+    for name, variable in cube.variables.items():
+        role = variable.attrs.get("role")
+        status = cube.variables.get(f"{_map_of(str(name), role, cube)}_status")
+        if role in ("map", "companion") and status is not None:
+            hidden[name] = _hide(variable, status)
+    cube = _ordered(cube.assign(hidden))
+    return _chunked(cube) if find_spec("dask") else cube
+
+
+def _ordered(cube: xr.Dataset) -> xr.Dataset:
+    """The cube with its maps first, and its labels as ordinary text, which pandas, matplotlib and netCDF know."""
+    roles = ("map", "status", "companion", "summary", "probe", "metadata")
+    order = {role: rank for rank, role in enumerate(roles)}
+    names = sorted(cube.data_vars, key=lambda name: (order.get(cube[name].attrs.get("role", ""), 9), str(name)))
+    text = {name: entry.astype(object) for name, entry in cube.coords.items() if entry.dtype.kind == "T"}
+    return cube.assign_coords(text)[names]
+
+
+def _map_of(name: str, role: str | None, cube: xr.Dataset) -> str:
+    """The map that a variable belongs to."""
+    if role == "companion":
+        maps = [str(entry) for entry in cube.data_vars if cube[entry].attrs.get("role") == "map"]
+        return max((entry for entry in maps if name.startswith(f"{entry}_")), key=len, default="")
+    return name
+
+
+def _hide(variable: xr.Variable, status: xr.Variable) -> xr.Variable:
+    shown = indexing.LazilyIndexedArray(_DoneOnly(variable, status))
+    return xr.Variable(variable.dims, shown, variable.attrs, variable.encoding)
+
+
+class _DoneOnly(BackendArray):
+    """A stored variable that shows its fill value wherever its status is not done, read when it is asked for."""
+
+    def __init__(self, values: xr.Variable, status: xr.Variable) -> None:
+        self.values = values
+        self.status = status
+        self.shape = values.shape
+        self.dtype = values.dtype
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._read)
+
+    def _read(self, key: tuple[Any, ...]) -> np.ndarray:
+        chosen = dict(zip(self.values.dims, key, strict=True))
+        # The status first: what it calls done stays done and whole, whatever is written meanwhile.
+        done = self.status.isel({dim: chosen[dim] for dim in self.status.dims}) == DONE
+        values = self.values.isel(chosen)
+        if bool(done.all()):
+            return values.values
+        aligned = done.set_dims({dim: 1 for dim in values.dims if dim not in done.dims} | dict(done.sizes))
+        aligned = aligned.transpose(*values.dims)
+        return np.where(aligned.values, values.values, np.asarray(companion_fill(str(self.dtype)), self.dtype))
+
+
+def _chunked(cube: xr.Dataset) -> xr.Dataset:
+    chunked = {}
+    for name in cube.data_vars:
+        variable = cube.variables[name]
+        grid = variable.encoding.get("shards") or variable.encoding.get("chunks")
+        if grid is not None:
+            chunked[name] = variable.chunk(dict(zip(variable.dims, grid, strict=True)))
+    return cube.assign(chunked)

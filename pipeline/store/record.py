@@ -1,0 +1,286 @@
+"""What became of the shards, as the driver alone writes it: companions first, the status last."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import zarr
+
+from pipeline.plan.reports import COMPANIONS, Problem, ShardReport
+from pipeline.plan.shards import DONE, FAILED, MapPlan, RunPlan, Shard
+from pipeline.store.backend import is_local, scrub, storage_errors
+from pipeline.store.groups import Group, copy_attributes, existing_group, open_existing, write_attributes
+
+#: Largest difference between two probes of one checkpoint, relative to the largest response.
+PROBE_TOLERANCE = 1e-4
+
+#: Failures that are kept with their message, and the length of one.
+MAX_ENTRIES = 500
+MAX_MESSAGE = 600
+
+Index = tuple[slice, ...]
+Edits = dict[str, list[tuple[Index, np.ndarray]]]
+
+
+def record(plan: RunPlan, reports: Sequence[ShardReport]) -> None:
+    """Record what became of shards; a shard counts as done from the moment this returns.
+
+    Only the driver that holds the store's lease calls it, with many reports at once rather than one by one: each call
+    rewrites a few objects per map.
+
+    A checkpoint whose probe differs from the one stored with its done maps was rebuilt as another model, under the
+    same weights. Its shard is recorded as failed, with the cause "load".
+
+    Parameters
+    ----------
+    plan
+        Aligned with the store (`align`).
+
+    Raises
+    ------
+    ValueError
+        If a companion of a report does not have the shape of its shard.
+    OSError
+        If the storage fails; shards of this call may be recorded or not, and recording them again is right.
+    """
+    if not reports:
+        return
+    store, location = open_existing(plan.store, writable=True)
+    by_cohort: dict[str, list[ShardReport]] = defaultdict(list)
+    for report in reports:
+        by_cohort[report.shard.cohort].append(report)
+    for name, entries in by_cohort.items():
+        _record_cohort(plan, existing_group(store, location, name), entries)
+
+
+def _record_cohort(plan: RunPlan, group: Group, reports: list[ShardReport]) -> None:
+    cohort = plan.cohort(group.name)
+    labels = [str(label) for label in group.read("checkpoint")]
+    for report in reports:
+        position = report.shard.checkpoint
+        if not 0 <= position < len(labels) or cohort.checkpoints[position].id != labels[position]:
+            raise ValueError(
+                f"{report.shard.key()}: position {position} is not the same checkpoint in the plan and in the store, so"
+                " the report would be recorded for another one; align the plan with the store first"
+            )
+    arrays = _Arrays(group)
+    reports, probes = _checked_probes(group, arrays, reports, labels)
+    edits: Edits = defaultdict(list)
+    status: Edits = defaultdict(list)
+    for report in reports:
+        entry = cohort.map_plan(report.shard.map)
+        index = status_index(report.shard, entry)
+        value = DONE if report.done else FAILED
+        shape = tuple(part.stop - part.start for part in index)
+        status[f"{entry.name}_status"].append((index, np.full(shape, value, np.uint8)))
+        for ending, numbers in report.companions.items() if report.done else ():
+            edits[f"{entry.name}_{ending}"].append((index, _companion(report, ending, numbers, shape)))
+    for position, response in probes.items():
+        edits["probe_response"].append(((slice(position, position + 1), slice(None)), response[None]))
+    _apply(arrays, edits)
+    _record_attributes(group, arrays, reports, status, labels)
+    _apply(arrays, status)
+
+
+class _Arrays:
+    """The arrays of a group, each opened once."""
+
+    def __init__(self, group: Group) -> None:
+        self.group = group
+        self._open: dict[str, zarr.Array] = {}
+
+    def __getitem__(self, name: str) -> zarr.Array:
+        if name not in self._open:
+            self._open[name] = self.group.open(name)
+        return self._open[name]
+
+
+def status_index(shard: Shard, entry: MapPlan) -> Index:
+    """Where a shard stands in `<map>_status` and in the companions."""
+    region = shard.region(entry)
+    return tuple(region[dim] for dim in entry.status_dims)
+
+
+def _companion(report: ShardReport, ending: str, numbers: Any, shape: tuple[int, ...]) -> np.ndarray:
+    if ending not in COMPANIONS:
+        raise ValueError(
+            f"{report.shard.key()}: the report carries {ending!r}, which the cube has no place for; it takes"
+            f" {', '.join(COMPANIONS)}"
+        )
+    values = np.asarray(numbers, dtype=COMPANIONS[ending][0])
+    if values.shape not in (shape, shape[1:]):
+        raise ValueError(
+            f"{report.shard.key()}: {ending} has the shape {values.shape} for a shard of {shape[1:]} entries, so it"
+            " cannot be placed; give one number per neuron (and stimulus)"
+        )
+    return values.reshape(shape)
+
+
+def _checked_probes(
+    group: Group, arrays: _Arrays, reports: list[ShardReport], labels: list[str]
+) -> tuple[list[ShardReport], dict[int, np.ndarray]]:
+    """The reports, failed where a probe tells of another model, and the probes that are new."""
+    fresh: dict[int, np.ndarray] = {}
+    stored: dict[int, np.ndarray | None] = {}
+    checked = []
+    size = group.shape("probe_response")[1]
+    for report in reports:
+        position = report.shard.checkpoint
+        if report.done and report.probe is not None:
+            probe = np.asarray(report.probe, dtype=np.float32)
+            if probe.shape != (size,):
+                raise ValueError(
+                    f"{report.shard.key()}: the probe has the shape {probe.shape} for {size} neurons, so it cannot be"
+                    " compared; give one response per neuron"
+                )
+            if position not in stored:
+                stored[position] = _stored_probe(arrays, position)
+            known = stored[position]
+            if known is None:
+                fresh[position] = stored[position] = probe
+            elif (difference := _relative(probe, known)) > PROBE_TOLERANCE:
+                report = replace(report, problem=Problem("load", _other_model(labels[position], difference)))
+        checked.append(report)
+    return checked, fresh
+
+
+def _stored_probe(arrays: _Arrays, position: int) -> np.ndarray | None:
+    """The stored probe of a checkpoint; None where there is none, or where no done map depends on it."""
+    group = arrays.group
+    with storage_errors(group.location):
+        probe = np.asarray(arrays["probe_response"][position])
+        if np.isnan(probe).all():
+            return None
+        relied_on = any(bool((np.asarray(arrays[name][position]) == DONE).any()) for name in group.with_role("status"))
+    return probe if relied_on else None
+
+
+def _relative(probe: np.ndarray, known: np.ndarray) -> float:
+    scale = float(np.nanmax(np.abs(known), initial=0.0))
+    with np.errstate(invalid="ignore"):
+        difference = np.abs(probe.astype(float) - known.astype(float))
+    same = (probe == known) | (np.isnan(probe) & np.isnan(known))
+    worst = float(np.max(np.where(same, 0.0, np.nan_to_num(difference, nan=np.inf)), initial=0.0))
+    return worst / scale if scale > 0 else worst
+
+
+def _other_model(checkpoint: str, difference: float) -> str:
+    return (
+        f"{checkpoint} answers the fixed probe otherwise than when its stored maps were made (relative difference"
+        f" {difference:.2g}), so it was rebuilt as another model under the same weights; restore the versions of the"
+        " libraries and modules that it was built with, or give it another id"
+    )
+
+
+def _apply(arrays: _Arrays, edits: Edits) -> None:
+    """Make all edits, each chunk of rows read and written once."""
+    if not edits:
+        return
+    if is_local(arrays.group.location):
+        for name, changes in edits.items():
+            edit_array(arrays[name], changes, arrays.group.location)
+        return
+    opened = {name: arrays[name] for name in edits}
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        jobs = [pool.submit(edit_array, opened[name], edits[name], arrays.group.location) for name in edits]
+        for job in jobs:
+            job.result()
+
+
+def edit_array(array: zarr.Array, changes: Iterable[tuple[Index, np.ndarray]], where: str) -> None:
+    """Put values into an array along whose first axis each chunk is read and written once."""
+    rows = array.chunks[0]
+    by_chunk: dict[int, list[tuple[Index, np.ndarray]]] = defaultdict(list)
+    for index, values in changes:
+        by_chunk[index[0].start // rows].append((index, values))
+    with storage_errors(where):
+        for chunk, entries in by_chunk.items():
+            start, stop = chunk * rows, min((chunk + 1) * rows, array.shape[0])
+            block = np.array(array[start:stop])
+            before = block.copy()
+            for (first, *others), values in entries:
+                block[(slice(first.start - start, first.stop - start), *others)] = values
+            if not np.array_equal(block, before, equal_nan=block.dtype.kind == "f"):
+                array[start:stop] = block
+
+
+def _record_attributes(
+    group: Group, arrays: _Arrays, reports: list[ShardReport], status: Edits, labels: list[str]
+) -> None:
+    """Routes, and failures with their cause; written only if something changed."""
+    routes = group.document("routes")
+    failures = group.document("failures")
+    for report in reports:
+        checkpoint, name = labels[report.shard.checkpoint], report.shard.map
+        if report.done and report.route:
+            known = routes.setdefault(name, {}).get(checkpoint, "")
+            routes[name][checkpoint] = ", ".join(sorted({*known.split(", "), report.route} - {""}))
+        if report.problem is not None:
+            _add_failure(failures, checkpoint, name, report.problem)
+    healed = {
+        (labels[report.shard.checkpoint], report.shard.map): report.shard.checkpoint
+        for report in reports
+        if report.done and _has_entry(failures, labels[report.shard.checkpoint], report.shard.map)
+    }
+    for (checkpoint, name), position in healed.items():
+        rows = np.array(arrays[f"{name}_status"][position : position + 1])
+        for (first, *others), values in status[f"{name}_status"]:
+            if first.start == position:
+                rows[(slice(0, 1), *others)] = values
+        if not (rows == FAILED).any():
+            _drop(failures, lambda entry, c=checkpoint, n=name: entry["checkpoint"] == c and entry["map"] == n)
+    changed = dict(group.attributes)
+    if routes != group.document("routes"):
+        changed["routes"] = json.dumps(routes)
+    if failures != group.document("failures"):
+        changed["failures"] = json.dumps(_counted(failures), ensure_ascii=False)
+    if changed != group.attributes:
+        write_attributes(group.store, group.name, changed)
+        copy_attributes(group.store, group.name, changed)
+
+
+def _has_entry(failures: Mapping[str, Any], checkpoint: str, name: str) -> bool:
+    return any(entry["checkpoint"] == checkpoint and entry["map"] == name for entry in failures.get("entries", ()))
+
+
+def _add_failure(failures: dict[str, Any], checkpoint: str, name: str, problem: Problem) -> None:
+    entries = failures.setdefault("entries", [])
+    for entry in entries:
+        if (entry["checkpoint"], entry["map"], entry["cause"]) == (checkpoint, name, problem.cause):
+            entry["shards"] += 1
+            return
+    if len(entries) >= MAX_ENTRIES:
+        omitted = failures.setdefault("omitted", {})
+        omitted[problem.cause] = omitted.get(problem.cause, 0) + 1
+        return
+    message = scrub(problem.message)
+    if len(message) > MAX_MESSAGE:
+        message = f"{message[: MAX_MESSAGE - 3]}..."
+    entries.append(
+        {"checkpoint": checkpoint, "map": name, "cause": problem.cause, "shards": 1, "message": message},
+    )
+
+
+def _drop(failures: dict[str, Any], chosen: Any) -> None:
+    failures["entries"] = [entry for entry in failures.get("entries", ()) if not chosen(entry)]
+
+
+def _counted(failures: dict[str, Any]) -> dict[str, Any]:
+    """The failures with how many shards each cause has cost."""
+    if not failures.get("entries") and not failures.get("omitted"):
+        return {}
+    counts: dict[str, int] = dict(failures.get("omitted", {}))
+    for entry in failures["entries"]:
+        counts[entry["cause"]] = counts.get(entry["cause"], 0) + entry["shards"]
+    return {**failures, "counts": counts}
+
+
+def pruned(failures: str, checkpoints: Iterable[str], name: str | None = None) -> str:
+    """The failures, as stored, without those of some checkpoints (of one map, or of all)."""
+    kept, gone = json.loads(failures), set(checkpoints)
+    _drop(kept, lambda entry: entry["checkpoint"] in gone and name in (None, entry["map"]))
+    return json.dumps(_counted(kept), ensure_ascii=False)

@@ -1,0 +1,172 @@
+"""Reasons not to continue a store with a config: every number of one variable must mean the same."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from pipeline.plan.axes import AXIS_ATTRIBUTES
+from pipeline.plan.config import ConfigError
+from pipeline.plan.shards import DONE, Checkpoint, CohortPlan, MapPlan, RunPlan
+from pipeline.store.backend import scrub
+from pipeline.store.groups import Group
+from pipeline.store.layout import map_arrays, signature
+
+_WHAT_TO_SET = {
+    "objects": "storage.object_mib",
+    "chunks": "storage.chunks_per_object",
+    "window": "window_ms",
+    "shape": "lags, window_ms, the bands or the number of stimuli",
+}
+
+
+def check_plan(plan: RunPlan) -> None:
+    """Refuse a plan whose shards could not own whole objects, or whose labels are not unique."""
+    for cohort in plan.cohorts:
+        for what, labels in (("checkpoints", [c.id for c in cohort.checkpoints]), ("neurons", list(cohort.neurons))):
+            twice = (
+                sorted({label for label in labels if labels.count(label) > 1}) if len(set(labels)) < len(labels) else []
+            )
+            if twice:
+                raise ConfigError(
+                    f"cohort {cohort.name!r} has {what} of the same name ({_some(twice)}), so a label would not select"
+                    " one of them; give each its own"
+                )
+        for entry in cohort.maps:
+            if entry.dims[0] != "checkpoint" or entry.chunks[0] != 1:
+                raise ValueError(
+                    f"map {entry.name!r} is planned with axes {entry.dims} in objects of {entry.chunks}, but a shard is"
+                    " one checkpoint and must own whole objects; plan 'checkpoint' first, one per object"
+                )
+
+
+def refuse_differences(cohort: CohortPlan, group: Group) -> None:
+    """Refuse to continue a cohort whose numbers in the store were made under other settings.
+
+    Raises
+    ------
+    ConfigError
+        Naming what differs, both values, and what to do.
+    """
+    if "gradmap_format" not in group.attributes:
+        raise ConfigError(
+            f"the group {cohort.name!r} of {scrub(group.location)} was not made by this program, and writing into it"
+            " could destroy it; rename the cohort or give another store"
+        )
+    _same_labels(cohort, group)
+    for entry in cohort.maps:
+        if entry.name in group.arrays:
+            _same_settings(cohort, entry, group)
+        else:
+            _name_is_free(cohort, entry, group)
+    _same_checkpoints(cohort, group)
+
+
+def _same_labels(cohort: CohortPlan, group: Group) -> None:
+    where = f"cohort {cohort.name!r} of {scrub(group.location)}"
+    for dim in cohort.dims():
+        if dim == "checkpoint" or dim not in group.arrays:
+            continue
+        stored, wanted = group.read(dim), cohort.coordinate(dim)
+        if same_labels(stored, wanted):
+            continue
+        units = AXIS_ATTRIBUTES.get(dim, {}).get("units", "")
+        advice = {
+            "frequency": "set frequencies_hz as it was",
+            "lag": "set lags and frame_ms as they were",
+            "neuron": "give the neurons that it was made with",
+        }.get(dim, "give the map another name")
+        raise ConfigError(
+            f"{where}: the axis {dim!r} is {_axis(wanted, units)} in the config but {_axis(stored, units)} in the"
+            f" store{_first_difference(stored, wanted)}, so the numbers of both cannot stand in one cube; {advice}, or"
+            " give another store"
+        )
+
+
+def same_labels(stored: np.ndarray, wanted: np.ndarray) -> bool:
+    """Whether two coordinates label the same positions; numbers may differ by rounding."""
+    if stored.shape != wanted.shape:
+        return False
+    if stored.dtype.kind == "f" and wanted.dtype.kind in "fiu":
+        return bool(np.allclose(stored, wanted, rtol=1e-9, atol=1e-12))
+    return bool(np.array_equal(stored, wanted))
+
+
+def _axis(values: np.ndarray, units: str) -> str:
+    if not len(values):
+        return "empty"
+    if values.dtype == object:
+        return f"{len(values)} labels"
+    return f"{len(values)} values from {values[0]:g} to {values[-1]:g} {units}".strip()
+
+
+def _first_difference(stored: np.ndarray, wanted: np.ndarray) -> str:
+    for position, (old, new) in enumerate(zip(stored, wanted, strict=False)):
+        if old != new:
+            return f" (position {position}: {new!s} against {old!s})"
+    return ""
+
+
+def _same_settings(cohort: CohortPlan, entry: MapPlan, group: Group) -> None:
+    stored = json.loads(group.array_attributes(entry.name).get("settings", "{}"))
+    wanted = signature(entry)
+    for key in dict.fromkeys((*wanted, *stored)):
+        if stored.get(key) == wanted.get(key):
+            continue
+        setting = _WHAT_TO_SET.get(key, key.removeprefix("settings."))
+        raise ConfigError(
+            f"maps.{entry.name} of cohort {cohort.name!r}: {setting} is {_value(wanted.get(key))} in the config but"
+            f" {_value(stored.get(key))} in {scrub(group.location)}, so new numbers would mean something else than"
+            f" those beside them; set {setting} as it was, give the map another name, or give another store"
+        )
+
+
+def _value(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 120 else f"{text[:117]}..."
+
+
+def _name_is_free(cohort: CohortPlan, entry: MapPlan, group: Group) -> None:
+    wanted = {spec.name for spec in map_arrays(cohort, entry, {})}
+    taken = sorted(wanted & set(group.arrays))
+    if taken:
+        raise ConfigError(
+            f"maps.{entry.name}: the cohort {cohort.name!r} of {scrub(group.location)} already uses"
+            f" {_some(taken)} for something else; give the map another name"
+        )
+
+
+def _same_checkpoints(cohort: CohortPlan, group: Group) -> None:
+    fingerprints = group.document("fingerprints")
+    changed = [c for c in cohort.checkpoints if is_changed(c, fingerprints)]
+    if not changed:
+        return
+    done = checkpoints_with_done(group)
+    kept = [checkpoint.id for checkpoint in changed if checkpoint.id in done]
+    if kept:
+        raise ConfigError(
+            f"cohort {cohort.name!r}: the weights or the recipe of {_some(kept)} changed since {scrub(group.location)}"
+            " holds maps of that name, so old and new maps would stand under one label; put the old file back, give"
+            " the new one another id, or give another store"
+        )
+
+
+def is_changed(checkpoint: Checkpoint, fingerprints: dict[str, str]) -> bool:
+    """Whether a checkpoint that loads differs from the one stored under its id."""
+    return checkpoint.usable and fingerprints.get(checkpoint.id, checkpoint.fingerprint) != checkpoint.fingerprint
+
+
+def checkpoints_with_done(group: Group) -> set[str]:
+    """Ids of the checkpoints that hold at least one done entry."""
+    labels = group.read("checkpoint")
+    found = np.zeros(len(labels), dtype=bool)
+    for name in group.with_role("status"):
+        status = group.read(name)
+        found |= (status == DONE).any(axis=tuple(range(1, status.ndim)))
+    return {str(label) for label in labels[found]}
+
+
+def _some(names: Sequence[str], limit: int = 5) -> str:
+    shown = ", ".join(str(name) for name in names[:limit])
+    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"

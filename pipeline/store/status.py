@@ -1,0 +1,225 @@
+"""What a store holds and what it lacks."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.plan.axes import Block, blocks
+from pipeline.plan.shards import DONE, FAILED, PENDING, CohortPlan, MapPlan, RunPlan, Shard
+from pipeline.store.groups import Group, cohort_names, existing_group, open_existing
+from pipeline.store.regions import object_grid
+
+
+@dataclass(frozen=True)
+class Backlog:
+    """The shards of a plan that are still to be computed, and how many of the others are done and failed."""
+
+    pending: list[Shard]
+    done: int
+    failed: int
+
+
+def pending_shards(plan: RunPlan) -> list[Shard]:
+    """The shards of a plan that are still to be computed; see `backlog`."""
+    return backlog(plan).pending
+
+
+def backlog(plan: RunPlan) -> Backlog:
+    """The shards of a plan with a position neither done nor failed, checkpoint by checkpoint, and the rest counted.
+
+    `Shard.checkpoint` is the position in the store, whether or not the plan is aligned with it. What failed stays
+    aside until it is requeued, or until the checkpoint's file changes.
+
+    Raises
+    ------
+    ValueError
+        If the store does not hold a cohort, a map or a checkpoint of the plan.
+    """
+    store, location = open_existing(plan.store)
+    pending: list[Shard] = []
+    done = failed = 0
+    for cohort in plan.cohorts:
+        group = existing_group(store, location, cohort.name)
+        rows, changed = _rows(cohort, group)
+        cut = [_Blocks(entry, group.read(f"{entry.name}_status"), changed) for entry in cohort.maps]
+        for row in rows:
+            for blocks_of_map in cut:
+                pending += blocks_of_map.shards(cohort.name, row)
+        for blocks_of_map in cut:
+            failed += int(blocks_of_map.failed[rows].sum())
+            done += int((~blocks_of_map.todo & ~blocks_of_map.failed)[rows].sum())
+    return Backlog(pending, done, failed)
+
+
+def _rows(cohort: CohortPlan, group: Group) -> tuple[list[int], np.ndarray]:
+    """Positions of the plan's checkpoints in the store, and which of all have another file than when they failed."""
+    rows = {str(label): row for row, label in enumerate(group.read("checkpoint"))}
+    wanted = [checkpoint for checkpoint in cohort.checkpoints if checkpoint.source.location]
+    lacking = [checkpoint.id for checkpoint in wanted if checkpoint.id not in rows]
+    lacking += [entry.name for entry in cohort.maps if f"{entry.name}_status" not in group.arrays]
+    if lacking:
+        raise ValueError(
+            f"cohort {cohort.name!r} of the store has no place for {', '.join(lacking[:5])}, so nothing says what is"
+            " missing of it; call create_or_extend with this plan first"
+        )
+    prints = group.document("fingerprints")
+    changed = np.zeros(len(rows), dtype=bool)
+    for checkpoint in wanted:
+        if checkpoint.usable and prints.get(checkpoint.id) != checkpoint.fingerprint:
+            changed[rows[checkpoint.id]] = True
+    return sorted(rows[checkpoint.id] for checkpoint in wanted), changed
+
+
+class _Blocks:
+    """The regions of one map: which are to be computed and which failed, by checkpoint, neurons and stimuli."""
+
+    def __init__(self, entry: MapPlan, status: np.ndarray, changed: np.ndarray) -> None:
+        self.map = entry.name
+        self.neurons: list[Block | None] = [None]
+        self.stimuli: list[Block | None] = [None]
+        if "neuron" in entry.dims:
+            self.neurons = [*blocks(entry.size("neuron"), entry.chunk("neuron"))]
+        else:
+            status = status[:, None]
+        if entry.stimulus_dim is not None:
+            self.stimuli = [*blocks(entry.size(entry.stimulus_dim), entry.chunk(entry.stimulus_dim))]
+        else:
+            status = status[:, :, None]
+        todo, failed = status == PENDING, status == FAILED
+        todo[changed] |= failed[changed]
+        self.todo = self._any(todo)
+        self.failed = self._any(failed) & ~self.todo
+
+    def _any(self, flags: np.ndarray) -> np.ndarray:
+        for axis, parts in ((1, self.neurons), (2, self.stimuli)):
+            starts = [0 if part is None else part.start for part in parts]
+            flags = np.logical_or.reduceat(flags, starts, axis=axis)
+        return flags
+
+    def shards(self, cohort: str, row: int) -> list[Shard]:
+        """The shards of one checkpoint that are to be computed."""
+        return [
+            Shard(cohort, row, self.map, self.neurons[first], self.stimuli[second])
+            for first, second in np.argwhere(self.todo[row]).tolist()
+        ]
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many of something are done, failed and pending."""
+
+    done: int = 0
+    failed: int = 0
+    pending: int = 0
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.done + self.failed + self.pending
+
+    def __add__(self, other: "Counts") -> "Counts":
+        return Counts(self.done + other.done, self.failed + other.failed, self.pending + other.pending)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Shards of one map of one checkpoint that failed for one reason."""
+
+    checkpoint: str
+    map: str
+    cause: str
+    message: str
+    shards: int
+
+
+@dataclass(frozen=True)
+class MapStatus:
+    """One map: its regions (what one shard computes), its single maps, and its regions by checkpoint.
+
+    A region counts as failed where an entry of it failed, and as done where every entry of it is.
+    """
+
+    name: str
+    regions: Counts
+    entries: Counts
+    by_checkpoint: Mapping[str, Counts]
+
+
+@dataclass(frozen=True)
+class CohortStatus:
+    """One cohort: its size, its maps, and what failed and why."""
+
+    name: str
+    state: str
+    checkpoints: tuple[str, ...]
+    n_neurons: int
+    maps: tuple[MapStatus, ...]
+    failures: tuple[Failure, ...]
+    causes: Mapping[str, int]
+
+    @property
+    def regions(self) -> Counts:
+        """Regions of all maps."""
+        return sum((entry.regions for entry in self.maps), Counts())
+
+    @property
+    def complete(self) -> bool:
+        """Whether every region of every map is done."""
+        return self.regions.done == self.regions.total
+
+
+def store_status(store: str | Path) -> tuple[CohortStatus, ...]:
+    """What each cohort of a store holds, what it lacks, and why.
+
+    Raises
+    ------
+    ValueError
+        If there is no store of gradmaps.
+    """
+    opened, location = open_existing(store)
+    return tuple(
+        _cohort_status(existing_group(opened, location, name, any_state=True)) for name in cohort_names(opened)
+    )
+
+
+def _cohort_status(group: Group) -> CohortStatus:
+    if "checkpoint" not in group.arrays or group.state != "ready":
+        return CohortStatus(group.name, group.state, (), 0, (), (), {})
+    labels = tuple(str(label) for label in group.read("checkpoint"))
+    failures = group.document("failures")
+    return CohortStatus(
+        group.name,
+        group.state,
+        labels,
+        group.shape("neuron")[0],
+        tuple(_map_status(group, name, labels) for name in group.with_role("map")),
+        tuple(Failure(**entry) for entry in failures.get("entries", ())),
+        failures.get("counts", {}),
+    )
+
+
+def _map_status(group: Group, name: str, labels: tuple[str, ...]) -> MapStatus:
+    status = group.read(f"{name}_status")
+    entries = _count(status)
+    extents = dict(zip(group.dims(name), object_grid(group.open(name)), strict=True))
+    failed, done = status == FAILED, status == DONE
+    for axis, dim in enumerate(group.dims(f"{name}_status")):
+        if dim != "checkpoint" and status.shape[axis]:
+            starts = np.arange(0, status.shape[axis], extents[dim])
+            failed = np.logical_or.reduceat(failed, starts, axis=axis)
+            done = np.logical_and.reduceat(done, starts, axis=axis)
+    failed, done = failed.reshape(len(labels), -1), done.reshape(len(labels), -1)
+    per_row = zip(done.sum(axis=1).tolist(), failed.sum(axis=1).tolist(), strict=True)
+    count = done.shape[1] if labels else 0
+    by_checkpoint = {
+        label: Counts(is_done, has_failed, count - is_done - has_failed)
+        for label, (is_done, has_failed) in zip(labels, per_row, strict=True)
+    }
+    return MapStatus(name, sum(by_checkpoint.values(), Counts()), entries, by_checkpoint)
+
+
+def _count(status: np.ndarray) -> Counts:
+    tally = np.bincount(status.ravel(), minlength=3)
+    return Counts(int(tally[DONE]), int(tally[FAILED]), int(tally[PENDING]))

@@ -1,0 +1,154 @@
+"""Numbers per map beside the maps themselves."""
+
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from pipeline.plan.config import plain
+from pipeline.store.backend import scrub
+from pipeline.store.groups import (
+    Group,
+    consolidate,
+    create_array,
+    delete_array,
+    existing_group,
+    open_existing,
+    write_attributes,
+)
+from pipeline.store.layout import LABELS_PER_CHUNK, ArraySpec, bookkeeping_chunks
+from pipeline.store.refusals import same_labels
+
+
+def write_summaries(store: str | Path, cohort: str, summaries: xr.Dataset) -> None:
+    """Put summaries into a cohort's cube, in place of those of the same names.
+
+    Maps, their status and the labels of the cube are not touched. The caller holds the store's lease where a run could
+    be writing it.
+
+    Parameters
+    ----------
+    summaries
+        Variables over axes of the cube and new ones of their own. Along an axis of the cube each label must be the
+        cube's; where some are left out, numbers are NaN and text is "".
+
+    Raises
+    ------
+    ValueError
+        If a name is taken by something that is not a summary, or labels are not the cube's, before anything is written.
+    """
+    opened, location = open_existing(store, writable=True)
+    group = existing_group(opened, location, cohort)
+    ours = {name for name in group.arrays if group.array_attributes(name).get("role") == "summary"}
+    fixed = set(group.arrays) - ours
+    taken = sorted(str(name) for name in summaries.data_vars if str(name) in fixed)
+    if taken:
+        raise ValueError(
+            f"{', '.join(taken)} of cohort {cohort!r} in {scrub(location)} is no summary, so it is not overwritten;"
+            " give the summary another name"
+        )
+    specs = [
+        _spec(str(name), variable, summaries, group, fixed)
+        for name, variable in summaries.variables.items()
+        if str(name) not in fixed
+    ]
+    _new_axes_agree(specs, group, ours)
+    for spec in specs:
+        delete_array(opened, cohort, spec.name)
+        create_array(opened, cohort, spec)
+    extra = [spec.name for spec in specs if spec.name in summaries.coords and spec.dims != (spec.name,)]
+    coordinates = " ".join(dict.fromkeys([*group.attributes.get("coordinates", "").split(), *extra]))
+    if coordinates != group.attributes.get("coordinates", ""):
+        write_attributes(opened, cohort, group.attributes | {"coordinates": coordinates})
+    consolidate(opened)
+
+
+def _spec(name: str, variable: xr.Variable, summaries: xr.Dataset, group: Group, fixed: set[str]) -> ArraySpec:
+    if not name.isidentifier():
+        raise ValueError(
+            f"{name!r} cannot be the name of a variable in the store, as names become paths; use letters, digits and _"
+        )
+    values, dtype, fill = _storable(name, variable)
+    for axis, dim in enumerate(variable.dims):
+        if str(dim) in fixed:
+            values, dtype, fill = _placed(name, values, dtype, fill, axis, dim, summaries, group)
+    dims = tuple(str(dim) for dim in variable.dims)
+    attributes = {**_json_attributes(variable.attrs), "role": "summary"}
+    if dims == ("checkpoint",):
+        chunks: tuple[int, ...] = (LABELS_PER_CHUNK,)
+    else:
+        chunks = bookkeeping_chunks(dims, values.shape)
+    return ArraySpec(name, dims, values.shape, chunks, dtype, fill, attributes, values=values)
+
+
+def _storable(name: str, variable: xr.Variable) -> tuple[np.ndarray, str, Any]:
+    values = np.asarray(variable.values)
+    if values.dtype.kind in "biuf":
+        return values, str(values.dtype.newbyteorder("=")), np.nan if values.dtype.kind == "f" else 0
+    if values.dtype.kind in "OUT" and all(isinstance(entry, str) for entry in values.ravel()):
+        return values.astype(object), "str", ""
+    raise ValueError(
+        f"{name} is of type {values.dtype}, which a cube does not hold; give numbers, truth values or text"
+    )
+
+
+def _placed(
+    name: str,
+    values: np.ndarray,
+    dtype: str,
+    fill: Any,
+    axis: int,
+    dim: Hashable,
+    summaries: xr.Dataset,
+    group: Group,
+) -> tuple[np.ndarray, str, Any]:
+    """Values in the order of the cube's labels along one axis."""
+    stored = group.read(str(dim))
+    if dim not in summaries.coords:
+        raise ValueError(
+            f"{name} has no labels along {dim}, so nothing says which entries of the cube it is about; keep the"
+            " coordinates of the cube"
+        )
+    given = summaries.coords[dim].values
+    given = given if given.dtype.kind in "biuf" else given.astype(object)
+    if same_labels(stored, given):
+        return values, dtype, fill
+    place = {label: position for position, label in enumerate(stored.tolist())}
+    foreign = [label for label in given.tolist() if label not in place]
+    if foreign or len(set(given.tolist())) < len(given):
+        raise ValueError(
+            f"{name} has labels along {dim} that the cube {group.name!r} has not, or twice"
+            f" ({', '.join(str(label) for label in foreign[:5]) or 'twice'}), so its entries have no place; select the"
+            " cube's own labels"
+        )
+    if values.dtype.kind in "biu":
+        # Whole numbers have none to spare for what is missing.
+        values, dtype, fill = values.astype(float), "float64", np.nan
+    shape = (*values.shape[:axis], len(stored), *values.shape[axis + 1 :])
+    placed = np.full(shape, fill, dtype=values.dtype)
+    placed[(slice(None),) * axis + ([place[label] for label in given.tolist()],)] = values
+    return placed, dtype, fill
+
+
+def _new_axes_agree(specs: list[ArraySpec], group: Group, ours: set[str]) -> None:
+    """Refuse to change the size of an axis under a summary that stays."""
+    written = {spec.name for spec in specs}
+    sizes = {dim: size for spec in specs for dim, size in zip(spec.dims, spec.shape, strict=True)}
+    for name in ours - written:
+        for dim, size in zip(group.dims(name), group.shape(name), strict=True):
+            if sizes.get(dim, size) != size:
+                raise ValueError(
+                    f"the axis {dim!r} has {sizes[dim]} positions in these summaries but {size} in the stored {name!r},"
+                    " so one cube could not hold both; rename the axis, or write both summaries together"
+                )
+
+
+def _json_attributes(attributes: Any) -> dict[str, Any]:
+    """Attributes as JSON holds them."""
+    found = {}
+    for key, value in attributes.items():
+        value = value.tolist() if isinstance(value, (np.ndarray, np.generic)) else plain(value)
+        found[str(key)] = value if isinstance(value, (str, int, float, bool, list)) else str(value)
+    return found

@@ -1,0 +1,372 @@
+"""Whether a store holds what it says it holds: every object decoded, every claim compared with what is there."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice, product
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import xarray as xr
+import zarr
+from zarr.abc.store import Store
+
+from pipeline.plan.axes import blocks
+from pipeline.plan.reports import COMPANIONS
+from pipeline.plan.shards import DONE, FAILED, PENDING
+from pipeline.store.backend import METADATA, delete_object, keys_below, read_json, storage_errors, write_json
+from pipeline.store.groups import (
+    READY,
+    Group,
+    cohort_names,
+    consolidate,
+    copy_attributes,
+    existing_group,
+    is_consolidated,
+    open_existing,
+    read_group,
+    write_attributes,
+)
+from pipeline.store.record import edit_array, pruned
+from pipeline.store.regions import forget, object_grid, object_keys
+
+Kind = Literal["missing", "damaged", "non-finite", "unclaimed", "failed", "pending"]
+
+Index = tuple[slice, ...]
+
+#: What each kind of finding means, for a person.
+MEANINGS: dict[Kind, str] = {
+    "missing": "recorded as done, but the object is not there",
+    "damaged": "cannot be decoded, or its checksum does not fit",
+    "non-finite": "recorded as done, but holds NaN or infinity",
+    "unclaimed": "written, but not recorded as done",
+    "failed": "failed",
+    "pending": "not computed yet",
+}
+
+#: Findings that mean that a claim of the store is wrong.
+_UNSOUND: frozenset[Kind] = frozenset(("missing", "damaged", "non-finite"))
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A region of a map, or another object of a cohort, that is not as it should be."""
+
+    kind: Kind
+    cohort: str
+    name: str
+    checkpoint: str = ""
+    neurons: tuple[str, ...] = ()
+    stimuli: tuple[str, ...] = ()
+    detail: str = ""
+
+    def __str__(self) -> str:
+        parts = [f"{self.cohort}: {self.name}", self.checkpoint, _span("neuron", self.neurons)]
+        parts += [_span("stimulus", self.stimuli), MEANINGS[self.kind], self.detail]
+        return f"{self.kind}: " + ", ".join(part for part in parts if part)
+
+
+def _span(what: str, labels: tuple[str, ...]) -> str:
+    if not labels:
+        return ""
+    return f"{what} {labels[0]}" if len(labels) == 1 else f"{what} {labels[0]} to {labels[-1]}"
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What a check of a store found.
+
+    ``regions`` counts the regions of all maps, ``objects`` the objects that were decoded, and ``requeued`` the regions
+    that are pending now and were not before.
+    """
+
+    findings: tuple[Finding, ...]
+    regions: int
+    objects: int
+    done: int
+    requeued: int = 0
+
+    @property
+    def sound(self) -> bool:
+        """Whether everything that is recorded as done is there, decodes and is finite."""
+        return not any(finding.kind in _UNSOUND for finding in self.findings)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every region is done."""
+        return self.done == self.regions
+
+    def counts(self) -> dict[str, int]:
+        """Findings of each kind."""
+        tally: dict[str, int] = defaultdict(int)
+        for finding in self.findings:
+            tally[finding.kind] += 1
+        return dict(tally)
+
+    def lines(self, limit: int = 20) -> list[str]:
+        """The findings for a person: wrong claims first, ``limit`` of each kind, and a summary at the end."""
+        shown = []
+        for kind in MEANINGS:
+            these = [finding for finding in self.findings if finding.kind == kind]
+            shown += [str(finding) for finding in these[:limit]]
+            if len(these) > limit:
+                shown.append(f"{kind}: and {len(these) - limit} more")
+        verdict = "sound" if self.sound else "NOT sound"
+        verdict += " and complete" if self.complete else ", not complete"
+        counted = ", ".join(f"{count} {kind}" for kind, count in self.counts().items()) or "nothing amiss"
+        requeued = f"; {self.requeued} regions marked for the next run" if self.requeued else ""
+        shown.append(
+            f"{verdict}: {self.done} of {self.regions} regions done, {self.objects} objects decoded,"
+            f" {counted}{requeued}"
+        )
+        return shown
+
+
+def verify_store(store: str | Path, *, requeue: bool = False) -> Verification:
+    """What a complete check of a store finds.
+
+    Parameters
+    ----------
+    requeue
+        Mark what is missing, damaged or not finite, and what failed, as pending, so that the next run computes it
+        again. To be called only while no run writes the store.
+
+    Raises
+    ------
+    ValueError
+        If there is no store of gradmaps.
+    """
+    opened, location = open_existing(store, writable=requeue)
+    findings: list[Finding] = []
+    regions = objects = done = requeued = 0
+    for name in cohort_names(opened):
+        lost = _lost_metadata(opened, name)
+        findings += [Finding("missing", name, entry, detail="its description zarr.json") for entry in lost]
+        if requeue:
+            for entry, document in lost.items():
+                write_json(opened, f"{name}/{entry}/{METADATA}", document)
+        group = existing_group(opened, location, name, any_state=True)
+        if group.state != READY:
+            findings.append(Finding("damaged", name, METADATA, detail=f"the cohort is {group.state}; run again"))
+            continue
+        check = _CohortCheck(group)
+        check.run()
+        findings += check.findings
+        regions, objects, done = regions + check.regions, objects + check.objects, done + check.done
+        if requeue:
+            requeued += check.requeue()
+    if not is_consolidated(opened):
+        findings.append(Finding("damaged", "/", METADATA, detail="its copy of the metadata is out of date; run again"))
+        if requeue:
+            consolidate(opened)
+    if requeue:
+        forget(location)
+    return Verification(tuple(findings), regions, objects, done, requeued)
+
+
+def _lost_metadata(store: Store, cohort: str) -> dict[str, Any]:
+    """Descriptions of arrays that are gone, as the root's copy has them."""
+    root = read_json(store, METADATA) or {}
+    copied = root.get("consolidated_metadata", {}).get("metadata", {})
+    group = read_group(store, "", cohort)
+    if group is None or group.state != READY:
+        return {}
+    names = [key.removeprefix(f"{cohort}/") for key in copied if key.startswith(f"{cohort}/")]
+    return {name: copied[f"{cohort}/{name}"] for name in names if name not in group.arrays}
+
+
+class _DamagedError(Exception):
+    """An object that cannot be decoded."""
+
+
+class _CohortCheck:
+    """The check of one cohort: what it found, and what has to be computed again."""
+
+    def __init__(self, group: Group) -> None:
+        self.group = group
+        self.findings: list[Finding] = []
+        self.regions = self.objects = self.done = 0
+        self._again: dict[str, list[Index]] = defaultdict(list)
+        self._bookkeeping: list[str] = []
+        self._maps: list[str] = []
+        self._labels: dict[str, np.ndarray] = {}
+
+    def run(self) -> None:
+        """Decode everything of the cohort."""
+        for name in self.group.with_role("coordinate"):
+            if self._check_whole(name):
+                self._labels[name] = self.group.read(name)
+        for name in self.group.with_role("metadata", "probe", "summary"):
+            self._check_whole(name)
+        for name in self.group.with_role("map"):
+            if f"{name}_status" in self.group.arrays and set(self.group.dims(name)) <= set(self._labels):
+                status = self._status(name)
+                self._companions(name, status)
+                self._map(name, status)
+
+    def requeue(self) -> int:
+        """Mark regions as pending, and remove what cannot be decoded; the number of regions marked."""
+        group, count = self.group, 0
+        failures = group.attributes.get("failures", "{}")
+        for key in self._bookkeeping:
+            delete_object(group.store, key)
+        for name, indices in self._again.items():
+            unique = list({str(index): index for index in indices}.values())
+            count += len(unique)
+            changes = [
+                (index, np.full([part.stop - part.start for part in index], PENDING, np.uint8)) for index in unique
+            ]
+            edit_array(group.open(f"{name}_status"), changes, group.location)
+            failures = pruned(failures, {str(self._labels["checkpoint"][index[0].start]) for index in unique}, name)
+        for key in self._maps:
+            delete_object(group.store, key)
+        if failures != group.attributes.get("failures", "{}"):
+            attributes = group.attributes | {"failures": failures}
+            write_attributes(group.store, group.name, attributes)
+            copy_attributes(group.store, group.name, attributes)
+        return count
+
+    def _damaged(self, name: str, problem: Exception, rows: slice | None = None) -> None:
+        span = ""
+        if rows is not None and "checkpoint" in self._labels:
+            labels = self._labels["checkpoint"][rows]
+            span = str(labels[0]) if len(labels) == 1 else f"{labels[0]} to {labels[-1]}"
+        self.findings.append(Finding("damaged", self.group.name, name, span, detail=str(problem)))
+
+    def _decoded(self, array: zarr.Array, index: Index) -> np.ndarray:
+        self.objects += 1
+        return _decode(array, index, self.group.location)
+
+    def _check_whole(self, name: str) -> bool:
+        """Whether an array without a status decodes."""
+        array = self.group.open(name)
+        whole = True
+        for index in _cuts(array.shape, array.chunks):
+            try:
+                self._decoded(array, index)
+            except _DamagedError as problem:
+                self._damaged(name, problem)
+                whole = False
+                if self.group.array_attributes(name).get("role") in ("probe", "summary"):
+                    self._bookkeeping += object_keys(array, array.chunks, index)
+        return whole
+
+    def _status(self, name: str) -> np.ndarray:
+        """The status of a map; what cannot be decoded counts as pending."""
+        array = self.group.open(f"{name}_status")
+        status = np.full(array.shape, PENDING, np.uint8)
+        for index in _cuts(array.shape, array.chunks):
+            try:
+                status[index] = self._decoded(array, index)
+            except _DamagedError as problem:
+                self._damaged(f"{name}_status", problem, index[0])
+                self._bookkeeping += object_keys(array, array.chunks, index)
+                self._again[name] += _rows(index)
+        return status
+
+    def _companions(self, name: str, status: np.ndarray) -> None:
+        """Decode the companions of a map; the maps beside a damaged one have to be computed again."""
+        for ending in COMPANIONS:
+            companion = f"{name}_{ending}"
+            if companion not in self.group.arrays:
+                continue
+            array = self.group.open(companion)
+            for index in _cuts(array.shape, array.chunks):
+                try:
+                    self._decoded(array, index)
+                except _DamagedError as problem:
+                    self._damaged(companion, problem, index[0])
+                    self._bookkeeping += object_keys(array, array.chunks, index)
+                    self._again[name] += [row for row in _rows(index) if (status[row] == DONE).any()]
+
+    def _map(self, name: str, status: np.ndarray) -> None:
+        array = self.group.open(name)
+        dims, grid = self.group.dims(name), object_grid(array)
+        status_dims = self.group.dims(f"{name}_status")
+        present = set(keys_below(self.group.store, f"{self.group.name}/{name}/"))
+
+        def judge(index: Index) -> tuple[Index, Index, list[str], Kind | None, str]:
+            extent = dict(zip(dims, index, strict=True))
+            where = tuple(extent[dim] for dim in status_dims)
+            keys = object_keys(array, grid, index)
+            written = [key for key in keys if key in present]
+            states = xr.Variable(status_dims, status[where])
+            return index, where, written, *self._judge(array, dims, index, states, len(written) == len(keys))
+
+        with ThreadPoolExecutor(max_workers=8) as pool:
+            for some in _batches(_cuts(array.shape, grid), 64):
+                for index, where, written, kind, detail in pool.map(judge, some):
+                    self.regions += 1
+                    self.objects += len(written)
+                    if kind is None:
+                        self.done += 1
+                        continue
+                    self.findings.append(self._finding(kind, name, dims, index, detail))
+                    if kind in _UNSOUND or kind == "failed":
+                        self._again[name].append(where)
+                    if kind == "damaged":
+                        self._maps += written
+
+    def _judge(
+        self, array: zarr.Array, dims: tuple[str, ...], index: Index, states: xr.Variable, written: bool
+    ) -> tuple[Kind | None, str]:
+        """What is wrong with one region, None where nothing is."""
+        done = states == DONE
+        detail = ""
+        if bool(done.any()) and not written:
+            return "missing", ""
+        if written:
+            try:
+                values = xr.Variable(dims, _decode(array, index, self.group.location))
+            except _DamagedError as problem:
+                if bool(done.any()):
+                    return "damaged", str(problem)
+                detail = str(problem)
+            else:
+                if bool((~np.isfinite(values) & done).any()):
+                    return "non-finite", ""
+        if bool(done.all()):
+            return None, ""
+        if bool((states == FAILED).any()):
+            return "failed", ""
+        return ("unclaimed", detail) if written else ("pending", "")
+
+    def _finding(self, kind: Kind, name: str, dims: tuple[str, ...], index: Index, detail: str) -> Finding:
+        stimulus = next((dim for dim in dims if dim == "stimulus" or dim.endswith("_stimulus")), "")
+        labels = {
+            dim: tuple(str(label) for label in self._labels[dim][part])
+            for dim, part in zip(dims, index, strict=True)
+            if dim in ("checkpoint", "neuron", stimulus)
+        }
+        neurons, stimuli = labels.get("neuron", ()), labels.get(stimulus, ())
+        return Finding(kind, self.group.name, name, labels["checkpoint"][0], neurons, stimuli, detail)
+
+
+def _decode(array: zarr.Array, index: Index, where: str) -> np.ndarray:
+    try:
+        with storage_errors(where):
+            return np.asarray(array[index])
+    except OSError:
+        raise
+    except Exception as error:
+        raise _DamagedError(str(error) or type(error).__name__) from error
+
+
+def _cuts(shape: tuple[int, ...], extents: tuple[int, ...]) -> Iterator[Index]:
+    """An array cut on a grid."""
+    return product(
+        *([block.slice() for block in blocks(size, extent)] for size, extent in zip(shape, extents, strict=True))
+    )
+
+
+def _rows(index: Index) -> list[Index]:
+    """An index cut into single checkpoints."""
+    return [(slice(row, row + 1), *index[1:]) for row in range(index[0].start, index[0].stop)]
+
+
+def _batches(items: Iterable[Index], length: int) -> Iterator[list[Index]]:
+    iterator = iter(items)
+    while batch := list(islice(iterator, length)):
+        yield batch

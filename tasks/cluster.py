@@ -1,0 +1,145 @@
+"""The same work as `run_locally`, on Ray: on this machine, or on a cluster."""
+
+import pickle
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, fields
+from typing import Any
+
+from pipeline.plan.config import RunConfig
+from pipeline.plan.shards import RunPlan
+from pipeline.run import OpenedRun, RunReport, open_run, prepare_run, run_bundle
+from pipeline.run.driver import computable
+from tasks.dispatch import Dispatcher, Limits, Work
+from tasks.ledger import Ledger
+from tasks.session import attached_ray, cluster_address, local_ray
+
+
+@dataclass(frozen=True)
+class ClusterReport(RunReport):
+    """What a run on Ray did, with everything that went wrong on the way by cause, retried or not."""
+
+    faults: tuple[tuple[str, int], ...] = ()
+
+
+def run_on_ray(
+    run: RunConfig | RunPlan,
+    *,
+    address: str | None = None,
+    gpus: float | None = None,
+    report: Callable[[OpenedRun], None] | None = None,
+    say: Callable[[str], None] = lambda sentence: None,
+    stop: Callable[[], bool] = lambda: False,
+    ready: Callable[[], None] = lambda: None,
+    limits: Limits | None = None,
+    workers: int | None = None,
+    work: Work = run_bundle,
+) -> ClusterReport:
+    """Compute everything that is missing on Ray, and nothing else.
+
+    Parameters
+    ----------
+    address
+        A cluster's ``host:port`` or ``"auto"``. By default a Ray of our own is started on this machine, or,
+        inside a submitted job, the job's cluster is used.
+    gpus
+        Share of a GPU per task, 0 for CPUs. By default a whole GPU where the cluster has one.
+    report
+        Called when the run is open, then after every record, for a progress display.
+    say
+        Takes sentences for the user: what the run waits for, or works around.
+    stop
+        Asked several times a second; once it answers True, nothing more is started and what came back is recorded.
+    ready
+        Called once Ray runs.
+    limits
+        How long a shard may take, and how much bad luck a run takes.
+    workers
+        Number of tasks at a time on a Ray of our own; one per core by default.
+    work
+        Computes shards on a worker.
+
+    Raises
+    ------
+    ConfigError
+        If the run is refused before any compute, or the cluster cannot be reached.
+    """
+    plan = run if isinstance(run, RunPlan) else prepare_run(run)
+    limits = limits or Limits()
+    with open_run(plan) as opened:
+        notify = _notifier(opened, report)
+        shards = computable(opened)
+        if not shards:
+            return _summary(opened, Ledger(()), stopped=False)
+        ledger = Ledger(shards, infrastructure_cap=limits.infrastructure)
+        with _session(opened.plan, address, workers):
+            ready()
+            dispatcher = Dispatcher(
+                opened.plan,
+                ledger,
+                notify,
+                work,
+                gpus=_gpus_per_task(say) if gpus is None else gpus,
+                limits=limits,
+                stop=stop,
+                say=say,
+            )
+            finished = dispatcher.run()
+            notify.flush()
+        return _summary(opened, ledger, stopped=not finished)
+
+
+@dataclass
+class _Notifier:
+    """The record of a run, with a call to the progress display after each entry."""
+
+    opened: OpenedRun
+    report: Callable[[OpenedRun], None]
+
+    def record(self, report: Any) -> None:
+        self.opened.record(report)
+        self.report(self.opened)
+
+    def flush(self) -> None:
+        self.opened.flush()
+
+
+def _notifier(opened: OpenedRun, report: Callable[[OpenedRun], None] | None) -> _Notifier:
+    notifier = _Notifier(opened, report or (lambda opened: None))
+    notifier.report(opened)
+    return notifier
+
+
+def _session(plan: RunPlan, address: str | None, workers: int | None) -> AbstractContextManager[None]:
+    where = cluster_address(address)
+    if where is None:
+        return local_ray(workers, plan_bytes=len(pickle.dumps(plan)))
+    return attached_ray(where, modules=named_modules(plan.config))
+
+
+def named_modules(config: RunConfig) -> Iterator[str]:
+    """Every module that the config names a class or a factory of."""
+    for cohort in config.cohort:
+        for entry in cohort.checkpoints:
+            names = [entry.class_name, entry.factory, *(module.class_name for module in entry.modules.values())]
+            yield from (name.partition(":")[0] for name in names if name)
+
+
+def _gpus_per_task(say: Callable[[str], None]) -> float:
+    import ray
+
+    resources = ray.cluster_resources()
+    if resources.get("GPU", 0) > 0:
+        return 1.0
+    if resources.get("CPU", 0) > 0:
+        return 0.0
+    say("the cluster has neither CPUs nor GPUs yet, so GPUs are asked for; use --gpus 0 where only CPU nodes will join")
+    return 1.0
+
+
+def _summary(opened: OpenedRun, ledger: Ledger, *, stopped: bool) -> ClusterReport:
+    left = next(iter(ledger.left.values()), None)
+    reason = ledger.stop_reason or (f"the storage failed for some shards: {left.message}" if left else "")
+    report = opened.summary(stopped=stopped or left is not None, reason=reason)
+    plain = {entry.name: getattr(report, entry.name) for entry in fields(RunReport)}
+    return ClusterReport(**plain, faults=tuple(sorted(ledger.faults.items())))

@@ -1,0 +1,1 @@
+"""What each `gradmap` command does, one file per kind of command."""

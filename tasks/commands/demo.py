@@ -1,0 +1,112 @@
+"""`gradmap demo`: a planted population, models trained on it, and what the maps recover of it."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.plan.config import ConfigError, load_config
+from tasks.commands.run import compute
+from tasks.outcome import COMPLETE, text_table
+
+DEFAULT_FOLDER = Path("gradmap-demo")
+
+
+def add_parser(commands: Any) -> None:
+    """Describe the command to the argument parser."""
+    parser = commands.add_parser("demo", help="train small models on planted neurons, and find their fields again")
+    parser.add_argument("folder", nargs="?", type=Path, default=DEFAULT_FOLDER, metavar="DIR", help="where to work")
+    parser.add_argument("--seed", type=int, default=0, help="draws the population and the sounds")
+    parser.add_argument("--quick", action="store_true", help="fewer sounds and epochs: seconds, less accurate")
+    parser.add_argument("--local", action="store_true", help="compute the maps in this process, without Ray")
+    parser.set_defaults(call=demo)
+
+
+def demo(arguments: argparse.Namespace) -> int:
+    """Simulate, train, compute maps and compare them with the truth; the exit status."""
+    from pipeline.demo.prepare import prepare_demo
+
+    try:
+        files = prepare_demo(arguments.folder, seed=arguments.seed, quick=arguments.quick, report=_report_stage())
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    ended = compute(load_config(files.config), local=arguments.local)
+    if ended.status == COMPLETE:
+        _compare(files)
+        print(f"the run was described by {files.config}; try `gradmap status {files.config}`")
+    return ended.tell()
+
+
+def _report_stage() -> Any:
+    """Print what the preparation is doing; on a terminal in one line that is written over."""
+    stage, shown = "", -1.0
+
+    def tell(text: str, share: float) -> None:
+        nonlocal stage, shown
+        if sys.stdout.isatty():
+            print(f"\r\x1b[2K{share:4.0%}  {text}", end="\n" if share >= 1.0 else "", flush=True)
+        elif text.partition(":")[0] != stage or share - shown >= 0.1:
+            stage, shown = text.partition(":")[0], share
+            print(f"{share:4.0%}  {text}", flush=True)
+
+    return tell
+
+
+def _compare(files: Any) -> None:
+    """Print planted against recovered numbers, neuron by neuron, and draw the maps."""
+    from pipeline.demo.recovery import recovery
+    from pipeline.store.groups import cohort_names, open_existing
+    from pipeline.store.reader import open_cube
+
+    opened, _ = open_existing(files.store)
+    labels = [neuron.label for neuron in files.population.neurons]
+    scores: list[tuple[object, ...]] = []
+    best: tuple[float, str, Any] | None = None
+    for cohort in cohort_names(opened):
+        cube = open_cube(files.store, cohort)
+        for checkpoint in cube["checkpoint"].values:
+            maps = cube["strf"].sel(checkpoint=checkpoint, neuron=labels).transpose("neuron", "frequency", "lag")
+            rows = recovery(files.population, maps.values, cube["frequency"].values, cube["lag"].values)
+            score = float(np.median([row.correlation for row in rows]))
+            scores.append((cohort, str(checkpoint), round(score, 3)))
+            if best is None or score > best[0]:
+                best = score, str(checkpoint), rows
+    assert best is not None
+    print(f"\nplanted and recovered, {best[1]} (the checkpoint with the highest median correlation):")
+    print(text_table(_HEADER, [_recovered(row) for row in best[2]]))
+    print("\nmedian correlation of the maps with the planted fields:")
+    print(text_table(("cohort", "checkpoint", "correlation"), scores))
+    print(f"\nthe cube lies in {files.store}, a picture of its maps in {_draw(files, labels)}")
+
+
+_HEADER = ("neuron", "BF planted (Hz)", "recovered", "latency planted (ms)", "recovered", "sign", "recovered", "r")
+
+
+def _recovered(row: Any) -> tuple[object, ...]:
+    return (
+        row.neuron,
+        round(row.planted_best_frequency_hz),
+        "none" if np.isnan(row.recovered_best_frequency_hz) else round(row.recovered_best_frequency_hz),
+        round(row.planted_latency_ms, 1),
+        round(row.recovered_latency_ms, 1),
+        f"{row.planted_polarity:+.0f}",
+        f"{row.recovered_polarity:+.0f}",
+        round(row.correlation, 2),
+    )
+
+
+def _draw(files: Any, neurons: list[str]) -> Path:
+    """A picture of the maps of a few neurons in every checkpoint of the first cohort."""
+    from pipeline.pictures.plots.grids import plot_grid
+    from pipeline.store.groups import cohort_names, open_existing
+    from pipeline.store.reader import open_cube
+
+    opened, _ = open_existing(files.store)
+    cube = open_cube(files.store, cohort_names(opened)[0])
+    figure = plot_grid(cube, "strf", neurons=neurons[:6]).get_figure(root=True)
+    assert figure is not None
+    path = files.folder / "maps.png"
+    figure.savefig(path, dpi=120, bbox_inches="tight")
+    return path

@@ -1,0 +1,85 @@
+"""`gradmap plan`: what a run would compute and write, before anything is."""
+
+import argparse
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from pipeline.plan.config import load_config
+from pipeline.plan.shards import FLOAT_BYTES, CohortPlan, MapPlan, RunPlan, weigh
+from tasks.outcome import COMPLETE, FAILURES, counted, readable_bytes, text_table, write_json
+
+
+def add_parser(commands: Any) -> None:
+    """Describe the command to the argument parser."""
+    parser = commands.add_parser("plan", help="check the config, and say what a run would compute and write")
+    parser.add_argument("config", type=Path, help="run configuration (TOML)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures for other programs")
+    parser.set_defaults(call=plan)
+
+
+def plan(arguments: argparse.Namespace) -> int:
+    """Print what a run would be; the exit status is 3 where a checkpoint cannot be loaded."""
+    from pipeline.run import prepare_run
+
+    prepared = prepare_run(load_config(arguments.config))
+    weight = weigh(prepared)
+    for cohort in prepared.cohorts:
+        print(_cohort_text(cohort), end="\n\n")
+    broken = _broken(prepared)
+    for cohort_name, checkpoint, error in broken:
+        print(f"cannot be loaded: {cohort_name}/{checkpoint}: {error}")
+    figures: dict[str, Any] = {
+        "checkpoints": weight.checkpoints,
+        "shards": weight.shards,
+        "bytes of maps, uncompressed": readable_bytes(weight.map_bytes),
+        "objects in the store": weight.objects,
+        "requests to write them": weight.requests,
+        "memory per task": readable_bytes(weight.largest_task_bytes),
+        "store": prepared.store,
+    }
+    for name, value in figures.items():
+        print(f"{name:28} {value:,}" if isinstance(value, int) else f"{name:28} {value}")
+    if arguments.json is not None:
+        listed = [{"cohort": cohort, "checkpoint": label, "error": error} for cohort, label, error in broken]
+        write_json(arguments.json, {"store": prepared.store, "weight": weight, "broken": listed})
+    if broken:
+        print(f"gradmap: {counted(len(broken), 'checkpoint')} of {weight.checkpoints} cannot be loaded (exit status 3)")
+        return FAILURES
+    print(f"gradmap: ready to run: {counted(weight.shards, 'shard')} (exit status 0)")
+    return COMPLETE
+
+
+def _broken(prepared: RunPlan) -> list[tuple[str, str, str]]:
+    return [
+        (cohort.name, checkpoint.id, checkpoint.error)
+        for cohort in prepared.cohorts
+        for checkpoint in cohort.checkpoints
+        if checkpoint.error is not None
+    ]
+
+
+def _cohort_text(cohort: CohortPlan) -> str:
+    classes = sorted({checkpoint.model_class.rpartition(".")[2] for checkpoint in cohort.checkpoints} - {""})
+    head = (
+        f"{cohort.name}: {counted(len(cohort.checkpoints), 'checkpoint')} ({', '.join(classes) or 'none loads'}),"
+        f" {counted(len(cohort.neurons), 'neuron')}, {counted(len(cohort.frequencies_hz), 'band')},"
+        f" {cohort.lags} frames of {cohort.frame_ms:g} ms"
+    )
+    header = ("map", "kind", "objective", "around", "axes", "shape", "one object", "bytes")
+    return head + "\n" + text_table(header, [_map_row(entry) for entry in cohort.maps])
+
+
+def _map_row(entry: MapPlan) -> tuple[object, ...]:
+    objective = entry.objective if isinstance(entry.objective, str) else dict(entry.objective)
+    around = counted(len(entry.stimuli), "sound") if entry.baseline == "stimuli" else entry.baseline
+    return (
+        entry.name,
+        entry.kind,
+        objective,
+        around,
+        ", ".join(entry.dims),
+        " x ".join(map(str, entry.shape)),
+        " x ".join(map(str, entry.chunks)),
+        readable_bytes(FLOAT_BYTES * prod(entry.shape)),
+    )

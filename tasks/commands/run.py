@@ -1,0 +1,140 @@
+"""`gradmap run`: compute what is missing, here or on Ray, and say how it ended."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pipeline.plan.config import RunConfig, load_config
+from tasks.outcome import COMPLETE, FAILURES, STOPPED, counted, last_line, readable_seconds, write_json
+from tasks.progress import Progress
+from tasks.stopping import StopRequest
+
+#: Failures that are listed on the screen; the others are counted, and all of them are in the report.
+LISTED_FAILURES = 20
+
+
+def add_parser(commands: Any) -> None:
+    """Describe the command to the argument parser."""
+    parser = commands.add_parser("run", help="compute the shards that the cubes do not have yet, and nothing else")
+    parser.add_argument("config", type=Path, help="run configuration (TOML)")
+    add_execution_options(parser)
+    parser.add_argument("--report", type=Path, metavar="FILE.json", help="write counts and failures for other programs")
+    parser.set_defaults(call=run)
+
+
+def add_execution_options(parser: argparse.ArgumentParser) -> None:
+    """Where the work is done; the same for every command that computes maps."""
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--local", action="store_true", help="in this process, without Ray")
+    where.add_argument("--address", metavar="HOST:PORT", help="on this Ray cluster ('auto' on one of its machines)")
+    parser.add_argument(
+        "--gpus", type=float, metavar="SHARE", help="GPUs per task; 0 for CPUs (default: 1 where the cluster has GPUs)"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Compute what is missing; the exit status."""
+    config = load_config(arguments.config)
+    ended = compute(config, local=arguments.local, address=arguments.address, gpus=arguments.gpus)
+    if arguments.report is not None:
+        write_json(arguments.report, {"config": str(arguments.config), **ended.as_json()})
+    return ended.tell()
+
+
+class Ended:
+    """How a run ended: its report if it got as far as opening the store, and the exit status."""
+
+    def __init__(self, config: RunConfig, report: Any, reason: str = "") -> None:
+        self.store = config.store_location()
+        self.report = report
+        self.reason = reason or (report.reason if report is not None else "")
+        self.status = self._status()
+
+    def _status(self) -> int:
+        if self.report is None or self.report.stopped or self.report.pending > 0:
+            return STOPPED
+        return FAILURES if self.report.failed > 0 else COMPLETE
+
+    def counts(self) -> str:
+        """What the last line says beside the ending."""
+        if self.report is None:
+            return "nothing was computed"
+        report = self.report
+        return (
+            f"{counted(report.done, 'shard')} done ({report.computed:,} of them now), {report.failed:,} failed,"
+            f" {report.pending:,} pending, in {readable_seconds(report.seconds)}; {self.store}"
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything about the end, for other programs."""
+        report = self.report
+        content: dict[str, Any] = {"store": self.store, "exit_status": self.status, "reason": self.reason}
+        if report is not None:
+            content |= {
+                name: getattr(report, name)
+                for name in ("done", "failed", "pending", "computed", "seconds", "engine_seconds", "by_cause")
+            }
+            content["failures"] = list(report.failures)
+            content["faults"] = dict(getattr(report, "faults", ()))
+        return content
+
+    def tell(self) -> int:
+        """Print failures, advice and the last line; the exit status."""
+        failures = () if self.report is None else self.report.failures
+        for failure in failures[:LISTED_FAILURES]:
+            where = f"{failure.cohort}/{failure.checkpoint} {failure.map}"
+            print(f"failed: {where}: {failure.cause} ({counted(failure.shards, 'shard')}): {failure.message}")
+        if len(failures) > LISTED_FAILURES:
+            print(f"... and {len(failures) - LISTED_FAILURES} more; `gradmap status {self.store}` lists all")
+        if self.status == FAILURES:
+            print(
+                f"failed shards stay aside: mend their cause, `gradmap verify --requeue {self.store}`, then run again"
+            )
+        if self.status == STOPPED:
+            print(f"stopped: {self.reason or 'it was asked to stop'}; the same command goes on where this one ended")
+        print(last_line(self.status, self.counts()), flush=True)
+        return self.status
+
+
+def compute(config: RunConfig, *, local: bool = False, address: str | None = None, gpus: float | None = None) -> Ended:
+    """Compute what is missing, with a progress display, until it is done or asked to stop."""
+    with Progress() as progress, StopRequest(lambda: _last_words(config, progress)) as stop:
+        try:
+            report = _executor(local, address, gpus, progress, stop)(config)
+        except KeyboardInterrupt:
+            return Ended(config, _reached(progress), "it was asked to stop")
+        except (OSError, _lease_lost()) as error:
+            return Ended(config, _reached(progress), f"{type(error).__name__}: {error}")
+    return Ended(config, report, "it was asked to stop" if stop.asked and report.stopped else "")
+
+
+def _executor(
+    local: bool, address: str | None, gpus: float | None, progress: Progress, stop: StopRequest
+) -> Callable[[RunConfig], Any]:
+    progress.say("reading checkpoints and stimuli")
+    if local:
+        from pipeline.run import run_locally
+
+        device = "cuda" if gpus else "cpu"
+        return lambda config: run_locally(config, report=progress.update, stop=stop, device=device)
+    from tasks.cluster import run_on_ray
+
+    return lambda config: run_on_ray(
+        config, address=address, gpus=gpus, report=progress.update, say=progress.say, stop=stop, ready=stop.listen
+    )
+
+
+def _reached(progress: Progress) -> Any:
+    """The counts at the moment something interrupted the run."""
+    return None if progress.opened is None else progress.opened.summary(stopped=True)
+
+
+def _last_words(config: RunConfig, progress: Progress) -> None:
+    print(last_line(STOPPED, Ended(config, _reached(progress)).counts()), flush=True)
+
+
+def _lease_lost() -> type[Exception]:
+    from pipeline.store.lease import LeaseLostError
+
+    return LeaseLostError

@@ -1,0 +1,363 @@
+"""The driver's loop on Ray: bundles go out, reports stream back, and the ledger says what happens next."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Any, Protocol
+
+from pipeline.plan.reports import Problem, ShardReport
+from pipeline.plan.shards import RunPlan, Shard, weigh
+from tasks.ledger import Assignment, Ledger
+
+Work = Callable[[RunPlan, Sequence[Shard], str], Iterator[ShardReport]]
+
+#: Bundles of one slot that are on the way at a time: one that runs and one that waits behind it.
+BUNDLES_PER_SLOT = 2
+
+#: Ray ends a worker after each GPU task unless told otherwise, and every new one imports torch again.
+CALLS_PER_GPU_WORKER = 50
+
+#: Seconds between two writes of the record where nothing new arrives to trigger one.
+FLUSH_S = 2.0
+
+RECORD_TRIES = 5
+
+#: Seconds given to reports that are already on their way when a run is stopped.
+LAST_REPORTS_S = 0.3
+
+
+class Recorder(Protocol):
+    """What keeps the record of a run: takes final reports, writes them now or at the next flush."""
+
+    def record(self, report: ShardReport) -> None:
+        """Note the outcome of one shard."""
+
+    def flush(self) -> None:
+        """Write what was noted."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long things may take before something is done about them.
+
+    Attributes
+    ----------
+    shard_s
+        Time for one shard, counted from when a worker started on it. Longer counts as a hang.
+    silence_s
+        Time after which a run that has nothing but waiting bundles says what it waits for, again and again.
+    infrastructure
+        Losses of nodes or objects that a run takes.
+    """
+
+    shard_s: float = 1800.0
+    silence_s: float = 60.0
+    infrastructure: int = 100
+
+
+@dataclass
+class _Flight:
+    """One bundle on the way: which of its shards is being computed, and since when."""
+
+    assignment: Assignment
+    position: int = 0
+    since: float | None = None
+    cancelled: bool = False
+
+    @property
+    def current(self) -> Shard:
+        return self.assignment.shards[self.position]
+
+    @property
+    def rest(self) -> tuple[Shard, ...]:
+        return self.assignment.shards[self.position + 1 :]
+
+
+@dataclass
+class Dispatcher:
+    """Sends the shards of a plan to the workers of the Ray that is connected, until none is left or it must stop.
+
+    Attributes
+    ----------
+    recorder
+        Takes every final report; the only thing that writes a record.
+    work
+        Computes shards of one checkpoint on a worker, in order, and yields a report for each.
+    gpus
+        Share of a GPU per task; 0 computes on CPUs. Bookkeeping only: nothing limits the memory of a task to it.
+    say
+        Takes sentences for the user.
+    """
+
+    plan: RunPlan
+    ledger: Ledger
+    recorder: Recorder
+    work: Work
+    gpus: float = 0.0
+    limits: Limits = Limits()
+    stop: Callable[[], bool] = lambda: False
+    say: Callable[[str], None] = lambda sentence: None
+    _flights: dict[Any, _Flight] = field(default_factory=dict)
+    _slots: int = 0
+    _slots_read: float = 0.0
+    _alive: float = 0.0
+    _said: float = 0.0
+    _flushed: float = 0.0
+
+    def run(self) -> bool:
+        """Compute everything; False where it was stopped from outside or by the ledger."""
+        import ray
+
+        self._plan_ref = ray.put(self.plan)
+        calls = CALLS_PER_GPU_WORKER if self.gpus else 0
+        self._task = ray.remote(num_cpus=1, max_retries=0, max_calls=calls, num_returns="streaming")(_compute_bundle)
+        self._alive = time.monotonic()
+        while (self._flights or self.ledger.waiting) and self.ledger.stop_reason is None:
+            if self.stop():
+                self._take_last_reports()
+                self._cancel_all()
+                return False
+            self._submit()
+            self._collect()
+            self._end_hangs()
+            self._flush_now_and_then()
+            self._say_what_is_missing()
+        self._cancel_all()
+        return self.ledger.stop_reason is None
+
+    def _submit(self) -> None:
+        self._read_slots()
+        most = max(BUNDLES_PER_SLOT * self._slots, BUNDLES_PER_SLOT)
+        while len(self._flights) < most and (assignment := self.ledger.take(self._slots)) is not None:
+            options = self._options(assignment)
+            generator = self._task.options(**options).remote(
+                [self._plan_ref], assignment, "cuda" if self.gpus else "cpu", self.work
+            )
+            self._flights[generator] = _Flight(assignment)
+
+    def _options(self, assignment: Assignment) -> dict[str, Any]:
+        options: dict[str, Any] = {}
+        if self.gpus:
+            options["num_gpus"] = min(max(1.0, self.gpus), self.gpus * 2**assignment.halvings)
+        if assignment.halvings:
+            wanted = weigh(self.plan).largest_task_bytes * 2**assignment.halvings
+            options["memory"] = min(wanted, int(0.9 * _largest_node_memory()))
+        return options
+
+    def _read_slots(self) -> None:
+        """Nodes come and go, so the number of tasks that can run is read again every few seconds."""
+        import ray
+
+        now = time.monotonic()
+        if self._slots and now - self._slots_read < 5.0:
+            return
+        resources = ray.cluster_resources()
+        self._slots = int(resources.get("GPU", 0) / self.gpus) if self.gpus else int(resources.get("CPU", 0))
+        self._slots_read = now
+
+    def _collect(self, timeout: float = 0.2) -> bool:
+        """Take what has arrived, waiting for the first item; False where nothing did."""
+        import ray
+
+        if not self._flights:
+            # Everything is held back for a while, after trouble with the storage.
+            time.sleep(min(timeout, max(0.01, self.ledger.next_due_s())))
+            return False
+        generators = list(self._flights)
+        ready, _ = ray.wait(generators, num_returns=1, timeout=timeout)
+        if ready:
+            ready, _ = ray.wait(generators, num_returns=len(generators), timeout=0)
+        for generator in ready:
+            self._receive(generator)
+        return bool(ready)
+
+    def _take_last_reports(self) -> None:
+        until = time.monotonic() + LAST_REPORTS_S
+        while time.monotonic() < until and self._collect(timeout=0):
+            pass
+
+    def _receive(self, generator: Any) -> None:
+        """Take one item of a bundle: that it started, or the report of its current shard, or how it ended."""
+        import ray
+
+        flight = self._flights[generator]
+        self._alive = time.monotonic()
+        try:
+            item = ray.get(next(generator))
+        except StopIteration:
+            del self._flights[generator]
+            self._finish(flight)
+            return
+        except ray.exceptions.RayError as error:
+            del self._flights[generator]
+            self._fail(flight, error)
+            return
+        flight.since = self._alive
+        if isinstance(item, ShardReport):
+            self._note(flight, item)
+
+    def _note(self, flight: _Flight, report: ShardReport) -> None:
+        flight.position += 1
+        if report.problem is None:
+            self._record(self.ledger.done(report))
+            return
+        for final in self.ledger.failed(report.shard, report.problem):
+            # The shard that was tried carries its own numbers (seconds, route); those given up with it have none.
+            self._record(replace(final, seconds=report.seconds) if final.shard == report.shard else final)
+
+    def _finish(self, flight: _Flight) -> None:
+        """A bundle ended in good order; after trouble with the storage it ends early, and the rest waits again."""
+        if flight.position < len(flight.assignment.shards):
+            self._give_back(flight.assignment.shards[flight.position :])
+
+    def _fail(self, flight: _Flight, error: Exception) -> None:
+        if flight.position >= len(flight.assignment.shards):
+            return  # it died after its last report: nothing is missing
+        if flight.since is None and _is_setup(error):
+            self.ledger.stop(f"the workers cannot be set up, so no shard can be computed: {_first_line(error)}")
+            self._give_back(flight.assignment.shards[flight.position :])
+            return
+        problem = self._problem(flight, error)
+        finals = self.ledger.failed(flight.current, problem)
+        self._give_back(flight.rest)
+        for final in finals:
+            self._record(final)
+
+    def _problem(self, flight: _Flight, error: Exception) -> Problem:
+        if flight.cancelled:
+            return Problem("hang", f"not finished {self.limits.shard_s:g} s after a worker started on it")
+        return classify(error)
+
+    def _give_back(self, shards: Sequence[Shard]) -> None:
+        for refused in self.ledger.give_back(shards):
+            self._record(refused)
+
+    def _end_hangs(self) -> None:
+        import ray
+
+        now = time.monotonic()
+        for generator, flight in self._flights.items():
+            if flight.since is not None and not flight.cancelled and now - flight.since > self.limits.shard_s:
+                flight.cancelled = True
+                # A gentle cancel does not interrupt a sleeping task, nor one inside a call into C.
+                ray.cancel(generator, force=True)
+
+    def _cancel_all(self) -> None:
+        import ray
+
+        for generator in self._flights:
+            ray.cancel(generator, force=True)
+        self._flights.clear()
+
+    def _say_what_is_missing(self) -> None:
+        import ray
+
+        now = time.monotonic()
+        if any(flight.since is not None for flight in self._flights.values()) or not self._flights:
+            self._alive = now
+            return
+        if now - max(self._alive, self._said) < self.limits.silence_s:
+            return
+        self._said = now
+        request = f"1 CPU and {self.gpus:g} GPU" if self.gpus else "1 CPU"
+        resources = ray.cluster_resources()
+        has = f"{resources.get('CPU', 0):g} CPU, {resources.get('GPU', 0):g} GPU"
+        nodes = sum(bool(node["Alive"]) for node in ray.nodes())
+        self.say(
+            f"no worker has started for {now - self._alive:.0f} s: each task asks for {request}, and the cluster has"
+            f" {has} on {nodes} node(s); waiting for nodes to join or to become free"
+        )
+
+    def _record(self, report: ShardReport) -> None:
+        self._write(lambda: self.recorder.record(report))
+
+    def _flush_now_and_then(self) -> None:
+        now = time.monotonic()
+        if now - self._flushed > FLUSH_S:
+            self._flushed = now
+            self._write(self.recorder.flush)
+
+    def _write(self, write: Callable[[], None]) -> None:
+        """Write the record; a store in trouble is asked again, ever later, before the run stops."""
+        for number in range(RECORD_TRIES):
+            try:
+                write()
+            except OSError as error:
+                if number == RECORD_TRIES - 1 or self.stop():
+                    self.ledger.stop(f"the record cannot be written, so nothing more is computed: {error}")
+                    return
+                time.sleep(0.5 * 2**number)
+                write = self.recorder.flush  # the report itself was noted before the writing failed
+            else:
+                return
+
+
+@dataclass(frozen=True)
+class Started:
+    """First item of a bundle: a worker has begun, so the deadline of its first shard runs from now."""
+
+
+def _compute_bundle(
+    plan_ref: Sequence[Any], assignment: Assignment, device: str, work: Work
+) -> Iterator[Started | ShardReport]:
+    """What a worker does: say that it began, then one report per shard."""
+    plan = _shipped_plan(plan_ref[0])
+    if assignment.halvings:
+        plan = _with_less_memory(plan, assignment.halvings)
+    yield Started()
+    for report in work(plan, assignment.shards, device):
+        yield report
+        if report.problem is not None and report.problem.cause == "storage":
+            return  # the next shard would only meet the same trouble
+
+
+@lru_cache(maxsize=1)
+def _shipped_plan(ref: Any) -> RunPlan:
+    """The plan that the driver sent once, kept by the worker for its next bundles."""
+    import ray
+
+    return ray.get(ref)
+
+
+def _with_less_memory(plan: RunPlan, halvings: int) -> RunPlan:
+    engine = plan.config.engine
+    smaller = max(1, (engine.memory_mib or 512) // 2**halvings)
+    engine = engine.model_copy(update={"memory_mib": smaller})
+    return replace(plan, config=plan.config.model_copy(update={"engine": engine}))
+
+
+def classify(error: Exception) -> Problem:
+    """The cause of an error that Ray raised in place of a report."""
+    from ray import exceptions
+
+    message = _first_line(error)
+    if isinstance(error, exceptions.OutOfMemoryError):
+        return Problem("out of memory", f"the machine ran out of memory, and Ray ended the worker: {message}")
+    if isinstance(error, exceptions.WorkerCrashedError):
+        return Problem("crash", "the worker process died while computing it (a crash in compiled code, or a kill)")
+    if isinstance(error, exceptions.RayTaskError):
+        cause = error.cause if isinstance(error.cause, BaseException) else error
+        text = f"{type(cause).__name__}: {cause}"
+        return Problem("storage" if isinstance(cause, OSError) else "compute", text)
+    return Problem("infrastructure", f"{type(error).__name__}: {message}")
+
+
+def _is_setup(error: Exception) -> bool:
+    """Whether workers cannot begin at all: their environment fails, or they lack this package."""
+    from ray import exceptions
+
+    if isinstance(error, exceptions.RayTaskError):
+        return isinstance(error.cause, ImportError)
+    return isinstance(error, exceptions.RuntimeEnvSetupError) or "No module named" in str(error)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def _largest_node_memory() -> float:
+    import ray
+
+    return max((node["Resources"].get("memory", 0.0) for node in ray.nodes() if node["Alive"]), default=0.0)

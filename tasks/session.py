@@ -1,0 +1,198 @@
+"""A Ray to compute on: one of the command's own, started and stopped by it, or a cluster that is already there."""
+
+import importlib.util
+import logging
+import os
+import secrets
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pipeline.plan.config import ConfigError
+
+#: Plans and reports are all that passes through the object store; Ray takes no less than this.
+OBJECT_STORE_BYTES = 80 * 2**20
+
+#: Environment in which a Ray of the command's own runs, besides the token.
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_AUTH_TOKEN_PATH": None,
+    "RAY_ADDRESS": None,
+}
+
+
+@contextmanager
+def local_ray(num_cpus: int | None = None, *, plan_bytes: int = 0) -> Iterator[None]:
+    """A Ray on this machine that nobody without its random token can join; stopped when the context ends.
+
+    The home folder is not touched: the token lives in the environment for as long as the context, and what Ray writes
+    lies in a temporary folder that is removed afterwards. Where the process is connected to a Ray already, that one is
+    used and left running.
+
+    Parameters
+    ----------
+    num_cpus
+        Number of tasks at a time; what the machine or its container has by default.
+    plan_bytes
+        Size of what is put into the object store, which holds at least that.
+    """
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    folder = tempfile.mkdtemp(prefix="gradmap-", dir=_short_temporary_folder())
+    settings = {**_QUIET, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    try:
+        with _environment(settings):
+            try:
+                ray.init(
+                    address="local",
+                    num_cpus=num_cpus,
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    object_store_memory=max(OBJECT_STORE_BYTES, 4 * plan_bytes),
+                    _temp_dir=folder,
+                )
+                yield
+            except SystemExit as exit_request:
+                # While it starts, Ray answers SIGTERM itself, by leaving the interpreter.
+                raise KeyboardInterrupt from exit_request
+            finally:
+                ray.shutdown()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def attached_ray(address: str, modules: Iterable[str] = ()) -> Iterator[None]:
+    """The cluster at an address, left running when the context ends.
+
+    Parameters
+    ----------
+    address
+        ``host:port`` of the head, or ``"auto"`` on one of its machines.
+    modules
+        Names of modules, besides this package, that the config names: those that lie in the current folder are sent
+        along. Inside a job nothing is sent, since the job brought its working folder.
+
+    Raises
+    ------
+    ConfigError
+        If the cluster cannot be reached, with what is missing.
+    """
+    import ray
+    from ray.exceptions import AuthenticationError
+
+    if address.startswith("ray://"):
+        raise ConfigError(
+            f"{address} is an address for Ray's client, over which reports cannot be streamed; give host:port on one of"
+            " the cluster's machines, or use `ray job submit --working-dir . -- python -m tasks run CONFIG`"
+        )
+    if ray.is_initialized():
+        yield
+        return
+    _check_reachable(address)
+    environment: dict[str, Any] = {} if in_job() else {"runtime_env": {"py_modules": _folders_to_send(modules)}}
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **environment)
+    except SystemExit as exit_request:
+        raise KeyboardInterrupt from exit_request
+    except (ConnectionError, RuntimeError, ValueError, AuthenticationError) as error:
+        ray.shutdown()
+        raise ConfigError(_unreachable(address, error)) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def in_job() -> bool:
+    """Whether this process is the entry point of a job that was submitted to a cluster."""
+    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+
+
+def cluster_address(address: str | None) -> str | None:
+    """The cluster that is meant: the one given, else the one whose job this is, else None for a Ray of our own."""
+    return address or os.environ.get("RAY_ADDRESS") or None
+
+
+def _check_reachable(address: str) -> None:
+    """Refuse an address at which nobody answers; Ray itself would try it for most of a minute."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=5.0).close()
+    except OSError as error:
+        raise ConfigError(_unreachable(address, error)) from error
+
+
+def _unreachable(address: str, error: Exception) -> str:
+    mode = os.environ.get("RAY_AUTH_MODE")
+    first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if mode is None:
+        advice = (
+            "RAY_AUTH_MODE is not set: a cluster with tokens needs RAY_AUTH_MODE=token and its RAY_AUTH_TOKEN (or"
+            " RAY_AUTH_TOKEN_PATH) in the environment, one without needs RAY_AUTH_MODE=disabled"
+        )
+    elif mode.lower() == "token" and not (os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")):
+        advice = "RAY_AUTH_MODE=token is set without RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH; set one of them"
+    else:
+        advice = (
+            f"RAY_AUTH_MODE={mode} is set; see that it is the cluster's mode (and token), and that a Ray node runs on"
+            " this machine, which `ray job submit` does not need"
+        )
+    return f"the Ray cluster at {address} cannot be used ({first_line}), so nothing can be computed there. {advice}"
+
+
+def _folders_to_send(modules: Iterable[str]) -> list[str]:
+    """Folders and files that make this package, and the config's own modules, importable on the workers."""
+    here = Path.cwd().resolve()
+    found = {name: Path(__file__).resolve().parents[1] / name for name in ("pipeline", "tasks")}
+    for name in sorted({module.partition(".")[0] for module in modules} - set(found)):
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.origin is None:
+            continue
+        origin = Path(spec.origin).resolve()
+        inside = origin.is_relative_to(here) and not origin.is_relative_to(Path(sys.prefix).resolve())
+        if inside:
+            found[name] = origin.parent if origin.name == "__init__.py" else origin
+    return [str(path) for path in found.values()]
+
+
+def _short_temporary_folder() -> str | None:
+    """Where Ray's sockets may lie: their paths must stay below 107 characters, which long TMPDIRs do not leave."""
+    default = tempfile.gettempdir()
+    return default if len(default) <= 24 or not os.path.isdir("/tmp") else "/tmp"
+
+
+@contextmanager
+def _environment(settings: Mapping[str, str | None]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in settings}
+    _set(settings)
+    try:
+        yield
+    finally:
+        _set(before)
+
+
+def _set(settings: Mapping[str, str | None]) -> None:
+    from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
+
+    for name, value in settings.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+    # Ray reads the mode when it is imported and the token once, and keeps both; a driver with others than the
+    # processes it starts waits for them in vain.
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()

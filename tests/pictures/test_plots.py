@@ -1,0 +1,331 @@
+"""Pictures say what the numbers are: axes, signs, scales, and what is missing."""
+
+import sys
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from pipeline.pictures import plots
+from pipeline.pictures.plots.maps import band_edges
+from pipeline.pictures.style import frequency_ticks, plain, short_hertz, three_figures
+from tests.pictures.cubes import planted_cube
+
+
+@pytest.fixture(scope="module")
+def cube() -> xr.Dataset:
+    return planted_cube()
+
+
+def texts(ax: Axes) -> str:
+    """All words in the picture that ``ax`` belongs to."""
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    figure.draw_without_rendering()
+    return "\n".join(found.get_text() for found in figure.findobj(Text) if found.get_visible())
+
+
+def mesh(ax: Axes) -> QuadMesh:
+    (found,) = [child for child in ax.collections if isinstance(child, QuadMesh)]
+    return found
+
+
+def one_map(values: np.ndarray, frequency: np.ndarray | None = None) -> xr.DataArray:
+    frequency = np.geomspace(100, 6400, values.shape[0]) if frequency is None else frequency
+    coords = {"frequency": frequency, "lag": np.arange(values.shape[1]) * 10.0}
+    return xr.DataArray(values, dims=("frequency", "lag"), coords=coords, attrs={"units": "spikes/s per dB"})
+
+
+def test_an_excitatory_point_is_red_and_lies_at_its_frequency_and_lag():
+    values = np.zeros((7, 5))
+    values[4, 3], values[1, 0] = 2.0, -1.0
+    ax = plots.plot_map(one_map(values))
+    drawn = mesh(ax)
+    ax.get_figure(root=True).draw_without_rendering()
+    colours = drawn.get_facecolors().reshape(7, 5, 4)
+    red, _, blue, _ = colours[4, 3]
+    assert red > blue
+    assert colours[1, 0][2] > colours[1, 0][0]
+    np.testing.assert_allclose(colours[0, 1][:3], 1.0, atol=0.05)  # zero is white
+    corners = drawn.get_coordinates()  # (frequency edge, lag edge, xy)
+    assert corners[4, 3, 0] < 30.0 < corners[4, 4, 0]
+    assert corners[4, 3, 1] < 1600.0 < corners[5, 3, 1]
+    left, right = ax.get_xlim()
+    assert left < 0.0 < right
+    assert ax.get_yscale() == "log"
+
+
+def test_the_scale_is_symmetrical_and_written_with_units():
+    values = np.full((4, 4), 0.1)
+    values[2, 2] = -3.0
+    ax = plots.plot_map(one_map(values))
+    assert mesh(ax).get_clim() == (-3.0, 3.0)
+    assert "spikes/s per dB" in texts(ax)
+    assert "lag (ms" in texts(ax)
+    assert "frequency (Hz)" in texts(ax)
+    assert mesh(plots.plot_map(one_map(values), limit=7.0)).get_clim() == (-7.0, 7.0)
+
+
+def test_a_map_whose_axes_are_turned_round_is_drawn_the_right_way():
+    values = np.arange(12.0).reshape(3, 4)
+    upright, turned = (
+        one_map(values),
+        one_map(values).isel(frequency=slice(None, None, -1), lag=slice(None, None, -1)).T,
+    )
+    np.testing.assert_array_equal(mesh(plots.plot_map(upright)).get_array(), mesh(plots.plot_map(turned)).get_array())
+
+
+@pytest.mark.parametrize(
+    ("standing", "words"),
+    [(0, "not computed"), (2, "failed"), (1, "not computed")],
+    ids=["pending", "failed", "all NaN"],
+)
+def test_a_map_that_is_not_there_is_a_hatched_panel_that_says_why(standing, words):
+    ax = plots.plot_map(one_map(np.full((3, 3), np.nan)), standing=standing)
+    assert words in texts(ax)
+    assert ax.patch.get_hatch()
+    assert not ax.collections
+
+
+def test_a_map_not_to_be_trusted_says_why():
+    ax = plots.plot_map(one_map(np.eye(3)), flags=("truncated window",))
+    assert "truncated window" in texts(ax)
+
+
+@pytest.mark.parametrize("values", [np.zeros((3, 3)), np.ones((1, 1)), np.ones((1, 5)), np.ones((5, 1))])
+def test_degenerate_maps_are_drawn(values):
+    assert plots.plot_map(one_map(values)).collections
+    if not values.any():
+        assert "zero everywhere" in texts(plots.plot_map(one_map(values)))
+
+
+def test_a_band_at_0_hz_makes_the_axis_linear():
+    ax = plots.plot_map(one_map(np.eye(3), np.array([0.0, 100.0, 200.0])))
+    assert ax.get_yscale() == "linear"
+
+
+def test_several_maps_at_once_are_refused(cube):
+    with pytest.raises(ValueError, match=r"several.*\.sel\(checkpoint"):
+        plots.plot_map(cube["strf"])
+    with pytest.raises(ValueError, match=r"several.*\.sel\(checkpoint"):
+        plots.plot_waveform(cube["waveform"])
+    with pytest.raises(ValueError, match="positive end"):
+        plots.plot_map(one_map(np.eye(3)), limit=0.0)
+
+
+def test_a_grid_has_a_panel_per_map_and_marks_what_failed_what_is_missing_and_what_is_not_to_be_trusted(cube):
+    ax = plots.plot_grid(cube, "strf", checkpoints=["linear-seed0", "gru-seed1", "gru-seed2"], neurons=["n001", "n005"])
+    assert len(ax.child_axes) == 6
+    words = texts(ax)
+    assert words.count("failed") == 2
+    assert words.count("not computed") == 1
+    assert "all zero map\nroutes disagree" in words
+    assert "linear-seed0" in words
+    assert "n005" in words
+
+
+def test_a_shared_scale_is_that_of_the_largest_map(cube):
+    part = cube.isel(checkpoint=slice(2), neuron=slice(2))
+    ax = plots.plot_grid(part, scale="shared")
+    largest = float(np.abs(part["strf"]).max())
+    assert {mesh(panel).get_clim() for panel in ax.child_axes} == {(-largest, largest)}
+    own = {mesh(panel).get_clim() for panel in plots.plot_grid(part).child_axes}
+    assert len(own) == 4
+
+
+def test_a_grid_reads_only_the_maps_it_draws():
+    dask = pytest.importorskip("dask.array")
+    cube = planted_cube(waveform=False)
+    read = []
+
+    def block(values: np.ndarray, block_info: dict) -> np.ndarray:
+        read.append(tuple(block_info[0]["chunk-location"][:2]))
+        return values
+
+    lazy = dask.from_array(cube["strf"].values, chunks=(1, 1, -1, -1)).map_blocks(
+        block, dtype="float32", meta=np.empty((0,) * 4, "float32")
+    )
+    plots.plot_grid(
+        cube.assign(strf=cube["strf"].copy(data=lazy)), checkpoints=["linear-seed1"], neurons=["n000", "n003"]
+    )
+    assert sorted(set(read)) == [(1, 0), (1, 3)]
+
+
+def test_unknown_labels_and_too_many_panels_are_refused(cube):
+    with pytest.raises(ValueError, match=r"no neuron is called 'n999'.*n000"):
+        plots.plot_grid(cube, neurons=["n999"])
+    with pytest.raises(ValueError, match=r"no map 'strff'.*'strf'"):
+        plots.plot_grid(cube, "strff")
+    with pytest.raises(ValueError, match="too small to be read"):
+        plots.plot_grid(planted_cube(n_neurons=60, waveform=False))
+    with pytest.raises(ValueError, match="scale is 'own'"):
+        plots.plot_grid(cube, scale="own", neurons=["n000"])
+    with pytest.raises(ValueError, match="no panel"):
+        plots.plot_grid(cube, neurons=[])
+
+
+def test_seeds_stand_beside_the_mean_of_their_shapes(cube):
+    ax = plots.plot_seeds(cube, "n001")
+    words = texts(ax)
+    assert len(ax.child_axes) == 8  # two architectures of three seeds, and two means
+    assert words.count("mean shape") == 1
+    assert "failed" in words
+    maps = cube["strf"].sel(neuron="n001", checkpoint=["linear-seed0", "linear-seed1", "linear-seed2"])
+    shapes = maps / np.sqrt((maps**2).sum(["frequency", "lag"]))
+    drawn = mesh(ax.child_axes[3]).get_array()
+    np.testing.assert_allclose(drawn.reshape(24, 20), shapes.mean("checkpoint").values, rtol=1e-5, atol=1e-7)
+
+
+def test_a_population_map_without_neurons_is_one_row(cube):
+    total = cube["waveform"].sum("neuron", skipna=False, keep_attrs=True)
+    status = cube["waveform_status"].max("neuron", keep_attrs=True)
+    lone = xr.Dataset({"waveform": total, "waveform_status": status})
+    assert len(plots.plot_grid(lone, "waveform").child_axes) == 6
+    assert plots.plot_standing(lone, "waveform").images[0].get_array().shape == (6, 1)
+
+
+def test_a_waveform_map_has_its_spectrogram_with_the_tone_at_its_frequency(cube):
+    rate, tone = 8000.0, 1000.0
+    lag = np.arange(800) * 1000.0 / rate
+    burst = np.sin(2 * np.pi * tone * lag / 1000.0) * np.exp(-0.5 * ((lag - 60.0) / 8.0) ** 2)
+    ax = plots.plot_waveform(xr.DataArray(burst, dims="waveform_lag", coords={"waveform_lag": lag}))
+    trace, spectrogram = ax.child_axes
+    np.testing.assert_allclose(trace.lines[-1].get_xdata(), lag)
+    drawn = mesh(spectrogram)
+    level = drawn.get_array()
+    row, column = np.unravel_index(level.argmax(), level.shape)
+    corners = drawn.get_coordinates()
+    assert abs(corners[row, column, 1] - tone / 1000.0) < 0.1
+    assert abs(corners[row, column, 0] - 60.0) < 8.0
+    assert "gradient" in texts(ax)
+
+
+@pytest.mark.parametrize("values", [np.zeros(100), np.ones(3), np.ones(1), np.full(50, np.nan)])
+def test_degenerate_waveform_maps_are_drawn(values):
+    lag = np.arange(values.size) * 0.125
+    texts(plots.plot_waveform(xr.DataArray(values, dims="waveform_lag", coords={"waveform_lag": lag})))
+
+
+def test_a_distribution_counts_maps_without_a_value_and_every_other_map_once():
+    values = np.array([[100.0, 200.0, 400.0, np.nan], [200.0, 200.0, 800.0, 0.0]])
+    coords = {"checkpoint": ["a", "b"], "architecture": ("checkpoint", ["x", "y"])}
+    frequencies = xr.DataArray(values, dims=("checkpoint", "neuron"), coords=coords)
+    ax = plots.plot_best_frequencies(frequencies)
+    shares, edges, _ = ax.patches[0].get_data()
+    assert shares.sum() == pytest.approx(1.0)
+    at_200 = shares[(edges[:-1] <= 200) & (edges[1:] > 200)]
+    assert at_200 == pytest.approx(3 / 6)
+    assert "n = 6, 2 without" in texts(ax)
+    both = texts(plots.plot_best_frequencies(frequencies, by="architecture"))
+    assert "x: n = 3, 1 without" in both
+    assert "y: n = 3, 1 without" in both
+
+
+@pytest.mark.parametrize("values", [[np.nan, np.nan], [5.0, 5.0], [0.0, 0.0], [1.0, 2.0], []])
+def test_degenerate_distributions_are_drawn(values):
+    array = xr.DataArray(np.array(values, dtype=float), dims="neuron")
+    texts(plots.plot_latencies(array))
+    texts(plots.plot_best_frequencies(array))
+
+
+def test_a_population_map_places_neurons_by_number_or_by_class(cube):
+    best = xr.DataArray(
+        [[500.0, 1000.0, np.nan], [500.0, 4000.0, np.nan]],
+        dims=("checkpoint", "neuron"),
+        coords={"depth_um": ("neuron", [100.0, 200.0, 300.0]), "site": ("neuron", ["b", "a", "a"])},
+    )
+    ax = plots.plot_population(best)
+    np.testing.assert_allclose(ax.lines[0].get_xydata(), [[100.0, 500.0], [200.0, 2500.0]])
+    assert "1 without" in texts(ax)
+    assert "site" in texts(plots.plot_population(best, against="site"))
+    with pytest.raises(ValueError, match=r"'layer'.*depth_um, site"):
+        plots.plot_population(best, against="layer")
+
+
+def test_a_ripple_transfer_function_keeps_both_signs_of_the_rate():
+    rate, scale = np.linspace(-50, 50, 11), np.linspace(0, 2, 5)
+    values = np.zeros((5, 11))
+    values[1, 8] = 1.0
+    transfer = xr.DataArray(values, dims=("scale", "rate"), coords={"scale": scale, "rate": rate})
+    ax = plots.plot_ripple_transfer(transfer)
+    corners = mesh(ax).get_coordinates()
+    assert corners[1, 8, 0] < 30.0 < corners[1, 9, 0]
+    with pytest.raises(ValueError, match="rate and scale"):
+        plots.plot_ripple_transfer(transfer.expand_dims(neuron=2))
+
+
+def test_the_standing_picture_has_the_worst_of_several_stimuli(cube):
+    status = cube["waveform_status"].copy(deep=True)
+    status[0, 1, 2], status[1, 0, 3] = 0, 2
+    ax = plots.plot_standing(cube.assign(waveform_status=status), "waveform")
+    drawn = ax.images[0].get_array()
+    assert drawn.shape == (6, 6)
+    assert (drawn[0, 2], drawn[1, 3], drawn[0, 0]) == (0, 2, 1)
+    assert "failed" in texts(ax)
+
+
+def test_similarity_is_a_square_from_minus_1_to_1():
+    names = ["a", "b"]
+    matrix = xr.DataArray(np.eye(2), dims=("checkpoint", "other"), coords={"checkpoint": names, "other": names})
+    assert plots.plot_similarity(matrix).images[0].get_clim() == (-1, 1)
+    with pytest.raises(ValueError, match="equal length"):
+        plots.plot_similarity(matrix[:1])
+
+
+@pytest.mark.parametrize("hostile", ["$\\frac{", "a$b$c", "two\nlines\ttab", "神経", "\x00\x1b[31m", "x" * 500, ""])
+def test_any_id_can_be_a_label(hostile):
+    cube = planted_cube(waveform=False, n_neurons=2).isel(checkpoint=[0, 1])
+    ids = {"checkpoint": np.array([hostile, "b"], dtype=object), "neuron": np.array([f"{hostile}.", "n"], dtype=object)}
+    cube = cube.assign_coords(ids).assign_coords(architecture=("checkpoint", np.array([hostile, "b"], dtype=object)))
+    texts(plots.plot_grid(cube))
+    texts(plots.plot_standing(cube, "strf"))
+    texts(plots.plot_seeds(cube, "n"))
+    assert len(plain(hostile)) <= 42
+
+
+def test_pictures_go_into_the_axes_they_are_given_and_open_no_window(cube):
+    figure = Figure()
+    ax = figure.add_subplot()
+    drawn = [
+        plots.plot_map(cube["strf"][0, 0], ax),
+        plots.plot_grid(cube, "strf", figure.add_subplot(), neurons=["n000"]),
+        plots.plot_seeds(cube, "n000", "strf", figure.add_subplot()),
+    ]
+    assert all(found.get_figure(root=True) is figure for found in drawn)
+    if "matplotlib.pyplot" in sys.modules:
+        assert sys.modules["matplotlib.pyplot"].get_fignums() == []
+
+
+def test_no_picture_changes_matplotlibs_settings(cube):
+    before = dict(mpl.rcParams)
+    texts(plots.plot_grid(cube, neurons=["n000"]))
+    assert dict(mpl.rcParams) == before
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "most"), [(20, 20000, 8), (100, 8000, 4), (440, 460, 5), (999, 1001, 8), (0.5, 3, 8), (100, 100, 4)]
+)
+def test_ticks_of_a_frequency_axis_are_few_and_inside(low, high, most):
+    ticks = frequency_ticks(low, high, most)
+    assert 1 <= len(ticks) <= most
+    assert ticks == sorted(ticks)
+    assert all(low * 0.9 <= tick <= high * 1.1 for tick in ticks)
+
+
+def test_numbers_read_without_exponents():
+    assert short_hertz(250) == "250"
+    assert short_hertz(2500) == "2.5k"
+    assert three_figures(1436.2) == "1436"
+    assert three_figures(0.1234) == "0.123"
+    assert three_figures(float("nan")) == ""
+
+
+def test_band_edges_lie_half_way_in_octaves():
+    low, high = band_edges(np.array([100.0, 200.0, 400.0]))
+    np.testing.assert_allclose(high[:-1], [100 * 2**0.5, 200 * 2**0.5])
+    np.testing.assert_allclose(low[1:], high[:-1])

@@ -1,0 +1,249 @@
+"""The page says what failed, what not to trust and what the population looks like, and nothing in it can act."""
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from pipeline.pictures.page import cell, document, element, table
+from pipeline.pictures.report import write_report
+from tests.pictures.cubes import failed, planted_cube
+
+HOSTILE = "<script>alert(1)</script>\"'&<img src=x onerror=alert(2)>"
+
+
+class Page(HTMLParser):
+    """What a page consists of: its tags, its attributes, its words, the words of each row of a table."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str]] = []
+        self.words = ""
+        self.rows: list[list[str]] = []
+        self.inside = False
+        self.feed(source)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [(name, value or "") for name, value in attrs]
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+            self.inside = True
+
+    def handle_endtag(self, tag):
+        if tag in ("td", "th"):
+            self.inside = False
+
+    def handle_data(self, data):
+        self.words += data
+        if self.inside:
+            self.rows[-1][-1] += data
+
+
+def page_of(cohorts, folder: Path, **options) -> Page:
+    return Page(write_report(cohorts, folder / "report.html", **options).read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def cube() -> xr.Dataset:
+    return planted_cube(n_neurons=9)
+
+
+@pytest.fixture(scope="module")
+def page(cube, tmp_path_factory) -> Page:
+    return page_of({"planted": cube}, tmp_path_factory.mktemp("report"))
+
+
+def test_the_failed_checkpoint_its_cause_and_its_message_are_in_the_table(page):
+    (row,) = [row for row in page.rows if row[:3] == ["planted", "gru-seed2", "load"]]
+    assert "model.safetensors is truncated" in row[-1]
+    assert page.words.index("gru-seed2") < page.words.index("linear-seed1")
+
+
+def test_the_verdict_counts_what_is_done_failed_missing_and_not_to_be_trusted(page):
+    (row,) = [row for row in page.rows if row[:2] == ["planted", "strf"]]
+    # 6 x 9 maps: one checkpoint of 9 failed, 5 of the one before are pending, two carry flags
+    assert row[3] == "6 x 9"
+    assert row[-4:] == ["74.1 %", "2", "9", "5"]
+
+
+def test_health_flags_are_counted_by_checkpoint_and_named_by_neuron(page):
+    assert ["maps with this flag, by checkpoint", "all zero map", "truncated window", "routes disagree"] in page.rows
+    assert ["linear-seed0", "1", "0", "1"] in page.rows
+    assert ["gru-seed1", "n000", "truncated window"] in page.rows
+
+
+def test_the_population_is_told_from_trusted_maps(page):
+    assert re.search(r"Best frequency: median [\d.]+ k?Hz, half of the maps between", page.words)
+    assert "without those that are not to be trusted" in page.words
+    (row,) = [row for row in page.rows if row and row[0] == "n004"]
+    assert float(row[row.index("site1") + 4]) == pytest.approx(1225, rel=0.15)  # planted: sqrt(300 x 5000)
+
+
+def test_the_page_says_which_maps_it_shows(page):
+    assert "5 of 6 checkpoints, all that have maps; 8 of 9 neurons, evenly spaced in the order of best frequency" in (
+        page.words
+    )
+
+
+def test_config_versions_routes_and_fingerprints_are_told(page):
+    assert '[[cohort]]\nname = "planted"' in page.words
+    assert "torch 2.13.0" in page.words
+    assert "strf: factored (5 checkpoints)" in page.words
+    (row,) = [row for row in page.rows if row[:2] == ["gru-seed1", f"{4:012x}"[:12]] or row[1:2] == ["0" * 12]][:1]
+    assert row[1] == "0" * 12
+
+
+def test_the_page_is_one_file_that_loads_and_runs_nothing(page):
+    assert not set(page.tags) & {"script", "iframe", "object", "embed", "link", "form", "base", "video", "audio", "svg"}
+    sources = [value for name, value in page.attributes if name in ("src", "href", "srcset", "action", "data")]
+    assert sources
+    assert all(value.startswith(("data:image/png;base64,", "#")) for value in sources)
+    assert not [name for name, _ in page.attributes if name.startswith("on")]
+    assert any("default-src 'none'" in value for _, value in page.attributes)
+    assert all(value for name, value in page.attributes if name == "alt")
+
+
+def test_whatever_a_checkpoint_or_a_config_holds_stays_text(tmp_path):
+    ids = np.array([f"{HOSTILE}{k}" for k in range(3)], dtype=object)
+    cube = planted_cube(architectures=("linear",), n_neurons=3, waveform=False)
+    cube = cube.assign_coords(checkpoint=ids, architecture=("checkpoint", ids), site=("neuron", ids))
+    cube.attrs |= {
+        "failures": failed(ids[-1], HOSTILE, f"{HOSTILE} \x00\x1b[31m {'x' * 5000}"),
+        "fingerprints": json.dumps({HOSTILE: HOSTILE}),
+        "config": f"</pre>{HOSTILE}",
+        HOSTILE: HOSTILE,
+        "routes": json.dumps({"strf": {HOSTILE: HOSTILE}}),
+    }
+    cube["strf"].attrs["units"] = cube["strf"].attrs["objective"] = HOSTILE
+    cube["strf_health"].attrs["flag_meanings"] = HOSTILE.replace(" ", "_") + " b c d e"
+    page = page_of({HOSTILE: cube}, tmp_path, title=HOSTILE)
+    assert "script" not in page.tags
+    assert not [name for name, _ in page.attributes if name.startswith("on")]
+    assert {value[:5] for name, value in page.attributes if name == "src"} == {"data:"}
+    assert HOSTILE in page.words
+    assert "\x00" not in page.words
+    assert "\x1b" not in page.words
+
+
+def test_a_failure_without_a_recorded_cause_is_told_all_the_same(tmp_path):
+    cube = planted_cube(waveform=False, n_neurons=2)
+    del cube.attrs["failures"]
+    page = page_of({"a": cube}, tmp_path)
+    assert ["a", "gru-seed2", "not recorded", "strf", "the cube holds no message for it"] in page.rows
+
+
+def test_a_clean_cube_says_that_nothing_failed(tmp_path):
+    cube = planted_cube(waveform=False, n_neurons=2).isel(checkpoint=[1, 2])
+    cube.attrs["failures"] = "{}"
+    page = page_of({"a": cube}, tmp_path)
+    assert "Nothing failed." in page.words
+    assert "Every map is done and none carries a health flag." in page.words
+
+
+def test_a_cube_with_nothing_done_yet_still_makes_a_page(tmp_path):
+    cube = planted_cube(n_neurons=2)
+    cube["strf"][:], cube["waveform"][:] = np.nan, np.nan
+    cube["strf_status"][:], cube["waveform_status"][:] = 0, 0
+    page = page_of({"a": cube}, tmp_path)
+    assert "there is no map to show yet" in page.words
+    assert "img" in page.tags  # the picture of what is done
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [
+        lambda cube: cube.drop_vars(["strf_status", "strf_health"]),
+        lambda cube: cube.drop_vars([name for name in cube.coords if name not in cube.dims]),
+        lambda cube: cube.isel(checkpoint=[0], neuron=[0]),
+        lambda cube: cube.isel(frequency=[3]),
+        lambda cube: cube.isel(lag=[0]),
+        lambda cube: cube.isel(checkpoint=slice(0, 0)),
+        lambda cube: cube.isel(neuron=slice(0, 0)),
+        lambda cube: cube.drop_vars(list(cube.data_vars)),
+        lambda cube: cube.assign_coords(frequency=np.linspace(0, 4000, cube.sizes["frequency"])),
+        lambda cube: cube.assign(strf=(cube["strf"] * 0).assign_attrs(cube["strf"].attrs)),
+        lambda cube: cube.expand_dims(channel=2).assign(
+            strf_status=cube["strf_status"], strf_health=cube["strf_health"], cc_test=cube["cc_test"]
+        ),
+        lambda cube: cube.assign(attrs=None).drop_attrs(deep=False),
+    ],
+    ids=[
+        "no status",
+        "no metadata",
+        "one map",
+        "one band",
+        "one lag",
+        "no checkpoint",
+        "no neuron",
+        "no map",
+        "linear axis",
+        "zeros",
+        "channels",
+        "no attributes",
+    ],
+)
+def test_a_cube_of_any_kind_makes_a_page(tmp_path, cut):
+    page = page_of({"a": cut(planted_cube(architectures=("ln",), n_neurons=2, waveform=False))}, tmp_path)
+    assert "At a glance" in page.words
+
+
+def test_summaries_that_the_cube_holds_are_taken_instead_of_measured_anew(tmp_path):
+    cube = planted_cube(n_neurons=2, waveform=False)
+    cube["strf_best_frequency"] = cube["strf_status"].astype(float) * 0 + 777.0
+    cube["strf_best_frequency"].attrs = {"units": "Hz", "long_name": "best frequency"}
+    page = page_of({"a": cube}, tmp_path)
+    assert "median 777 Hz" in page.words
+    assert "from the cube's own summaries" in page.words
+
+
+def test_a_large_cube_makes_a_small_page_and_is_read_in_small_part(tmp_path):
+    dask = pytest.importorskip("dask.array")
+    small = planted_cube(architectures=("linear", "gru", "lstm"), seeds=100, n_neurons=1, n_lags=10, waveform=False)
+    shape = (300, 1000, 24, 10)
+    read = []
+
+    def block(values: np.ndarray, block_info: dict) -> np.ndarray:
+        read.append(values.shape)
+        return np.broadcast_to(small["strf"].values[0, 0], values.shape) + np.float32(0)
+
+    nothing = dask.zeros(shape, chunks=(1, 50, -1, -1), dtype="float32")
+    maps = nothing.map_blocks(block, dtype="float32", meta=np.empty((0,) * 4, "float32"))
+    status = np.ones(shape[:2], dtype=np.uint8)
+    status[7], status[20:40, 500:] = 2, 0
+    health = np.zeros(shape[:2], dtype=np.uint16)
+    health[50:150, ::3] = 2
+    cube = xr.Dataset(
+        {
+            "strf": (("checkpoint", "neuron", "frequency", "lag"), maps, small["strf"].attrs),
+            "strf_status": (("checkpoint", "neuron"), status),
+            "strf_health": (("checkpoint", "neuron"), health, small["strf_health"].attrs),
+        },
+        coords={name: coord for name, coord in small.coords.items() if "neuron" not in coord.dims}
+        | {"neuron": np.array([f"n{k}" for k in range(1000)], dtype=object)},
+        attrs=small.attrs,
+    )
+    path = write_report({"large": cube}, tmp_path / "report.html")
+    assert path.stat().st_size < 4e6
+    assert sum(np.prod(shape[:2]) for shape in read) < 0.1 * 300 * 1000
+    words = Page(path.read_text()).words
+    assert "6 of 300 checkpoints, in turn from each architecture" in words
+
+
+def test_no_cohort_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="no cohort"):
+        write_report({}, tmp_path / "report.html")
+
+
+def test_elements_escape_what_is_not_markup():
+    assert element("p", "<b>", class_="a'b") == '<p class="a&#x27;b">&lt;b&gt;</p>'
+    assert "&lt;td&gt;" in table(["a"], [["<td>x</td>"]])
+    assert cell(12) == '<td class="number">12</td>'
+    assert document("t", "\udc80").decode("utf-8").count("?") >= 1

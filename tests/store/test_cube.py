@@ -1,0 +1,362 @@
+"""Cubes are laid out once, grow without being touched, and refuse what would not belong."""
+
+import hashlib
+import json
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+
+from pipeline.plan.config import ConfigError
+from pipeline.plan.reports import COMPANIONS, Problem, ShardReport
+from pipeline.plan.shards import DONE
+from pipeline.store import (
+    ABSENT,
+    align,
+    create_or_extend,
+    open_cube,
+    pending_shards,
+    positions,
+    record,
+    store_status,
+)
+from tests.store.conftest import compute
+from tests.store.plans import HEALTH, checkpoint, cohort, run_plan, strf, waveform
+
+
+def digests(folder: Path, pattern: str = "*") -> dict[str, tuple[str, int]]:
+    """Bytes and time of change of every file."""
+    return {
+        str(path.relative_to(folder)): (hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_mtime_ns)
+        for path in sorted(folder.rglob(pattern))
+        if path.is_file()
+    }
+
+
+def lay_out(plan):
+    create_or_extend(plan, health_flags=HEALTH)
+    return align(plan)
+
+
+# The layout
+
+
+def test_plain_xarray_opens_labelled_cubes_without_a_warning(finished, store):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        cube = xr.open_zarr(store, group="speech")
+        tree = xr.open_datatree(store)
+    assert cube.strf.dims == ("checkpoint", "neuron", "frequency", "lag")
+    assert cube.waveform.dims == ("checkpoint", "stimulus", "neuron", "waveform_lag")
+    assert cube.strf.dtype == np.float32
+    assert list(cube.checkpoint.values) == ["a", "b", "c"]
+    assert cube.frequency.attrs["units"] == "Hz"
+    assert cube.lag.attrs["units"] == cube.waveform_lag.attrs["units"] == "ms"
+    assert all(cube[dim].attrs["long_name"] for dim in cube.dims)
+    assert cube.strf.sel(checkpoint="b", neuron="n002").notnull().all()
+    assert list(tree.children) == ["speech"]
+    assert tree["speech"].to_dataset().strf.shape == cube.strf.shape
+
+
+def test_every_map_has_status_health_and_companions(laid_out, store):
+    cube = open_cube(store)
+    for name, dims in (("strf", ("checkpoint", "neuron")), ("waveform", ("checkpoint", "neuron", "stimulus"))):
+        assert cube[f"{name}_status"].dims == dims
+        assert cube[f"{name}_status"].dtype == np.uint8
+        for ending, (dtype, units, _) in COMPANIONS.items():
+            assert cube[f"{name}_{ending}"].dims == dims
+            assert cube[f"{name}_{ending}"].dtype == dtype
+            assert cube[f"{name}_{ending}"].attrs.get("units", "") == units
+        assert cube[f"{name}_health"].attrs["flag_masks"] == list(HEALTH.values())
+        assert cube[f"{name}_health"].attrs["flag_meanings"] == " ".join(HEALTH)
+    assert cube.probe_response.dims == ("checkpoint", "neuron")
+
+
+def test_attributes_say_what_the_numbers_are_and_where_they_come_from(finished, store):
+    cube = xr.open_zarr(store, group="speech")
+    for key in ("kind", "objective", "baseline", "space", "units", "long_name", "sign"):
+        assert cube.strf.attrs[key]
+    assert cube.waveform.attrs["objective"] == "peak"
+    assert "raises the response" in cube.attrs["sign"]
+    assert json.loads(cube.attrs["fingerprints"])["b"] == "print of b"
+    assert json.loads(cube.attrs["routes"])["strf"] == {"a": "factored", "b": "factored", "c": "factored"}
+    assert json.loads(cube.attrs["versions"])["zarr"] == zarr.__version__
+    assert cube.attrs["config"] == finished.config.text
+
+
+def test_attributes_are_plain_values_that_any_format_can_hold(finished, store):
+    cube = xr.open_zarr(store, group="speech")
+    for where in (cube.attrs, *(cube[name].attrs for name in cube.variables)):
+        for value in where.values():
+            assert isinstance(value, (str, int, float)) or all(isinstance(entry, int) for entry in value)
+
+
+def test_metadata_become_coordinates_by_their_type(store):
+    entries = [
+        checkpoint("a", seed=1, arch="ln", mixed=1, flag=True),
+        checkpoint("b", arch="gru", mixed="two"),
+        checkpoint("c", seed=float("nan")),
+    ]
+    metadata = {"area": ("A1", "A1", "belt", None, "A1"), "depth um": (10, 20, 30, 40, 50), "lag": (1.5,) * 5}
+    lay_out(run_plan(store, cohort(checkpoints=entries, neuron_metadata=metadata)))
+    cube = xr.open_zarr(store, group="speech")
+    np.testing.assert_array_equal(cube.coords["seed"], [1.0, np.nan, np.nan])
+    assert list(cube.coords["arch"].values) == ["ln", "gru", ""]
+    assert list(cube.coords["mixed"].values) == ["1", "two", ""]
+    np.testing.assert_array_equal(cube.coords["flag"], [1.0, np.nan, np.nan])
+    assert list(cube.coords["area"].values) == ["A1", "A1", "belt", "", "A1"]
+    assert cube.coords["depth_um"].dtype == np.int64
+    np.testing.assert_array_equal(cube.coords["neuron_lag"], [1.5] * 5)  # "lag" is an axis
+
+
+def test_lists_per_neuron_become_variables_with_nan_where_a_checkpoint_has_none(store):
+    entries = [replace(checkpoint("a"), per_neuron={"cc_test": (0.1, 0.2, 0.3, 0.4, 0.5)}), checkpoint("b")]
+    lay_out(run_plan(store, cohort(checkpoints=entries)))
+    cube = open_cube(store)
+    assert cube.cc_test.dims == ("checkpoint", "neuron")
+    np.testing.assert_array_equal(cube.cc_test.sel(checkpoint="a"), [0.1, 0.2, 0.3, 0.4, 0.5])
+    assert cube.cc_test.sel(checkpoint="b").isnull().all()
+
+
+def test_a_map_over_the_sum_of_neurons_has_no_neuron_axis(store):
+    entry = replace(
+        strf(2, 5, 4, 3), dims=("checkpoint", "frequency", "lag"), shape=(2, 4, 3), chunks=(1, 4, 3), over_neurons="sum"
+    )
+    plan = lay_out(run_plan(store, cohort(("a", "b"), maps=[entry])))
+    assert len(compute(plan)) == 2
+    assert pending_shards(plan) == []
+    cube = open_cube(store)
+    assert cube.strf_status.dims == ("checkpoint",)
+    assert cube.strf.notnull().all()
+
+
+def test_every_array_carries_a_checksum_and_none_is_of_fixed_width_text(finished, store):
+    for path in store.rglob("zarr.json"):
+        metadata = json.loads(path.read_text())
+        if metadata["node_type"] == "array":
+            assert {"name": "zstd", "configuration": {"level": 0, "checksum": True}} in metadata["codecs"], path
+            assert isinstance(metadata["data_type"], str), path
+
+
+def test_status_lies_in_few_objects(store):
+    names = [f"m{i:03d}" for i in range(70)]
+    plan = lay_out(run_plan(store, cohort(names, n_neurons=3, block=1, stimuli=())))
+    compute(plan)
+    assert len(list((store / "speech" / "strf" / "c").rglob("*"))) > 210
+    assert len([path for path in (store / "speech" / "strf_status" / "c").rglob("*") if path.is_file()]) == 3
+
+
+# Growth
+
+
+def test_new_checkpoints_are_appended_and_old_objects_untouched(finished, store):
+    before = digests(store / "speech" / "strf" / "c") | digests(store / "speech" / "waveform" / "c")
+    plan = run_plan(store, cohort(("d", "b", "e", "a", "c")))
+    create_or_extend(plan, health_flags=HEALTH)
+    assert positions(plan) == {"speech": {"a": 0, "b": 1, "c": 2, "d": 3, "e": 4}}
+    plan = align(plan)
+    assert [entry.id for entry in plan.cohort("speech").checkpoints] == ["a", "b", "c", "d", "e"]
+    assert {shard.checkpoint for shard in pending_shards(plan)} == {3, 4}
+    compute(plan)
+    after = digests(store / "speech" / "strf" / "c") | digests(store / "speech" / "waveform" / "c")
+    assert {key: after[key] for key in before} == before
+    assert list(xr.open_zarr(store, group="speech").checkpoint.values) == ["a", "b", "c", "d", "e"]
+    assert open_cube(store).strf.notnull().all()
+
+
+def test_a_second_start_with_the_same_plan_touches_nothing_but_the_lease(finished, store):
+    before = digests(store)
+    create_or_extend(finished, health_flags=HEALTH)
+    assert digests(store) == before
+    assert pending_shards(finished) == []
+
+
+def test_checkpoints_that_the_config_no_longer_names_are_kept(finished, store):
+    plan = run_plan(store, cohort(("d", "b")))
+    create_or_extend(plan, health_flags=HEALTH)
+    plan = align(plan)
+    kept = {entry.id: entry for entry in plan.cohort("speech").checkpoints}
+    assert list(kept) == ["a", "b", "c", "d"]
+    assert kept["a"].source.location == ABSENT
+    assert not kept["a"].usable
+    assert {shard.checkpoint for shard in pending_shards(plan)} == {3}
+    compute(plan)
+    cube = open_cube(store)
+    assert cube.strf.notnull().all()
+    assert json.loads(cube.attrs["fingerprints"])["a"] == "print of a"
+
+
+def test_an_unaligned_plan_gives_the_same_pending_shards(finished, store):
+    plan = run_plan(store, cohort(("d", "c", "a")))
+    create_or_extend(plan, health_flags=HEALTH)
+    assert pending_shards(plan) == pending_shards(align(plan))
+
+
+def test_a_plan_whose_checkpoints_the_store_lacks_is_not_aligned(finished, store):
+    with pytest.raises(ValueError, match=r"no place for z.*create_or_extend"):
+        align(run_plan(store, cohort(("a", "z"))))
+    with pytest.raises(ValueError, match=r"no place for z.*create_or_extend"):
+        pending_shards(run_plan(store, cohort(("a", "z"))))
+
+
+def test_a_map_added_to_the_config_is_a_new_variable(store):
+    plan = lay_out(run_plan(store, cohort(stimuli=())))
+    compute(plan)
+    before = digests(store / "speech" / "strf")
+    entries = cohort(stimuli=()).maps
+    both = [*entries, waveform(3, ("hiss", "word"), 5, 6)]
+    plan = lay_out(run_plan(store, cohort(("a", "b", "c", "d"), maps=both)))
+    shards = pending_shards(plan)
+    assert {shard.map for shard in shards if shard.checkpoint < 3} == {"waveform"}
+    compute(plan)
+    after = digests(store / "speech" / "strf")
+    assert {key: after[key] for key in before if "/c/" in key or key.startswith("c/")} == {
+        key: before[key] for key in before if "/c/" in key or key.startswith("c/")
+    }
+    cube = xr.open_zarr(store, group="speech")
+    assert list(cube.stimulus.values) == ["hiss", "word"]
+    assert cube.waveform.notnull().all()
+
+
+def test_metadata_of_new_checkpoints_join_those_of_old_ones(store):
+    compute(lay_out(run_plan(store, cohort(checkpoints=[checkpoint("a", seed=1, arch="ln")]))))
+    new = [checkpoint("a", seed=1, arch="ln"), checkpoint("b", seed="two", arch=3, site="x")]
+    lay_out(run_plan(store, cohort(checkpoints=new)))
+    cube = xr.open_zarr(store, group="speech")
+    np.testing.assert_array_equal(cube.coords["seed"], [1.0, np.nan])
+    assert list(cube.coords["seed_as_text"].values) == ["", "two"]
+    assert list(cube.coords["arch"].values) == ["ln", "3"]
+    assert list(cube.coords["site"].values) == ["", "x"]
+
+
+def test_corrected_metadata_of_neurons_are_taken_over(store):
+    compute(lay_out(run_plan(store, cohort(neuron_metadata={"area": ("A1",) * 5}))))
+    lay_out(run_plan(store, cohort(neuron_metadata={"area": ("A1",) * 4 + ("belt",), "site": (1,) * 5})))
+    cube = open_cube(store)
+    assert list(cube.area.values) == ["A1"] * 4 + ["belt"]
+    assert list(cube.site.values) == [1] * 5
+    assert cube.strf.notnull().all()
+
+
+def test_several_cohorts_lie_side_by_side(store):
+    plan = lay_out(run_plan(store, cohort(), cohort(("w",), name="speech_wav", n_neurons=2)))
+    compute(plan)
+    assert sorted(xr.open_datatree(store).children) == ["speech", "speech_wav"]
+    with pytest.raises(ValueError, match=r"2 cohorts.*speech, speech_wav"):
+        open_cube(store)
+    assert open_cube(store, "speech_wav").sizes["neuron"] == 2
+
+
+def test_a_cohort_can_join_a_store_that_has_others(finished, store):
+    before = digests(store / "speech")
+    plan = lay_out(run_plan(store, cohort(("w",), name="later")))
+    compute(plan)
+    assert digests(store / "speech") == before
+    assert sorted(xr.open_datatree(store).children) == ["later", "speech"]
+
+
+# Refusals
+
+
+def changed_map(**settings):
+    """The usual cohort with one setting of its first map changed."""
+    usual = cohort()
+    return replace(usual, maps=(replace(usual.maps[0], **settings), *usual.maps[1:]))
+
+
+@pytest.mark.parametrize(
+    ("plan", "named"),
+    [
+        (changed_map(objective="peak"), ["maps.strf", "objective", '"peak"', '"last"']),
+        (changed_map(objective={"frame": 3}), ["objective", "frame"]),
+        (changed_map(baseline="silence", silence_level=-1.0), ["baseline", '"silence"', '"null"']),
+        (changed_map(space="prefiltered"), ["space", "prefiltered"]),
+        (changed_map(chunks=(1, 5, 4, 3)), ["storage.object_mib", "[1, 5, 4, 3]", "[1, 2, 4, 3]"]),
+        (changed_map(inner_chunks=(1, 1, 4, 3)), ["storage.chunks_per_object"]),
+        (changed_map(settings={"precision": "float64"}), ["precision", '"float64"']),
+        (cohort(lags=4), ["lag", "4 values", "3 values", "lags and frame_ms"]),
+        (replace(cohort(), frame_ms=5.0), ["lag", "frame_ms"]),
+        (replace(cohort(), frequencies_hz=(100.0, 200.0, 400.0, 801.0)), ["frequency", "801", "Hz", "frequencies_hz"]),
+        (replace(cohort(), neurons=("n000", "n001", "n002", "n003", "x")), ["neuron", "position 4: x against n004"]),
+        (cohort(n_neurons=6), ["neuron", "6 labels", "5 labels"]),
+        (cohort(stimuli=("hiss", "song")), ["stimulus", "song against word"]),
+        (cohort(checkpoints=[checkpoint("a", fingerprint="other"), checkpoint("b")]), ["weights", "a", "another id"]),
+    ],
+)
+def test_other_settings_than_those_of_the_store_are_refused_before_anything_changes(finished, store, plan, named):
+    before = digests(store)
+    with pytest.raises(ConfigError) as caught:
+        create_or_extend(run_plan(store, plan), health_flags=HEALTH)
+    for words in (*named, "another"):
+        assert words in str(caught.value)
+    assert digests(store) == before
+
+
+def test_health_bits_of_another_meaning_are_refused(finished, store):
+    with pytest.raises(ConfigError, match="one bit would mean two things"):
+        create_or_extend(finished, health_flags={"truncated": 1, "all_zero": 2})
+
+
+def test_a_refused_cohort_keeps_the_others_from_being_laid_out(finished, store):
+    plan = run_plan(store, cohort(("n",), name="new"), cohort(lags=9))
+    with pytest.raises(ConfigError):
+        create_or_extend(plan, health_flags=HEALTH)
+    assert not (store / "new").exists()
+
+
+def test_a_folder_with_other_things_is_refused(tmp_path):
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(ConfigError, match=r"not empty \(thesis.tex\)"):
+        create_or_extend(run_plan(tmp_path), health_flags=HEALTH)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_zarr_store_of_something_else_is_refused(store):
+    xr.Dataset({"x": ("t", [1.0])}).to_zarr(store, consolidated=False)
+    before = digests(store)
+    with pytest.raises(ConfigError, match="did not make"):
+        create_or_extend(run_plan(store), health_flags=HEALTH)
+    assert digests(store) == before
+
+
+def test_labels_that_stand_twice_are_refused(store):
+    with pytest.raises(ConfigError, match=r"checkpoints of the same name \(a\)"):
+        create_or_extend(run_plan(store, cohort(("a", "b", "a"))), health_flags=HEALTH)
+    assert not store.exists()
+
+
+def test_a_changed_checkpoint_of_which_nothing_is_done_is_replaced(laid_out, store):
+    shards = pending_shards(laid_out)
+    of_b = [shard for shard in shards if shard.checkpoint == 1]
+    compute(laid_out, [shard for shard in shards if shard.checkpoint != 1])
+    record(laid_out, [ShardReport(shard, Problem("load", "truncated")) for shard in of_b])
+    assert pending_shards(laid_out) == []
+    entries = [checkpoint("a"), checkpoint("b", fingerprint="mended", arch="ln"), checkpoint("c")]
+    plan = run_plan(store, cohort(checkpoints=entries))
+    create_or_extend(plan, health_flags=HEALTH)
+    plan = align(plan)
+    assert pending_shards(plan) == of_b
+    compute(plan)
+    cube = open_cube(store)
+    assert (cube.strf_status == DONE).all()
+    assert json.loads(cube.attrs["fingerprints"])["b"] == "mended"
+    assert list(cube.arch.values) == ["", "ln", ""]
+    assert store_status(store)[0].failures == ()
+
+
+def test_a_checkpoint_that_does_not_load_today_keeps_its_maps(finished, store):
+    entries = [checkpoint("a"), checkpoint("b", fingerprint="unreadable", error="truncated"), checkpoint("c")]
+    create_or_extend(run_plan(store, cohort(checkpoints=entries)), health_flags=HEALTH)
+    cube = open_cube(store)
+    assert (cube.strf_status == DONE).all()
+    assert json.loads(cube.attrs["fingerprints"])["b"] == "print of b"
+
+
+def test_credentials_do_not_reach_the_attributes(store):
+    text = 'store = "s3://AKIAKEY:topsecret@bucket/x"\naws_secret_access_key = "topsecret"\n'
+    lay_out(run_plan(store, text=text))
+    assert not [path for path in store.rglob("zarr.json") if "topsecret" in path.read_text()]

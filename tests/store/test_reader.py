@@ -1,0 +1,72 @@
+"""`open_cube` gives labelled cubes, with dask or without it, and says what is wrong where it cannot."""
+
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from pipeline.store import open_cube, pending_shards, store_status, verify_store
+from tests.store.conftest import compute
+
+
+def test_the_only_cohort_is_opened_in_chunks_of_one_object(finished, store):
+    cube = open_cube(store)
+    assert cube.strf.chunks == ((1, 1, 1), (2, 2, 1), (4,), (3,))
+    assert cube.waveform.chunks == ((1, 1, 1), (1, 1), (5,), (6,))
+    assert cube.checkpoint.dtype == object
+    assert cube.strf.sel(checkpoint="b", neuron="n001", frequency=200.0).shape == (3,)
+
+
+def test_a_cube_opens_the_same_without_dask(laid_out, store):
+    compute(laid_out, pending_shards(laid_out)[:5])
+    with_dask = open_cube(store)
+    code = (
+        "import sys; sys.modules['dask'] = None\n"
+        "import importlib.util as u; find = u.find_spec\n"
+        "u.find_spec = lambda name, *a: None if name == 'dask' else find(name, *a)\n"
+        "import numpy as np\n"
+        "from pipeline.store import open_cube\n"
+        "cube = open_cube(sys.argv[1])\n"
+        "assert cube.strf.chunks is None\n"
+        "np.savez(sys.argv[2], strf=cube.strf.values, picked=cube.strf.isel(neuron=[4, 0], lag=1).values,\n"
+        "         waveform=cube.waveform[:, 0, ::2].values, one=cube.strf[0, 0, 0, 0].values)\n"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", code, str(store), str(store.parent / "x.npz")], check=True)
+    found = np.load(store.parent / "x.npz")
+    np.testing.assert_array_equal(found["strf"], with_dask.strf)
+    np.testing.assert_array_equal(found["picked"], with_dask.strf.isel(neuron=[4, 0], lag=1))
+    np.testing.assert_array_equal(found["waveform"], with_dask.waveform[:, 0, ::2])
+    np.testing.assert_array_equal(found["one"], with_dask.strf[0, 0, 0, 0])
+
+
+def test_points_can_be_picked(finished, store):
+    cube = open_cube(store)
+    picked = cube.strf.isel(checkpoint=xr.DataArray([0, 2], dims="p"), neuron=xr.DataArray([4, 1], dims="p"))
+    whole = cube.strf.values
+    np.testing.assert_array_equal(picked, whole[[0, 2], [4, 1]])
+
+
+def test_a_dask_graph_of_a_cube_travels_to_another_process(finished, store):
+    cube = pickle.loads(pickle.dumps(open_cube(store)))
+    assert cube.strf.mean("neuron").compute(scheduler="processes", num_workers=1).notnull().all()
+
+
+@pytest.mark.parametrize("call", [open_cube, store_status, verify_store])
+def test_no_store_is_said_so(tmp_path, call):
+    with pytest.raises(ValueError, match=r"no store of gradmaps at .*nothing there.*gradmap run CONFIG"):
+        call(tmp_path / "nowhere.zarr")
+    assert not (tmp_path / "nowhere.zarr").exists()
+
+
+def test_an_unknown_cohort_is_named_with_those_there_are(finished, store):
+    with pytest.raises(ValueError, match=r"no cohort 'speach' \(its cohorts: speech\)"):
+        open_cube(store, "speach")
+
+
+def test_a_store_is_found_by_file_url_and_relative_path(finished, store, monkeypatch):
+    assert open_cube(f"file://{store}").sizes["checkpoint"] == 3
+    monkeypatch.chdir(store.parent)
+    assert open_cube("gradmaps.zarr").sizes["checkpoint"] == 3
