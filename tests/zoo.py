@@ -39,7 +39,7 @@ def unsettle(module: nn.Module, seed: int) -> nn.Module:
 
     with torch.no_grad():
         for parameter in module.parameters():
-            if parameter.is_complex():
+            if parameter.is_complex() or not parameter.requires_grad:  # the latter hold a system that must stay stable
                 continue
             if not parameter.any():
                 parameter.add_(0.3 * noise(parameter))

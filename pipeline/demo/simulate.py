@@ -87,7 +87,7 @@ class Recording:
     noiseless: NDArray[np.float32]
 
 
-def plant_population(n_neurons: int = 12, seed: int = 0) -> Population:
+def plant_population(n_neurons: int = 16, seed: int = 0) -> Population:
     """Neurons whose best frequencies tile the ear's range; every fourth is inhibitory, directions take turns."""
     if n_neurons < 1:
         raise ValueError(f"a population of {n_neurons} neurons has no receptive field to plant; ask for one or more")

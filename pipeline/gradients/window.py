@@ -1,6 +1,7 @@
 """How many lags the gradmaps of a model need, found by making the window longer until they stop changing."""
 
 import contextlib
+import math
 from dataclasses import dataclass
 
 import torch
@@ -81,7 +82,7 @@ def find_window(
         lags, maps = _first(model, around, lags)
     if not maps.any():
         return _found(model, lags, maps, False, "every map is zero, around a constant level as around noise")
-    before = float("inf")
+    before, stuck = float("inf"), False
     while lags < maximum:
         longer = min(2 * lags, maximum)
         try:
@@ -89,15 +90,31 @@ def find_window(
         except _REFUSALS as error:
             return _found(model, lags, maps, False, f"the model refuses {longer} frames: {_first_line(error)}")
         change, beyond = _difference(maps, longer_maps), _beyond(longer_maps, lags)
+        if not math.isfinite(change):
+            return _found(model, lags, maps, False, f"the maps of {longer} frames are not finite")
         if change < tolerance and beyond < tolerance:
             return _shortened(model, around, lags, longer_maps, tolerance)
-        if tolerance < change and change > 0.5 * before and around.drifts():
-            own = getattr(model, "T", None)
-            lags = own if isinstance(own, int) and own > 1 else lags
-            reason = "the maps change with the window for another reason than its length, as with absolute positions"
-            return _found(model, lags, longer_maps, False, reason, window_dependent=True)
+        stuck = change > max(tolerance, 0.5 * before)
+        if stuck and (beyond < tolerance or (_own_window(model) > 1 and around.drifts())):
+            return _window_dependent(model, lags, longer_maps, change)
         lags, maps, before = longer, longer_maps, change
-    return _found(model, lags, maps, False, f"the memory is longer than the longest window of {maximum} frames")
+    reason = f"the memory is longer than the longest window of {maximum} frames"
+    return _found(model, lags, maps, False, reason, window_dependent=stuck and around.drifts())
+
+
+def _window_dependent(model: nn.Module, lags: int, maps: Tensor, change: float) -> Window:
+    """The model's own window, or the one that held the energy, where no window is right."""
+    own = _own_window(model)
+    reason = (
+        f"doubling the window changes the maps by {change:.2g} again and again although it adds no memory, as with"
+        " absolute positions or a state that does not settle"
+    )
+    return _found(model, own if own > 1 else lags, maps, False, reason, window_dependent=True)
+
+
+def _own_window(model: nn.Module) -> int:
+    own = getattr(model, "T", None)
+    return own if isinstance(own, int) and own > 0 else 0
 
 
 def _check(tolerance: float, start: int, maximum: int) -> None:
@@ -175,8 +192,8 @@ def _first(model: nn.Module, around: _Baseline, start: int) -> tuple[int, Tensor
     try:
         return start, around.maps(start)
     except _REFUSALS as error:
-        own = getattr(model, "T", None)
-        if not isinstance(own, int) or own == start or not 1 <= own <= around.maximum or model.training:
+        own = _own_window(model)
+        if own == start or not 1 <= own <= around.maximum or model.training:
             raise
         try:
             return own, around.maps(own)

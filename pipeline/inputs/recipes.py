@@ -10,7 +10,7 @@ from pipeline.plan.config import CheckpointsConfig, ModuleSpec
 
 #: What a user most probably has to write for a slot of deepSTRF's models.
 EXAMPLES = {
-    "output_activation": ('class = "torch.nn.Identity"',),
+    "output_activation": ('class = "torch.nn.Identity"  # or whatever it was trained with',),
     "wav2spec": (
         'class = "deepSTRF.models.wav2spec.CausalMelSpectrogram"',
         "audio_fs = 8000",

@@ -258,8 +258,8 @@ def mixed_model(table: pd.DataFrame, formula: str, *, group: str = "site", reml:
     n_groups = kept[group].nunique()
     if n_groups < 2 or n_groups == len(kept):
         raise ValueError(
-            f"{len(kept)} complete rows lie in {n_groups} groups of {group!r}; a random effect is told from the residual"
-            " by several rows in each of several groups; use another grouping, or ordinary least squares"
+            f"{len(kept)} complete rows lie in {n_groups} groups of {group!r}; a random effect is told from the"
+            " residual by several rows in each of several groups; use another grouping, or ordinary least squares"
         )
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

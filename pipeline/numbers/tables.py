@@ -2,7 +2,7 @@
 
 import operator
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,9 @@ DONE = 1
 """Status of a map that is written."""
 
 ROW_DIMS = ("checkpoint", "neuron", "stimulus", "channel")
+
+AXES = ("waveform_lag", "frequency", "lag", "stimulus", "channel")
+"""Axes of a map; one whose labels differ from those of another map's axis is called ``<map>_<axis>``."""
 
 COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
     ">=": operator.ge,
@@ -36,9 +39,11 @@ def summarise(
 ) -> xr.Dataset:
     """Return the summaries of every map of an opened cube, as variables named ``<map>_<measure>``.
 
-    Numbers of maps whose ``<map>_status`` is not 1 (done) are NaN. Labels, metadata, status and health come along; the
-    maps do not. Lazy where the cube is dask-backed. Each summary variable carries the attributes ``kind`` =
-    "summary", ``map`` and ``measure``, so that ``filter_by_attrs(kind="summary")`` finds them.
+    Numbers of maps whose ``<map>_status`` is not 1 (done) are NaN. Labels, metadata, status and health come along;
+    the maps do not. What the cube holds already under the name of a measure (memory length and oldest share, which
+    a run writes beside its maps) stays as it is. Lazy where the cube is dask-backed. Each summary variable carries
+    the attributes ``kind`` = "summary", ``map`` and ``measure``, so that ``filter_by_attrs(kind="summary")`` finds
+    them.
 
     Parameters
     ----------
@@ -63,13 +68,15 @@ def summarise(
     stale = [name for name, variable in result.data_vars.items() if variable.attrs.get("kind") == "summary"]
     result = result.drop_vars([name for name in stale if result[name].attrs.get("map") in wanted])
     for name in wanted:
-        values = dataset[name]
+        values = _plain_axes(dataset[name], leading=False)
         if values.attrs["kind"] == "strf":
             found = strf_summaries(values, settings=settings or StrfSettings())
         else:
             found = waveform_summaries(values)
         status = dataset.get(f"{name}_status")
         for measure, numbers in found.data_vars.items():
+            if f"{name}_{measure}" in result:
+                continue  # written by the run beside the map, from the same definition
             attrs = numbers.attrs | {"kind": "summary", "map": name, "measure": str(measure)}
             if status is not None:
                 masked = NOT_COMPUTED if measure == "degenerate" else np.nan
@@ -101,8 +108,9 @@ def summary_table(
     "on"), and one boolean column per health flag (``strf_health_all_zero``).
 
     Maps around several stimuli, or of several channels, have rows of their own, one per checkpoint, neuron and
-    ``stimulus`` and/or ``channel``; these columns are missing in the rows of maps without, and the columns of other
-    maps are missing there, so that no number is counted twice.
+    ``stimulus`` and/or ``channel`` (also where the cube calls the axis ``<map>_stimulus``); these columns are
+    missing in the rows of maps without, and the columns of other maps are missing there, so that no number is
+    counted twice.
 
     Parameters
     ----------
@@ -119,8 +127,9 @@ def summary_table(
     """
     table = _rows_of(dataset, components)
     if cohort is not None:
-        table.insert(0, "cohort", cohort)
-        table.attrs["long_name"] = {"cohort": "cohort"} | table.attrs["long_name"]
+        attrs = table.attrs
+        table = pd.concat([pd.Series(cohort, index=table.index, name="cohort", dtype="str"), table], axis="columns")
+        table.attrs = attrs | {"long_name": {"cohort": "cohort"} | attrs["long_name"]}
     return _selected(table, select)
 
 
@@ -137,9 +146,7 @@ def population_table(
         )
     tables = [summary_table(dataset, cohort=name, components=components) for name, dataset in cohorts.items()]
     columns = list(dict.fromkeys(column for table in tables for column in table.columns))
-    # a column that is missing throughout one cohort must not decide the type of the others
-    parts = [table.dropna(axis="columns", how="all") for table in tables]
-    joined = pd.concat(parts, ignore_index=True).reindex(columns=columns)
+    joined = _joined(tables).reindex(columns=columns)
     joined.attrs = {
         key: {name: text for table in tables for name, text in table.attrs[key].items()}
         for key in ("units", "long_name")
@@ -171,6 +178,17 @@ def _is_map(variable: xr.DataArray) -> bool:
     return variable.attrs.get("kind") in ("strf", "waveform")
 
 
+def _axis(dim: Hashable) -> str:
+    """The kind of axis that a dimension is: ``speech_stimulus`` is a ``stimulus``."""
+    return next((axis for axis in AXES if dim == axis or str(dim).endswith(f"_{axis}")), str(dim))
+
+
+def _plain_axes(variable: xr.DataArray, leading: bool) -> xr.DataArray:
+    """The variable with the plain names of its axes: those within a map, or all."""
+    own = [dim for dim in variable.dims if leading or _axis(dim) not in ROW_DIMS]
+    return variable.rename({dim: _axis(dim) for dim in own if _axis(dim) != dim})
+
+
 def _matching(status: xr.DataArray, numbers: xr.DataArray) -> xr.DataArray:
     if numbers.chunks is None:
         return status
@@ -185,17 +203,19 @@ def _rows_of(dataset: xr.Dataset, components: int) -> pd.DataFrame:
     groups: dict[tuple[str, ...], list[str]] = {}
     for name, variable in flat.data_vars.items():
         if name not in metadata or _of_a_map(flat, str(name)):
-            extra = tuple(dim for dim in ROW_DIMS[2:] if dim in variable.dims)
-            groups.setdefault(extra, []).append(str(name))
+            extra = sorted((dim for dim in variable.dims if _axis(dim) in ROW_DIMS[2:]), key=lambda d: _axis(d))
+            groups.setdefault(tuple(map(str, extra)), []).append(str(name))
     shared = [str(name) for name in metadata if not _of_a_map(flat, str(name))]
     frames = []
-    for extra, names in sorted(groups.items()) or [((), [])]:
-        dims = [*ROW_DIMS[:2], *extra]
-        along = [str(n) for n, c in flat.coords.items() if n not in flat.dims and c.dims and set(c.dims) <= set(extra)]
-        frames.append(_frame(flat, dims, [*shared, *along], names))
+    for own, names in sorted(groups.items()) or [((), [])]:
+        dims = [*ROW_DIMS[:2], *own]
+        along = [str(n) for n, c in flat.coords.items() if n not in flat.dims and c.dims and set(c.dims) <= set(own)]
+        part = flat[[*dict.fromkeys([*shared, *along, *names])]]
+        part = part.rename({dim: _axis(dim) for dim in own if _axis(dim) != dim})
+        frames.append(_frame(part, [_axis(dim) for dim in dims], [*shared, *along], names))
     columns = list(dict.fromkeys(column for frame, _ in frames for column in frame.columns))
     leading = [dim for dim in ROW_DIMS if dim in columns]
-    table = frames[0][0] if len(frames) == 1 else pd.concat([frame for frame, _ in frames], ignore_index=True)
+    table = _joined([frame for frame, _ in frames])
     table = table[[*leading, *(column for column in columns if column not in leading)]]
     words = {name: attrs for _, found in frames for name, attrs in found.items()}
     table.attrs = {
@@ -204,11 +224,24 @@ def _rows_of(dataset: xr.Dataset, components: int) -> pd.DataFrame:
     return table
 
 
+def _joined(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """One frame after the other; flags that only some of them have become booleans that may be missing."""
+    if len(frames) == 1:
+        return frames[0]
+    # a column that is missing throughout one frame must not decide the type of the others
+    parts = [frame.dropna(axis="columns", how="all") for frame in frames]
+    joined = pd.concat(parts, ignore_index=True)
+    flags = {c for frame in frames for c in frame.columns if frame[c].dtype in (bool, pd.BooleanDtype())}
+    flags &= {column for column in joined.columns if joined[column].dtype != bool}
+    return joined.astype(dict.fromkeys(flags, "boolean"))
+
+
 def _of_a_map(dataset: xr.Dataset, name: str) -> bool:
     """Whether a variable is a summary, or the status or health of a map."""
     variable = dataset[name]
     return (
         variable.attrs.get("kind") == "summary"
+        or variable.attrs.get("role") in ("status", "companion")
         or "flag_masks" in variable.attrs
         or (name.endswith("_status") and name in dataset.data_vars)
     )
@@ -224,13 +257,13 @@ def _without_vectors(dataset: xr.Dataset, components: int) -> xr.Dataset:
             )
     flat = dataset
     for name, variable in dataset.data_vars.items():
-        other = [dim for dim in variable.dims if dim not in ROW_DIMS]
+        other = [dim for dim in variable.dims if _axis(dim) not in ROW_DIMS]
         if other == ["component"] and variable.attrs.get("kind") == "summary":
             for position in range(min(components, variable.sizes["component"])):
                 label = variable.attrs.get("long_name", str(name))
                 part = variable.isel(component=position, drop=True)
                 flat[f"{name}_{position + 1}"] = part.assign_attrs(long_name=f"{label} {position + 1}")
-        if other or _is_map(variable):
+        if other or _is_map(variable) or variable.attrs.get("role") == "probe" or not variable.dims:
             flat = flat.drop_vars([name])
     return flat
 
@@ -283,8 +316,12 @@ def _decoded(name: str, values: np.ndarray, attrs: Mapping[str, Any]) -> list[tu
 
 
 def _plain(values: np.ndarray) -> np.ndarray:
-    """Strings of any kind as objects, which pandas and Parquet take as they are."""
-    return values.astype(object) if values.dtype.kind in "UST" else values
+    """Strings of any kind as objects, which pandas and Parquet take as they are; empty ones are missing."""
+    if values.dtype.kind not in "USTO":
+        return values
+    return np.array([None if value == "" else value for value in values.ravel().tolist()], dtype=object).reshape(
+        values.shape
+    )
 
 
 def _selected(table: pd.DataFrame, select: Rules | None) -> pd.DataFrame:

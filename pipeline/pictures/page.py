@@ -115,6 +115,11 @@ def picture(drawn: Figure | Axes, alt: str, caption: object = "") -> Markup:
     return element("figure", image, element("figcaption", caption) if caption else Markup(""))
 
 
+def sentence(words: str) -> str:
+    """Return words with a capital at the start and a full stop at the end."""
+    return f"{words[:1].upper()}{words[1:]}."
+
+
 def bar(shares: Sequence[tuple[str, float]]) -> Markup:
     """Return a bar of coloured parts, each with its share of the whole from 0 to 1."""
     return element(

@@ -102,7 +102,7 @@ def _threads(count: int) -> Iterator[None]:
 
 @lru_cache(maxsize=2)
 def _loaded(key: "_ModelKey") -> nn.Module:
-    return load_checkpoint(key.checkpoint.source, device=key.device)
+    return load_checkpoint(key.checkpoint.source, device=key.device, fingerprint=key.checkpoint.fingerprint or None)
 
 
 class _ModelKey:

@@ -61,8 +61,8 @@ def _ordered(cube: xr.Dataset) -> xr.Dataset:
     roles = ("map", "status", "companion", "summary", "probe", "metadata")
     order = {role: rank for rank, role in enumerate(roles)}
     names = sorted(cube.data_vars, key=lambda name: (order.get(cube[name].attrs.get("role", ""), 9), str(name)))
-    text = {name: entry.astype(object) for name, entry in cube.coords.items() if entry.dtype.kind == "T"}
-    return cube.assign_coords(text)[names]
+    text = {name: entry.astype(object) for name, entry in cube.variables.items() if entry.dtype.kind == "T"}
+    return cube.assign(text)[names]
 
 
 def _map_of(name: str, role: str | None, cube: xr.Dataset) -> str:

@@ -205,6 +205,10 @@ class _CohortCheck:
                 status = self._status(name)
                 self._companions(name, status)
                 self._map(name, status)
+            else:
+                # Without labels or status nothing can be said of the maps, least of all that they are done.
+                array = self.group.open(name)
+                self.regions += sum(1 for _ in _cuts(array.shape, object_grid(array)))
 
     def requeue(self) -> int:
         """Mark regions as pending, and remove what cannot be decoded; the number of regions marked."""

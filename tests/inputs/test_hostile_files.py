@@ -299,17 +299,17 @@ def test_whatever_is_damaged_the_description_says_so_or_describes_another_model(
     stop = data.draw(st.integers(start, min(len(content), start + 64)))
     path.write_bytes(content[:start] + data.draw(st.binary(max_size=64)) + content[stop:])
     entry = source(folder, **{"class": CELLS})
-    before = describe_checkpoint_or_refusal(entry)
-    assert before == describe_checkpoint_or_refusal(entry)
+    found = outcome(entry)
     if path.read_bytes() == content:
-        assert before.error is None
+        assert found.error is None
+    message = found if isinstance(found, str) else found.error
+    assert message is None or folder.name in message
 
 
-def describe_checkpoint_or_refusal(entry):
+def outcome(entry):
     try:
         return describe_checkpoint(entry)
-    except ConfigError as error:  # the names and shapes of intact weights, or the class, do not fit the entry's class
-        assert "checkpoints[0]" in str(error)
+    except ConfigError as error:  # a name or a shape in a file that is otherwise intact: the entry's class may be wrong
         return str(error)
 
 

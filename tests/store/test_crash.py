@@ -1,25 +1,25 @@
 """Whatever is killed, and whenever, the store is whole again after the next start."""
 
-import os
+import json
 import random
-import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
 
-from pipeline.plan.shards import DONE
+from pipeline.plan.shards import DONE, cut_shards
 from pipeline.store import (
     align,
     clean_partials,
     create_or_extend,
     open_cube,
     pending_shards,
+    store_status,
     verify_store,
 )
 from pipeline.store.backend import open_store
@@ -75,8 +75,6 @@ def assert_done_is_right(plan, store):
 
 
 def _all(plan):
-    from pipeline.plan.shards import cut_shards
-
     return list(cut_shards(plan.cohorts[0]))
 
 
@@ -136,123 +134,109 @@ def test_a_kill_while_recording_never_shows_a_wrong_number(store, trial):
     assert_done_is_right(plan, store)
 
 
-# Killed at every single write of the metadata
+# Killed at every single write of a start
 
 STOPPER = """
-import os, signal, sys
+import json, os, signal, sys
 import zarr.storage._local as local
 from pipeline.store import create_or_extend
 from tests.store.plans import *
-store, step = sys.argv[1], int(sys.argv[2])
-put, count = local._put, 0
+
+put, left = local._put, -1
+
 def stop(*args, **kwargs):
-    global count
-    if count == step:
+    global left
+    if left == 0:
         os.kill(os.getpid(), signal.SIGKILL)
-    count += 1
+    left -= 1
     return put(*args, **kwargs)
+
 local._put = stop
-import shutil
-remove = shutil.rmtree
-def stop_remove(*args, **kwargs):
-    stop_at(); return remove(*args, **kwargs)
-exec(sys.argv[3])
-print("count", count)
+for store, step in json.loads(sys.argv[1]):
+    child = os.fork()
+    if child == 0:
+        left = step
+        create_or_extend(eval(sys.argv[2]), health_flags=HEALTH)
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
 
-
-def grown(store):
-    """Two more checkpoints with metadata of their own, and one more map."""
-    entries = [checkpoint(name) for name in "abc"] + [checkpoint("d", seed=1, arch="ln"), checkpoint("e", arch="gru")]
-    maps = [*cohort(stimuli=()).maps, waveform(5, ("hiss",), 5, 6)]
-    return run_plan(store, cohort(checkpoints=entries, maps=maps))
-
-
-def run_killed(store, step, expression):
-    code = STOPPER.replace("import shutil\nremove = shutil.rmtree\n", "")
-    code = re.sub(r"def stop_remove.*?remove\(\*args, \*\*kwargs\)\n", "", code, flags=re.S)
-    return subprocess.run(
-        [sys.executable, "-c", code, str(store), str(step), expression],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(Path.cwd())},
-    )
-
-
-CREATE = "create_or_extend(run_plan(store, cohort(stimuli=())), health_flags=HEALTH)"
-EXTEND = (
-    "entries = [checkpoint(n) for n in 'abc'] + [checkpoint('d', seed=1, arch='ln'), checkpoint('e', arch='gru')]\n"
-    "maps = [*cohort(stimuli=()).maps, waveform(5, ('hiss',), 5, 6)]\n"
-    "create_or_extend(run_plan(store, cohort(checkpoints=entries, maps=maps)), health_flags=HEALTH)"
+SMALL = "run_plan(store, cohort(stimuli=()))"
+GROWN = (
+    "run_plan(store, cohort(checkpoints=[checkpoint(n) for n in 'abc'] + [checkpoint('d', seed=1, arch='ln'),"
+    " checkpoint('e', arch='gru')], maps=[*cohort(stimuli=()).maps, waveform(5, ('hiss',), 5, 6)]))"
 )
 
 
-def steps(total, some=6):
-    """Points spread over all writes: the first ones, the last ones, some between."""
-    return sorted({0, 1, 2, total - 3, total - 2, total - 1, *range(3, total, max(1, total // some))})
+def plan_of(expression, store):
+    return eval(expression, {"run_plan": run_plan, "cohort": cohort, "checkpoint": checkpoint, "waveform": waveform,
+                             "store": store})  # fmt: skip
 
 
-def test_a_start_killed_at_any_write_is_made_good_by_the_next(tmp_path):
-    whole = run_killed(tmp_path / "whole", -1, CREATE)
-    assert whole.returncode == 0, whole.stderr
-    total = int(whole.stdout.split()[-1])
-    for step in steps(total):
-        store = tmp_path / f"s{step}"
-        assert run_killed(store, step, CREATE).returncode == -signal.SIGKILL
-        plan = run_plan(store, cohort(stimuli=()))
+def lay_out_and_kill(stores, expression):
+    """Lay out a plan in each store, killed at the write of that number; the exit codes."""
+    places = json.dumps([(str(store), step) for step, store in stores.items()])
+    found = subprocess.run([sys.executable, "-c", STOPPER, places, expression], capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    return dict(zip(stores, map(int, found.stdout.split()), strict=True))
+
+
+def test_a_first_start_killed_at_any_write_is_made_good_by_the_next(tmp_path):
+    stores = {step: tmp_path / f"s{step}" for step in range(0, 60, 2)}
+    codes = lay_out_and_kill(stores, SMALL)
+    killed = [step for step, code in codes.items() if code == -signal.SIGKILL]
+    assert set(codes.values()) == {-signal.SIGKILL, 0}  # the last ones had fewer writes to be killed at
+    for step in killed:
+        store = stores[step]
+        plan = plan_of(SMALL, store)
         clean_partials(store)
         create_or_extend(plan, health_flags=HEALTH)
-        compute(align(plan))
-        assert verify_store(store).complete, step
-        assert is_consolidated(open_store(store))
-        xr.testing.assert_identical(
-            xr.open_zarr(store, group="speech").drop_attrs(), xr.open_zarr(store, group="speech").drop_attrs()
-        )
+        assert len(pending_shards(plan)) == 9
+        assert is_consolidated(open_store(store)), step
+        assert xr.open_zarr(store, group="speech").strf.shape == (3, 5, 4, 3)
+    compute(align(plan))
+    assert verify_store(store).complete
 
 
 def test_growth_killed_at_any_write_is_made_good_and_old_maps_stay_readable(tmp_path):
-    def prepared(store):
-        plan = run_plan(store, cohort(stimuli=()))
-        create_or_extend(plan, health_flags=HEALTH)
-        compute(align(plan))
-        return digests(store / "speech/strf/c")
-
-    prepared(tmp_path / "whole")
-    whole = run_killed(tmp_path / "whole", -1, EXTEND)
-    assert whole.returncode == 0, whole.stderr
-    total = int(whole.stdout.split()[-1])
-    for step in steps(total):
-        store = tmp_path / f"s{step}"
-        before = prepared(store)
-        assert run_killed(store, step, EXTEND).returncode == -signal.SIGKILL
+    old = tmp_path / "old"
+    plan = plan_of(SMALL, old)
+    create_or_extend(plan, health_flags=HEALTH)
+    compute(align(plan))
+    before = {key: digest for key, (digest, _) in digests(old / "speech/strf/c").items()}
+    stores = {step: tmp_path / f"s{step}" for step in range(0, 90, 3)}
+    for store in stores.values():
+        shutil.copytree(old, store)
+    codes = lay_out_and_kill(stores, GROWN)
+    killed = [step for step, code in codes.items() if code == -signal.SIGKILL]
+    assert set(codes.values()) == {-signal.SIGKILL, 0}
+    for step in killed:
+        store = stores[step]
         plain = xr.open_zarr(store, group="speech")  # a reader sees the cube as it was, or as it will be
         assert plain.sizes["checkpoint"] in (3, 5)
         assert plain.strf[:3].notnull().all()
         clean_partials(store)
-        plan = grown(store)
+        plan = plan_of(GROWN, store)
         create_or_extend(plan, health_flags=HEALTH)
-        plan = align(plan)
-        old = {shard for shard in pending_shards(plan) if shard.map == "strf" and shard.checkpoint < 3}
-        assert not old, step
-        compute(plan)
-        assert verify_store(store).complete, step
-        after = digests(store / "speech/strf/c")
-        assert {key: after[key] for key in before} == before
-        cube = open_cube(store)
-        assert list(cube.arch.values) == ["", "", "", "ln", "gru"]
+        pending = pending_shards(plan)
+        assert {(shard.map, shard.checkpoint) for shard in pending} == {
+            ("strf", 3), ("strf", 4), *(("waveform", row) for row in range(5))
+        }, step  # fmt: skip
+        assert {key: digest for key, (digest, _) in digests(store / "speech/strf/c").items()} == before
+        assert is_consolidated(open_store(store)), step
+        assert list(xr.open_zarr(store, group="speech").arch.values) == ["", "", "", "ln", "gru"]
+    compute(align(plan))
+    assert verify_store(store).complete
 
 
 def test_a_reader_is_told_of_a_growth_that_was_killed(finished, store):
-    total_before = open_cube(store).sizes["checkpoint"]
-    killed = run_killed(
-        store,
-        3,
-        EXTEND.replace("*cohort(stimuli=()).maps", "*cohort().maps").replace("waveform(5, ('hiss',), 5, 6)", ""),
-    )
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    growth = "run_plan(store, cohort(('a', 'b', 'c', 'd')))"
+    assert lay_out_and_kill({3: store}, growth) == {3: -signal.SIGKILL}
     with pytest.raises(ValueError, match=r"'speech' .* is changing.*gradmap run"):
         open_cube(store)
-    assert total_before == 3
+    assert store_status(store)[0].state == "changing"
+    assert not verify_store(store).sound
+    assert xr.open_zarr(store, group="speech").strf.notnull().all()
 
 
 def test_a_full_disk_leaves_the_shard_not_done(store):

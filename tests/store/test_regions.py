@@ -231,7 +231,7 @@ def test_a_truncated_object_is_replaced_by_a_retry(sharded, store, block, kept):
 # The grid
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     n_checkpoints=st.integers(1, 3),
     n_neurons=st.integers(1, 9),

@@ -61,20 +61,24 @@ def _through_recurrent(
         return lambda cotangents, _: vjp(tensor, problem.leaf, cotangents, problem.limits)
     given = Layout(order, axis, tuple(call.given.shape), n_stimuli, n_frames)
     gave = Layout(order, axis, tuple(call.gave.shape), n_stimuli, n_frames)
-    hop = max(1, problem.leaf.shape[-1] // n_frames)
     encoder = _frame_wise_encoder(problem, call, given)
-    if encoder is not None:
+    if encoder is not None and encoder.slopes is not None:
         layers = [*layers[:-1], layers[-1].feeding(encoder.slopes)]
+    on_frames = problem.leaf.shape[-1] == n_frames
 
     def back(cotangents: Tensor, earliest: int) -> Tensor:
         at_output = vjp(tensor, call.gave, cotangents, problem.limits)
         rows = gave.split(at_output).permute(2, 1, 0, 3)
         for layer in layers:
-            rows = layer.pull_back(rows, earliest // hop)
+            rows = layer.pull_back(rows, earliest if on_frames else 0)
         vectors = rows.permute(2, 1, 0, 3)
         if encoder is None:
             return vjp(call.given, problem.leaf, given.join(vectors), problem.limits)
-        joined = encoder.layout.join(vectors)
+        joined = (
+            encoder.layout.join(vectors)
+            if encoder.slopes is not None
+            else _through_encoder(problem, call, given, encoder, vectors)
+        )
         if encoder.tensor is problem.trace.stimulus:
             return joined
         return vjp(encoder.tensor, problem.leaf, joined, problem.limits)
@@ -84,11 +88,30 @@ def _through_recurrent(
 
 @dataclass(frozen=True)
 class Encoder:
-    """A part that acts on each frame alone: where it starts, and its Jacobian at each frame."""
+    """A part that acts on each frame alone: where it starts, and its Jacobian at each frame where that is known."""
 
     tensor: Tensor
     layout: Layout
-    slopes: Float[Tensor, "frame stimulus output input"]
+    slopes: Float[Tensor, "frame stimulus output input"] | None
+
+
+def _through_encoder(
+    problem: Problem, call: Call, given: Layout, encoder: Encoder, vectors: Float[Tensor, "row stimulus frame output"]
+) -> Tensor:
+    """Rows back through the encoder, at the frames where any of them is not zero."""
+    busy = vectors.flatten(0, 1).ne(0).any(dim=-1).any(dim=0).nonzero().flatten()
+    n_frames = given.n_frames
+    if encoder.tensor is not problem.trace.stimulus or len(busy) == 0 or len(busy) > n_frames - n_frames // 4:
+        return vjp(call.given, encoder.tensor, given.join(vectors), problem.limits)
+    start, stop = int(busy[0]), int(busy[-1]) + 1
+    piece = problem.leaf.detach()[..., start:stop].clone().requires_grad_(True)
+    reached = partial_run(problem.model, call.module, piece.view_as(piece))
+    joined = given.join(vectors[:, :, start:stop])
+    if reached is None or reached.shape != joined.shape[1:]:
+        return vjp(call.given, encoder.tensor, given.join(vectors), problem.limits)
+    gradient = joined.new_zeros((len(vectors), *encoder.tensor.shape))
+    gradient[..., start:stop] = vjp(reached, piece, joined, problem.limits)
+    return gradient
 
 
 def _frame_wise_encoder(problem: Problem, call: Call, layout: Layout) -> Encoder | None:
@@ -111,19 +134,8 @@ def _frame_wise_encoder(problem: Problem, call: Call, layout: Layout) -> Encoder
             if few is not None and _slopes_hold(tensor, layout, start, begun, few):
                 return Encoder(start, begun, few)
             if few is None and acts_on_each_frame(tensor, layout, start, begun):
-                return Encoder(start, begun, _slopes_of_all_frames(problem, tensor, layout, start, begun))
+                return Encoder(start, begun, None)
     return None
-
-
-def _slopes_of_all_frames(
-    problem: Problem, tensor: Tensor, layout: Layout, start: Tensor, begun: Layout
-) -> Float[Tensor, "frame stimulus output input"]:
-    """The Jacobian at every frame, all frames at once: no frame hears another."""
-    shape = (layout.n_stimuli, layout.n_frames)
-    units = torch.eye(layout.width, dtype=tensor.dtype, device=tensor.device)
-    cotangents = layout.join(units.view(layout.width, 1, 1, -1).expand(-1, *shape, -1))
-    slopes = begun.split(vjp(tensor, start, cotangents, problem.limits))
-    return slopes.permute(2, 1, 0, 3)
 
 
 def _slopes_of_few_frames(

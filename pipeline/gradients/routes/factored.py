@@ -15,7 +15,7 @@ from .frames import Layout, acts_on_each_frame, layouts
 from .memory import in_blocks, rows_that_fit
 from .forward import load_forward_mode
 from .plain import LIVE_TENSORS, vjp
-from .problem import Problem, Rows, windowed
+from .problem import Problem, Rows
 from .trace import Call, is_plain, nodes_between
 
 # An affine readout may differ between frames by rounding, not by more.
@@ -127,7 +127,7 @@ def _by_basis(problem: Problem, rows: Rows, cut: Cut, patterns: Patterns) -> tup
     assert rows.neurons is not None
     n_patterns, width = len(patterns), cut.width
     n_basis = n_patterns * width
-    shape = (problem.n_stimuli, n_basis, *problem.leaf.shape[1:-1], rows.lags)
+    shape = (problem.n_stimuli, n_basis, *problem.given_shape, rows.lags)
     basis = torch.empty(shape, dtype=problem.leaf.dtype, device=problem.leaf.device)
 
     def backward(start: int, stop: int) -> None:
@@ -135,8 +135,8 @@ def _by_basis(problem: Problem, rows: Rows, cut: Cut, patterns: Patterns) -> tup
         pattern, feature = unit // width, unit % width
         vectors = basis.new_zeros((stop - start, *patterns.weights.shape[::2], width))
         vectors[torch.arange(stop - start), :, :, feature] = patterns.weights[:, pattern].transpose(0, 1)
-        gradient = pull_back(problem, cut.tensor, cut.layout.join(vectors), rows.earliest)
-        basis[:, start:stop] = windowed(gradient.transpose(0, 1), patterns.ends[:, pattern], rows.lags)
+        gradient = pull_back(problem, cut.tensor, cut.layout.join(vectors), rows.earliest(problem))
+        basis[:, start:stop] = problem.finish(gradient, patterns.ends[:, pattern], rows.lags)
 
     block = in_blocks(n_basis, rows_that_fit(n_basis, _bytes_per_row(problem), problem.memory), backward)
     slopes = _slopes(problem, cut, patterns, rows.neurons).detach()
@@ -154,14 +154,14 @@ def _by_basis(problem: Problem, rows: Rows, cut: Cut, patterns: Patterns) -> tup
 
 def _by_rows(problem: Problem, rows: Rows, cut: Cut) -> tuple[Tensor, int]:
     """Each row to the cut, which is cheap, then through the rest of the model together."""
-    shape = (problem.n_stimuli, len(rows), *problem.leaf.shape[1:-1], rows.lags)
+    shape = (problem.n_stimuli, len(rows), *problem.given_shape, rows.lags)
     values = torch.empty(shape, dtype=problem.leaf.dtype, device=problem.leaf.device)
 
     def backward(start: int, stop: int) -> None:
         part = rows.part(start, stop)
         vectors = vjp(problem.response, cut.tensor, part.cotangents(problem.response), problem.limits)
-        gradient = pull_back(problem, cut.tensor, vectors, rows.earliest)
-        values[:, start:stop] = windowed(gradient.transpose(0, 1), part.ends, rows.lags)
+        gradient = pull_back(problem, cut.tensor, vectors, rows.earliest(problem))
+        values[:, start:stop] = problem.finish(gradient, part.ends, rows.lags)
 
     return values, in_blocks(len(rows), rows_that_fit(len(rows), _bytes_per_row(problem), problem.memory), backward)
 

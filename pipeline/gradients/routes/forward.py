@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .memory import in_blocks, rows_that_fit
-from .problem import Problem, Rows, frames_of, windowed
+from .problem import Problem, Rows, frames_of
 
 
 def forward(problem: Problem, rows: Rows) -> tuple[Tensor, int]:
     """The Jacobian column by column: how every response changes with each entry inside the windows."""
     load_forward_mode()
     leaf = problem.leaf.detach()
-    first, last = rows.earliest, int(rows.ends.max())
+    first, last = rows.earliest(problem), leaf.shape[-1] - 1
     n_times = last + 1 - first
     per_time = leaf[0, ..., 0].numel()
     n_columns = per_time * n_times
@@ -45,7 +45,8 @@ def forward(problem: Problem, rows: Rows) -> tuple[Tensor, int]:
 
     size = leaf.element_size() * 2 * max(problem.trace.largest, problem.response.numel())
     block = in_blocks(n_columns, rows_that_fit(n_columns, size, problem.memory), columns)
-    return windowed(gradient.unflatten(2, leaf.shape[1:-1]), rows.ends, rows.lags), block
+    rows_first = gradient.unflatten(2, leaf.shape[1:-1]).transpose(0, 1)
+    return problem.finish(rows_first, rows.ends, rows.lags), block
 
 
 @contextmanager

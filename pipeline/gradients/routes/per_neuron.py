@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from .forward import decomposed
 from .memory import in_blocks, rows_that_fit
-from .problem import Problem, Rows, windowed
+from .problem import Problem, Rows
 
 SAME = 1e-4
 _SLOTS = ("wav2spec", "prefiltering", "core", "readout")
@@ -25,7 +25,7 @@ def per_neuron(problem: Problem, rows: Rows) -> tuple[Tensor, int]:
     neurons = rows.neurons
     leaf = problem.leaf.detach()
     own, shared = _split(problem)
-    shape = (problem.n_stimuli, len(rows), *leaf.shape[1:-1], rows.lags)
+    shape = (problem.n_stimuli, len(rows), *problem.given_shape, rows.lags)
     values = leaf.new_empty(shape)
 
     def one(mine: dict[str, Tensor], weights: Tensor, stimulus: Tensor) -> tuple[Tensor, Tensor]:
@@ -46,7 +46,7 @@ def per_neuron(problem: Problem, rows: Rows) -> tuple[Tensor, int]:
         with decomposed(problem.model):
             gradient, response = torch.func.vmap(derivative, in_dims=(0, 0, None))(mine, weights, leaf)
         _check_same(problem, response.transpose(0, 1), chosen)
-        values[:, start:stop] = windowed(gradient.transpose(0, 1), rows.ends[:, start:stop], rows.lags)
+        values[:, start:stop] = problem.finish(gradient, rows.ends[:, start:stop], rows.lags)
 
     size = leaf.element_size() * 4 * max(leaf.numel(), problem.trace.total // problem.response.shape[1])
     return values, in_blocks(len(rows), rows_that_fit(len(rows), size, problem.memory), block)

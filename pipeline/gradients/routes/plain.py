@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from ..objectives import Objective, Weighing, weigh
 from .memory import in_blocks, is_out_of_memory, rows_that_fit
-from .problem import Problem, Rows, frames_of, windowed
+from .problem import Problem, Rows, frames_of
 
 # Tensors of the size of the largest activation that one row keeps alive during its backward pass.
 LIVE_TENSORS = 4
@@ -88,12 +88,12 @@ def _by_blocks(problem: Problem, rows: Rows, run, bytes_per_row: int) -> tuple[T
 
 def _batched_block(problem: Problem, rows: Rows) -> Tensor:
     gradient = vjp(problem.response, problem.leaf, rows.cotangents(problem.response))
-    return windowed(gradient.transpose(0, 1), rows.ends, rows.lags)
+    return problem.finish(gradient, rows.ends, rows.lags)
 
 
 def _row_by_row(problem: Problem, rows: Rows) -> Tensor:
     gradient = vjp(problem.response, problem.leaf, rows.cotangents(problem.response), {"vmap"})
-    return windowed(gradient.transpose(0, 1), rows.ends, rows.lags)
+    return problem.finish(gradient, rows.ends, rows.lags)
 
 
 def _replicated_block(problem: Problem, rows: Rows) -> Tensor:
@@ -103,7 +103,7 @@ def _replicated_block(problem: Problem, rows: Rows) -> Tensor:
     response = frames_of(problem.model(replicas), n_rows * n_stimuli, type(problem.model).__name__)
     cotangents = rows.cotangents(problem.response).flatten(0, 1)
     (gradient,) = torch.autograd.grad(response, replicas, cotangents)
-    return windowed(gradient.view(n_rows, *shape).transpose(0, 1), rows.ends, rows.lags)
+    return problem.finish(gradient.view(n_rows, *shape), rows.ends, rows.lags)
 
 
 def _bytes_per_row(problem: Problem) -> int:
@@ -111,5 +111,5 @@ def _bytes_per_row(problem: Problem) -> int:
 
 
 def _empty(problem: Problem, rows: Rows) -> Tensor:
-    shape = (problem.n_stimuli, len(rows), *problem.leaf.shape[1:-1], rows.lags)
+    shape = (problem.n_stimuli, len(rows), *problem.given_shape, rows.lags)
     return torch.empty(shape, dtype=problem.leaf.dtype, device=problem.leaf.device)

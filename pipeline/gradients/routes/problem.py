@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -28,6 +29,20 @@ class Problem:
     memory: int
     limits: set[str] = field(default_factory=set)
     stages: dict[int, Callable[[Tensor, int], Tensor]] = field(default_factory=dict)
+    source: "Source | None" = None
+
+    def finish(
+        self, gradient: Float[Tensor, "neuron stimulus ... time"], ends: Int[Tensor, "stimulus neuron"], lags: int
+    ) -> Float[Tensor, "stimulus neuron ... lag"]:
+        """Gradients with respect to the leaf, as they are handed out: of the source where there is one, windowed."""
+        if self.source is not None:
+            gradient = self.source.pull_back(gradient, max(0, int(ends.min()) + 1 - lags))
+        return windowed(gradient.transpose(0, 1), ends, lags)
+
+    @property
+    def given_shape(self) -> tuple[int, ...]:
+        """The shape of one row around one stimulus, but for its time axis."""
+        return tuple((self.leaf if self.source is None else self.source.leaf).shape[1:-1])
 
     @property
     def n_stimuli(self) -> int:
@@ -53,10 +68,12 @@ class Rows:
     def __len__(self) -> int:
         return 1 if self.neurons is None else len(self.neurons)
 
-    @property
-    def earliest(self) -> int:
-        """The first time of the leaf that any row's window reaches."""
-        return max(0, int(self.ends.min()) + 1 - self.lags)
+    def earliest(self, problem: Problem) -> int:
+        """The first time of the leaf that can matter to any row's window."""
+        first = max(0, int(self.ends.min()) + 1 - self.lags)
+        if problem.source is None:
+            return first
+        return first * problem.leaf.shape[-1] // problem.source.leaf.shape[-1]
 
     def part(self, start: int, stop: int) -> "Rows":
         """Rows ``start`` to ``stop - 1`` alone."""
@@ -92,6 +109,16 @@ class Rows:
             for neuron in self.neurons.tolist()
         ]
         return torch.stack(each)
+
+
+class Source(Protocol):
+    """What the leaf was computed from, when the gradient is wanted with respect to that."""
+
+    leaf: Tensor
+
+    def pull_back(self, gradient: Tensor, earliest: int) -> Tensor:
+        """Gradients (row, stimulus, ..., time) with respect to the leaf, as gradients with respect to its source."""
+        ...
 
 
 Route = Callable[[Problem, Rows], tuple[Tensor, int]]

@@ -14,6 +14,9 @@ from torch import Tensor, nn
 # The layer written out here must give what the module gave, up to rounding.
 SAME = 1e-5
 
+# How often the way back looks whether the gradient has underflown to zero.
+FRAMES_BETWEEN_LOOKS = 4
+
 
 @dataclass(frozen=True)
 class Linearised:
@@ -36,33 +39,39 @@ class Linearised:
         self, cotangents: Float[Tensor, "frame stimulus row hidden"], first: int
     ) -> Float[Tensor, "frame stimulus row input"]:
         """Cotangents of the output back to the input, at frames from ``first`` on; 0 at the frames before."""
-        n_frames = len(self.carry)
-        busy = cotangents.flatten(1).ne(0).any(dim=1).nonzero()
-        shape = (*cotangents.shape[:-1], self.carry.shape[-2])
-        states = cotangents.new_zeros(shape)
-        if len(busy) == 0:
-            return states @ self.feed
-        hidden: Tensor | None = None
-        cell: Tensor | None = None
-        last = int(busy[-1])
-        occupied = set(busy.flatten().tolist())
+        busy = cotangents.flatten(1).ne(0).any(dim=1).nonzero().flatten().tolist()
+        given = cotangents.new_zeros((*cotangents.shape[:-1], self.feed.shape[-1]))
+        busy = [frame for frame in busy if frame >= first]
+        if not busy:
+            return given
+        last, occupied = busy[-1], set(busy)
+        states = cotangents.new_zeros((last + 1 - first, *cotangents.shape[1:-1], self.carry.shape[-2]))
+        hidden = torch.zeros_like(cotangents[0])
+        cell = torch.zeros_like(hidden)
+        reached = first
         for frame in range(last, first - 1, -1):
             if frame in occupied:
-                hidden = cotangents[frame] if hidden is None else hidden + cotangents[frame]
-            assert hidden is not None
+                hidden = hidden + cotangents[frame]
             if self.keep is None or self.leak is None:
-                states[frame] = hidden
+                states[frame - first] = hidden
             else:
-                cell = hidden * self.leak[frame] if cell is None else torch.addcmul(cell, hidden, self.leak[frame])
-                torch.cat([cell, hidden], dim=-1, out=states[frame])
+                cell = torch.addcmul(cell, hidden, self.leak[frame])
+                torch.cat([cell, hidden], dim=-1, out=states[frame - first])
                 cell = cell * self.keep[frame]
+            if (last - frame) % FRAMES_BETWEEN_LOOKS == FRAMES_BETWEEN_LOOKS - 1:
+                hidden, cell = _without_underflow(hidden), _without_underflow(cell)
+                if busy[0] >= frame and not bool(hidden.any()) and not bool(cell.any()):
+                    reached = frame
+                    break
             if frame > first:
-                hidden = torch.matmul(states[frame], self.carry[frame])
-        if first > 0 or last < n_frames - 1:
-            given = cotangents.new_zeros((*cotangents.shape[:-1], self.feed.shape[-1]))
-            given[first : last + 1] = states[first : last + 1] @ self.feed[first : last + 1]
-            return given
-        return states @ self.feed
+                hidden = torch.matmul(states[frame - first], self.carry[frame])
+        given[reached : last + 1] = states[reached - first :] @ self.feed[reached : last + 1]
+        return given
+
+
+def _without_underflow(states: Tensor) -> Tensor:
+    """The same with numbers below the smallest normal one as 0, before arithmetic on them slows down a hundredfold."""
+    return torch.where(states.abs() < torch.finfo(states.dtype).tiny, 0.0, states)
 
 
 def linearised(module: nn.Module, given: Tensor, gave: Tensor) -> list[Linearised] | None:

@@ -226,7 +226,7 @@ def by_label(values: xr.DataArray, label: str = "site", *, along: str = "neuron"
     names = sorted({name for name in labels.tolist() if not _missing(name)})
     numbers = values.astype(np.float64)
     if log2:
-        numbers = numbers.where(numbers > 0).pipe(np.log2)
+        numbers = xr.apply_ufunc(np.log2, numbers.where(numbers > 0), dask="allowed")
     parts = [
         numbers.isel({along: np.flatnonzero(np.array([one == name for one in labels.tolist()]))}) for name in names
     ]
@@ -243,8 +243,8 @@ def by_label(values: xr.DataArray, label: str = "site", *, along: str = "neuron"
     statistic, p = np.full(shape, np.nan), np.full(shape, np.nan)
     rows = [part.transpose(*others, along).values for part in parts]
     for at in np.ndindex(*shape):
-        samples = [row[at][np.isfinite(row[at])] for row in rows]
-        samples = [sample for sample in samples if sample.size]
+        finite = [row[at][np.isfinite(row[at])] for row in rows]
+        samples = [sample for sample in finite if sample.size]
         if len(samples) > 1 and np.ptp(np.concatenate(samples)) > 0:
             statistic[at], p[at] = stats.kruskal(*samples)
     result["statistic"] = (tuple(others), statistic, {"long_name": "Kruskal-Wallis H", "units": "1"})

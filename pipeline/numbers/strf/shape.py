@@ -154,7 +154,8 @@ def sparseness(
 def memory_length(maps: xr.DataArray, share: float = 0.9, *, settings: StrfSettings = DEFAULTS) -> xr.DataArray:
     """Return the lag (ms) up to which each map holds a share of its energy.
 
-    The smallest L with sum over l <= L of g^2 >= ``share`` (0.9 or 0.99) of the sum over all lags, on the grid of frames.
+    The smallest L with sum over l <= L of g^2 >= ``share`` (0.9 or 0.99) of the sum over all lags, on the grid of
+    frames.
 
     NaN: the map is degenerate or holds anything at one lag only.
     """

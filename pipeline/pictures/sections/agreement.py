@@ -3,7 +3,7 @@
 import numpy as np
 import xarray as xr
 
-from pipeline.pictures.page import Markup, element, joined, picture, table
+from pipeline.pictures.page import Markup, element, joined, picture, sentence, table
 from pipeline.pictures.plots.populations import plot_distribution, plot_similarity
 from pipeline.pictures.sections.measured import Measured, between_checkpoints
 from pipeline.pictures.sections.outcome import Outcome
@@ -42,8 +42,8 @@ def agreement_section(entry: Outcome, found: Measured, agreement: xr.Dataset | N
     else:
         plot_similarity(pairs, right)
     words = (
-        "Left: for each neuron the mean correlation of its maps over the checkpoints of one architecture. Right: the mean"
-        f" over neurons of the correlation between two checkpoints' maps. {found.how[:1].upper()}{found.how[1:]}."
+        "Left: for each neuron the mean correlation of its maps over the checkpoints of one architecture. Right: the"
+        f" mean over neurons of the correlation between two checkpoints' maps. {sentence(found.how)}"
     )
     return joined([*parts, picture(figure, f"agreement between checkpoints on {entry.name}", words)])
 

@@ -99,7 +99,7 @@ def over_seeds(found: Measured) -> xr.Dataset | None:
 
 
 def between_checkpoints(found: Measured) -> xr.DataArray | None:
-    """Return the correlation between the maps of every two checkpoints, the mean over neurons; None where there is none."""
+    """Return the correlation between every two checkpoints' maps, the mean over neurons; None where there is none."""
     if found.maps.sizes["checkpoint"] < 2:
         return None
     pairs = similarity(found.maps, "checkpoint")["similarity"].sel(

@@ -7,7 +7,7 @@ import xarray as xr
 
 from pipeline.numbers.strf import ripple_transfer_function
 from pipeline.pictures.choosing import evenly
-from pipeline.pictures.page import Markup, element, joined, picture
+from pipeline.pictures.page import Markup, element, joined, picture, sentence
 from pipeline.pictures.plots.maps import plot_ripple_transfer
 from pipeline.pictures.plots.populations import plot_distribution, plot_population
 from pipeline.pictures.sections.measured import STRF, Measured
@@ -55,7 +55,7 @@ def _places(entry: Outcome, found: Measured) -> Markup:
     for ax, name in zip(panels, against, strict=False):
         plot_population(found.frequencies, ax, against=name)
         ax.set_ylabel(label)
-    words = [f"{label} of each neuron against {' and '.join(against)}.".capitalize()] if against else []
+    words = [sentence(f"{label} of each neuron against {' and '.join(against)}")] if against else []
     if ripple is not None:
         plot_ripple_transfer(ripple, panels[-1])
         words.append(
@@ -86,12 +86,17 @@ def _mean_ripple(found: Measured) -> xr.DataArray | None:
 def _metadata_to_show(numbers: xr.Dataset) -> list[str]:
     """The first number and the first class among the neurons' metadata that tell neurons apart."""
     names = [str(name) for name, coord in numbers.coords.items() if coord.dims == ("neuron",) and name != "neuron"]
-    scales = [name for name in names if np.issubdtype(numbers[name].dtype, np.number) and np.ptp(numbers[name]) > 0]
+    scales = [name for name in names if _distinct(numbers[name].values) > 1]
     texts = {name: {str(value) for value in numbers[name].values} for name in names if name not in scales}
     classes = [name for name, values in texts.items() if 1 < len(values) <= MOST_CLASSES]
     depths: Sequence[str] = [name for name in ("depth_um", "depth") if name in scales] or scales
     sites: Sequence[str] = [name for name in ("site", "area") if name in classes] or classes
     return [*depths[:1], *sites[:1]]
+
+
+def _distinct(values: np.ndarray) -> int:
+    """Number of different finite numbers; 0 for what is no number."""
+    return np.unique(values[np.isfinite(values)]).size if np.issubdtype(values.dtype, np.number) else 0
 
 
 def _in_words(found: Measured) -> str:
@@ -103,7 +108,7 @@ def _in_words(found: Measured) -> str:
             show = _hertz if name == found.kind.frequency else _milliseconds
             low, centre, high = (show(value) for value in np.quantile(values, [0.25, 0.5, 0.75]))
             words.append(f"{label.split(' (')[0]}: median {centre}, half of the maps between {low} and {high}")
-    return "; ".join(words).capitalize() + "." if words else "No map could be measured."
+    return sentence("; ".join(words)) if words else "No map could be measured."
 
 
 def _hertz(value: float) -> str:
