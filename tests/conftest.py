@@ -3,8 +3,13 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 SPEECH = Path(__file__).resolve().parents[2] / "shared" / "speech"
+
+# A busy machine is no fault of the code.
+settings.register_profile("gradmap", deadline=None, print_blob=True)
+settings.load_profile("gradmap")
 
 
 @pytest.fixture(scope="session")
@@ -13,3 +18,13 @@ def speech() -> Path:
     if not SPEECH.is_dir():
         pytest.skip(f"the trained speech checkpoints are not at {SPEECH}")
     return SPEECH
+
+
+@pytest.fixture(scope="session")
+def demo_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store of a finished small demo."""
+    from tasks.cli import main
+
+    folder = tmp_path_factory.mktemp("demo") / "demo"
+    assert main(["demo", "--quick", "--local", str(folder)]) == 0
+    return folder / "gradmaps.zarr"

@@ -41,7 +41,7 @@ def unsettle(module: nn.Module, seed: int) -> nn.Module:
         for parameter in module.parameters():
             if parameter.is_complex() or not parameter.requires_grad:  # the latter hold a system that must stay stable
                 continue
-            if not parameter.any():
+            if not parameter.any() and parameter.ndim == 1:  # zero matrices close a loop (LMU) that must not grow
                 parameter.add_(0.3 * noise(parameter))
             parameter.mul_(1.0 + 0.1 * noise(parameter))
         for part in module.modules():

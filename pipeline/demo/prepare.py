@@ -177,6 +177,9 @@ def _write_inputs(folder: Path, population: Population, recording: Recording, si
     (folder / "run.toml").write_text(_run_toml(recording.frame_ms))
 
 
+_PLANTED = ("best_frequency_hz", "latency_ms", "bandwidth_oct", "duration_ms", "polarity", "direction")
+
+
 def _write_neurons(path: Path, population: Population) -> None:
     columns = ["neuron", "site"] + [f"planted_{name}" for name in _PLANTED]
     with path.open("w", newline="") as file:
@@ -184,9 +187,6 @@ def _write_neurons(path: Path, population: Population) -> None:
         table.writerow(columns)
         for neuron in population.neurons:
             table.writerow([neuron.label, neuron.site] + [_cell(getattr(neuron, name)) for name in _PLANTED])
-
-
-_PLANTED = ("best_frequency_hz", "latency_ms", "bandwidth_oct", "duration_ms", "polarity", "direction")
 
 
 def _cell(value: float | str) -> float | str:

@@ -1,30 +1,35 @@
 """Gradmaps: how each neuron's response changes with the sound it hears, spectrogram or waveform."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from .objectives import Objective, Weighing, check_objective, weigh
-from .routes.choice import check_route, limits_of, take
+from .arguments import (
+    SPACES,
+    Neurons,
+    check_common,
+    check_count,
+    check_eval,
+    checked_dtype,
+    chosen_rows,
+    has_front_end,
+    sounds,
+    spectrograms,
+)
+from .objectives import Objective, Weighing, weigh
+from .routes.choice import limits_of, take
 from .routes.memory import budget, in_blocks
 from .routes.plain import few_rows
+from .routes.posing import pose_after_front_end
 from .routes.problem import Problem, Rows, before_start, pose, windowed
 from .routes.scope import Inventory, converted, quiet, twin_of
-
-Neurons = Sequence[int] | int | str | None
 
 # Up to here, replicating the stimulus once per neuron is quicker than any look at the model's inside.
 FEW_ROWS = 16
 FEW_ENTRIES = 64 * 1024
-
-SPACES = ("spectrogram", "prefiltered")
-
-# torch's layers that compute the same in training mode as in eval mode, unless they drop out.
-_MODELESS = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd, nn.RReLU)
 
 
 @dataclass(frozen=True)
@@ -198,9 +203,7 @@ def compute_strf_gradmaps(
     a few neurons are compared with another route; where they differ and the route was not asked for by name,
     another one is taken.
     """
-    return _strf(
-        model, stimuli, lags, neurons, objective, route, space, level, dtype, memory_bytes, check, few=False
-    )
+    return _strf(model, stimuli, lags, neurons, objective, route, space, level, dtype, memory_bytes, check, few=False)
 
 
 def _strf(
@@ -218,13 +221,13 @@ def _strf(
     few: bool,
 ) -> Gradmaps:
     """Gradmaps around spectrograms; with ``few`` a handful of neurons may be computed without being checked."""
-    _check_count(lags, "lags", "frames")
+    check_count(lags, "lags", "frames")
     if space not in SPACES:
         raise ValueError(f"space {space!r} is not known, so there is nothing to differentiate; give one of {SPACES}")
-    _check_common(model, objective, route)
+    check_common(model, objective, route)
     inventory = Inventory.of(model)
-    dtype, device = _checked_dtype(dtype, inventory), inventory.device
-    stimuli = _spectrograms(model, stimuli, lags, level).to(device=device, dtype=dtype)
+    dtype, device = checked_dtype(dtype, inventory), inventory.device
+    stimuli = spectrograms(model, stimuli, lags, level).to(device=device, dtype=dtype)
     with quiet(inventory, dtype):
         source = converted(model, inventory, dtype)
         silent = {"wav2spec": nn.Identity()} if has_front_end(source) else {}
@@ -233,7 +236,7 @@ def _strf(
             leaf = _prefiltered(source, leaf)
             silent["prefiltering"] = nn.Identity()
         twin = twin_of(source, silent)
-        _check_eval(twin, model)
+        check_eval(twin, model)
         memory = budget(device, memory_bytes)
         found = _few(twin, leaf, lags, neurons, objective) if few and route == "auto" else None
         if found is None:
@@ -259,26 +262,27 @@ def compute_waveform_gradmaps(
     As :func:`waveform_gradmaps`; ``check`` as in :func:`compute_strf_gradmaps`.
     """
     if window is not None:
-        _check_count(window, "window", "samples")
-    _check_common(model, objective, route)
+        check_count(window, "window", "samples")
+    check_common(model, objective, route)
     inventory = Inventory.of(model)
-    dtype, device = _checked_dtype(dtype, inventory), inventory.device
-    waveforms = _sounds(model, waveforms).to(device=device, dtype=dtype)
+    dtype, device = checked_dtype(dtype, inventory), inventory.device
+    waveforms = sounds(model, waveforms).to(device=device, dtype=dtype)
     n_samples = waveforms.shape[-1]
     with quiet(inventory, dtype):
-        twin = twin_of(converted(model, inventory, dtype))
-        _check_eval(twin, model)
+        source = converted(model, inventory, dtype)
+        twin = twin_of(source)
+        check_eval(twin, model)
         leaf = _fresh(waveforms).unsqueeze(1)
+        memory = budget(device, memory_bytes)
         found = _rows(
-            model, twin, leaf, window or n_samples, None, neurons, objective, route, budget(device, memory_bytes), check
+            model, twin, leaf, window or n_samples, None, neurons, objective, route, memory, check, _silent(twin)
         )
     return _with_values(found, found.values.squeeze(2))
 
 
-def has_front_end(model: nn.Module) -> bool:
-    """Whether the model hears waveforms."""
-    front_end = getattr(model, "wav2spec", None)
-    return isinstance(front_end, nn.Module) and not isinstance(front_end, nn.Identity)
+def _silent(twin: nn.Module) -> nn.Module:
+    """The same model without its front-end."""
+    return twin_of(twin, {"wav2spec": nn.Identity()})
 
 
 def _rows(
@@ -292,6 +296,7 @@ def _rows(
     route: str,
     memory: int,
     check: bool,
+    silent: nn.Module | None = None,
 ) -> Gradmaps:
     """Rows around all stimuli, as many stimuli at a time as the memory allows."""
     n_stimuli = len(leaf)
@@ -302,7 +307,12 @@ def _rows(
     parts: list[Gradmaps] = []
 
     def some(start: int, stop: int) -> None:
-        problem = pose(twin, leaf[start:stop], memory, limits_of(model))
+        limits = limits_of(model)
+        problem = None
+        if silent is not None and "front-end" not in limits:
+            problem = pose_after_front_end(twin, silent, leaf[start:stop], memory, limits)
+        if problem is None:
+            problem = pose(twin, leaf[start:stop], memory, limits)
         parts.append(_solve(model, problem, lags, hop, neurons, objective, route, check))
 
     in_blocks(n_stimuli, together, some)
@@ -328,7 +338,7 @@ def _few(twin: nn.Module, leaf: Tensor, lags: int, neurons: Neurons, objective: 
     n_rows = count if neurons is None else 1 if isinstance(neurons, int) else len(neurons)
     if n_rows > FEW_ROWS or n_rows * leaf.numel() > FEW_ENTRIES:
         return None
-    chosen = _chosen(neurons, count, leaf.device)
+    chosen = chosen_rows(neurons, count, leaf.device)
     found = few_rows(twin, leaf, chosen, objective, count) if chosen is not None else None
     if found is None:
         return None
@@ -351,7 +361,7 @@ def _solve(
     """Rows around the stimuli of one problem."""
     response = problem.response.detach()
     weighing = weigh(objective, response)
-    chosen = _chosen(neurons, response.shape[1], response.device)
+    chosen = chosen_rows(neurons, response.shape[1], response.device)
     frames, values = _of_rows(weighing, chosen)
     hop = hop or _hop(problem)
     ends = (frames + 1) * hop - 1
@@ -370,83 +380,14 @@ def _of_rows(weighing: Weighing, chosen: Tensor | None) -> tuple[Tensor, Tensor]
 
 
 def _hop(problem: Problem) -> int:
-    n_samples, n_frames = problem.leaf.shape[-1], problem.response.shape[-1]
+    leaf = problem.leaf if problem.source is None else problem.source.leaf
+    n_samples, n_frames = leaf.shape[-1], problem.response.shape[-1]
     if n_samples % n_frames:
         raise ValueError(
             f"the model gave {n_frames} frames for {n_samples} samples, so no frame ends at a known sample; give a"
             " sound of a whole number of frames"
         )
     return n_samples // n_frames
-
-
-def _chosen(neurons: Neurons, n_neurons: int, device: torch.device) -> Int[Tensor, "neuron"] | None:
-    if neurons is None:
-        return torch.arange(n_neurons, device=device)
-    if isinstance(neurons, str):
-        if neurons != "sum":
-            raise ValueError(
-                f'neurons = {neurons!r} names no neurons; give indices, None for all, or "sum" for the sum over all'
-            )
-        return None
-    listed = [neurons] if isinstance(neurons, int) else [int(neuron) for neuron in neurons]
-    if not listed:
-        raise ValueError("neurons is empty, so there is no map to compute; give at least one index, or None for all")
-    wrong = [neuron for neuron in listed if not 0 <= neuron < n_neurons]
-    if wrong:
-        raise ValueError(
-            f"neurons {wrong[:5]} are not among the model's {n_neurons}, so they have no response; give indices from 0"
-            f" to {n_neurons - 1}"
-        )
-    return torch.tensor(listed, device=device)
-
-
-def _spectrograms(
-    model: nn.Module, stimuli: Tensor | None, lags: int, level: float
-) -> Float[Tensor, "stimulus frequency time"]:
-    bands = getattr(model, "F", None)
-    if stimuli is None:
-        if not isinstance(bands, int):
-            raise ValueError(
-                f"{type(model).__name__} has no attribute F, so the null spectrogram's number of bands is unknown; set"
-                " model.F, or give a spectrogram to take the gradient around"
-            )
-        if not math.isfinite(level):
-            raise ValueError(f"the level {level} is no sound level; give a finite number")
-        return torch.full((1, bands, lags), level)
-    if stimuli.dim() != 3 or 0 in stimuli.shape:
-        raise ValueError(
-            f"the stimuli have shape {tuple(stimuli.shape)}, which holds no spectrograms; give (stimulus, frequency,"
-            " time) with at least one entry each"
-        )
-    if isinstance(bands, int) and stimuli.shape[1] != bands:
-        raise ValueError(
-            f"the stimuli have {stimuli.shape[1]} bands but the model hears {bands}; the gradient would belong to"
-            " other frequencies; give spectrograms with the bands that the model was trained on"
-        )
-    _check_finite(stimuli, "spectrogram")
-    return stimuli
-
-
-def _sounds(model: nn.Module, waveforms: Tensor) -> Float[Tensor, "stimulus sample"]:
-    if not has_front_end(model):
-        raise ValueError(
-            f"{type(model).__name__} has no front-end (its wav2spec is an identity), so its response does not depend on"
-            " a waveform; use strf_gradmaps, or give a model that hears sound"
-        )
-    if waveforms.dim() != 2 or 0 in waveforms.shape:
-        raise ValueError(
-            f"the waveforms have shape {tuple(waveforms.shape)}, which holds no sounds; give (stimulus, sample) with at"
-            " least one entry each"
-        )
-    hop = getattr(model.wav2spec, "hop", None)
-    if isinstance(hop, int) and hop > 0 and waveforms.shape[-1] % hop:
-        raise ValueError(
-            f"the waveform has {waveforms.shape[-1]} samples, which is no whole number of frames of {hop} samples, so"
-            f" the last frame would be cut; give {waveforms.shape[-1] // hop * hop} samples, or resample the sound to"
-            " the front-end's rate"
-        )
-    _check_finite(waveforms, "waveform")
-    return waveforms
 
 
 def _prefiltered(model: nn.Module, leaf: Tensor) -> Tensor:
@@ -463,55 +404,6 @@ def _prefiltered(model: nn.Module, leaf: Tensor) -> Tensor:
 def _fresh(tensor: Tensor) -> Tensor:
     """A tensor that autograd may save, also where the caller made it in inference mode."""
     return tensor.detach().clone() if tensor.is_inference() else tensor.detach()
-
-
-def _check_common(model: nn.Module, objective: Objective, route: str) -> None:
-    if not isinstance(model, nn.Module):
-        raise ValueError(
-            f"model is a {type(model).__name__}, which cannot be differentiated part by part; give a torch.nn.Module"
-        )
-    check_objective(objective)
-    check_route(route)
-
-
-def _check_eval(twin: nn.Module, model: nn.Module) -> None:
-    """Refuse a model that would behave as in training: ``twin`` is what will be run of it."""
-    name = type(model).__name__
-    if model.training:
-        raise ValueError(
-            f"{name} is in training mode, where dropout is random and batch statistics mix the gradients of different"
-            " stimuli; call model.eval() before computing gradmaps"
-        )
-    for path, part in twin.named_modules():
-        known = type(part).__module__.startswith("torch.nn.") and not isinstance(part, _MODELESS)
-        if part.training and not (known and not getattr(part, "dropout", 0)):
-            raise ValueError(
-                f"the part {path} ({type(part).__name__}) of {name} is in training mode although the model is not, so"
-                " its gradients may be random or mix stimuli; call model.eval() before computing gradmaps"
-            )
-
-
-def _check_finite(stimuli: Tensor, what: str) -> None:
-    finite = torch.isfinite(stimuli).flatten(1).all(dim=1)
-    if not bool(finite.all()):
-        wrong = (~finite).nonzero().flatten().tolist()
-        raise ValueError(
-            f"{what} {wrong[:5]} holds numbers that are not finite, around which there is no gradient; remove the NaN"
-            " and infinite entries"
-        )
-
-
-def _check_count(value: int, name: str, unit: str) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} = {value!r} keeps nothing of the gradient; give a whole number of {unit} from 1")
-
-
-def _checked_dtype(dtype: torch.dtype | None, inventory: Inventory) -> torch.dtype:
-    if dtype is None:
-        return inventory.dtype
-    if dtype not in (torch.float32, torch.float64):
-        raise ValueError(f"dtype {dtype} cannot hold a gradient to 1e-5; give torch.float32 or torch.float64")
-    return dtype
 
 
 def _with_values(found: Gradmaps, values: Tensor) -> Gradmaps:

@@ -43,7 +43,7 @@ def weigh(objective: Objective, response: Float[Tensor, "stimulus neuron time"])
         give one differentiable number per neuron.
     """
     response = response.detach()
-    n_stimuli, n_neurons, n_frames = response.shape
+    n_frames = response.shape[-1]
     check_objective(objective, n_frames)
     weights = torch.zeros_like(response)
     end = n_frames - 1
@@ -60,9 +60,7 @@ def weigh(objective: Objective, response: Float[Tensor, "stimulus neuron time"])
     return Weighing(weights, _all(stop - 1, response), values, False)
 
 
-def evaluate(
-    objective: Objective, response: Float[Tensor, "stimulus neuron time"]
-) -> Float[Tensor, "stimulus neuron"]:
+def evaluate(objective: Objective, response: Float[Tensor, "stimulus neuron time"]) -> Float[Tensor, "stimulus neuron"]:
     """The objective of every neuron, differentiable with respect to the responses."""
     check_objective(objective, response.shape[-1])
     if callable(objective):
@@ -97,7 +95,7 @@ def check_objective(objective: Objective, n_frames: int | None = None) -> None:
                 f"objective frame = {frame!r} is not a frame number, so no response can be picked; give a whole number"
                 " of frames from the start of the stimulus, 0 for the first"
             )
-        start, stop = frame, frame + 1
+        stop = frame + 1
     else:
         span = objective["mean_over"]
         if not isinstance(span, Sequence) or len(span) != 2 or not all(map(_is_count, span)) or span[0] >= span[1]:
@@ -105,7 +103,7 @@ def check_objective(objective: Objective, n_frames: int | None = None) -> None:
                 f"objective mean_over = {span!r} does not name a span of frames, so there is nothing to average; give"
                 " [a, b] with 0 <= a < b, meaning frames a to b - 1"
             )
-        start, stop = span
+        stop = span[1]
     if n_frames is not None and stop > n_frames:
         raise ValueError(
             f"objective {dict(objective)!r} looks at frame {stop - 1} but the response has frames 0 to {n_frames - 1};"

@@ -128,7 +128,7 @@ def _apply(
     sizes = [maps.sizes[dim] for dim in leading]
     columns = np.full((*sizes, width), np.nan)
     for region in regions(maps, leading):
-        columns[tuple(region[dim] for dim in leading)] = function(maps.isel(region).values)
+        columns[tuple(region[dim] for dim in leading)] = function(maps.variable.isel(region).values)
     return xr.DataArray(columns, dims=(*leading, "_column"))
 
 

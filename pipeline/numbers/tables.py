@@ -12,6 +12,8 @@ import xarray as xr
 
 from pipeline.numbers.measures import NOT_COMPUTED
 from pipeline.numbers.strf import StrfSettings, strf_summaries
+from pipeline.numbers.strf.summaries import MEASURES as STRF_MEASURES
+from pipeline.numbers.waveform import MEASURES as WAVEFORM_MEASURES
 from pipeline.numbers.waveform import waveform_summaries
 
 DONE = 1
@@ -169,8 +171,8 @@ def write_table(table: pd.DataFrame, path: str | Path) -> None:
         table.to_csv(path, index=False)
     else:
         raise ValueError(
-            f"{path.name!r} ends in {path.suffix or 'nothing'!r}; the ending says how the table is written; end the name"
-            " in .parquet or .csv"
+            f"{path.name!r} ends in {path.suffix or 'nothing'!r}; the ending says how the table is written; end the"
+            " name in .parquet or .csv"
         )
 
 
@@ -196,16 +198,18 @@ def _matching(status: xr.DataArray, numbers: xr.DataArray) -> xr.DataArray:
 
 
 def _rows_of(dataset: xr.Dataset, components: int) -> pd.DataFrame:
-    flat = _without_vectors(dataset, components)
-    metadata = {
-        n: v for n, v in flat.variables.items() if n not in flat.dims and set(v.dims) <= {"checkpoint", "neuron"}
-    }
+    flat = _in_order(_without_vectors(dataset, components))
+    metadata = [
+        str(name)
+        for name, variable in sorted(flat.variables.items(), key=lambda item: (len(item[1].dims), str(item[0])))
+        if name not in flat.dims and set(variable.dims) <= {"checkpoint", "neuron"}
+    ]
     groups: dict[tuple[str, ...], list[str]] = {}
     for name, variable in flat.data_vars.items():
         if name not in metadata or _of_a_map(flat, str(name)):
-            extra = sorted((dim for dim in variable.dims if _axis(dim) in ROW_DIMS[2:]), key=lambda d: _axis(d))
+            extra = sorted((dim for dim in variable.dims if _axis(dim) in ROW_DIMS[2:]), key=_axis)
             groups.setdefault(tuple(map(str, extra)), []).append(str(name))
-    shared = [str(name) for name in metadata if not _of_a_map(flat, str(name))]
+    shared = [name for name in metadata if not _of_a_map(flat, name)]
     frames = []
     for own, names in sorted(groups.items()) or [((), [])]:
         dims = [*ROW_DIMS[:2], *own]
@@ -222,6 +226,22 @@ def _rows_of(dataset: xr.Dataset, components: int) -> pd.DataFrame:
         key: {name: str(attrs[key]) for name, attrs in words.items() if key in attrs} for key in ("units", "long_name")
     }
     return table
+
+
+def _in_order(dataset: xr.Dataset) -> xr.Dataset:
+    """The variables map by map, measures as they are defined, in whatever order a store lists them."""
+    maps = sorted({str(variable.attrs["map"]) for variable in dataset.data_vars.values() if "map" in variable.attrs})
+    measures = {name: rank for rank, name in enumerate([*STRF_MEASURES, *WAVEFORM_MEASURES])}
+
+    def place(name: str) -> tuple[str, int, str]:
+        attrs = dataset[name].attrs
+        owner = max((one for one in maps if name.startswith(f"{one}_")), key=len, default=name)
+        if attrs.get("kind") != "summary":
+            return owner, -1, name
+        return str(attrs.get("map", owner)), measures.get(str(attrs.get("measure")), len(measures)), name
+
+    names: list[str] = sorted([str(name) for name in dataset.data_vars], key=place)
+    return dataset[names]
 
 
 def _joined(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:

@@ -39,7 +39,7 @@ def choose_drawn(worst: xr.DataArray, cube: xr.Dataset, order: np.ndarray | None
     spread = "in the cube's order"
     if order is not None and np.isfinite(order).any():
         ranked = np.argsort(order, kind="stable")[: int(np.isfinite(order).sum())]
-        spread = "in the order of best frequency"
+        spread = "in the order of their frequency"
     if worst.sizes["neuron"] <= GRID_NEURONS:
         return Choice(checkpoints, np.arange(worst.sizes["neuron"]), f"{first}; all neurons")
     neurons = ranked[evenly(ranked.size, GRID_NEURONS)]

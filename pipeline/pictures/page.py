@@ -32,7 +32,8 @@ a { color: #0b5394; }
 table { border-collapse: collapse; margin: .5rem 0 1rem; font-size: .87rem; width: auto; max-width: 100%; }
 th, td { padding: .22rem .6rem; border-bottom: 1px solid #e3e7eb; text-align: left; vertical-align: top; }
 thead th { border-bottom: 2px solid #b9c0c8; background: #f5f7f9; vertical-align: bottom; }
-td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+td.number, th.number { text-align: right; }
+td.number { font-variant-numeric: tabular-nums; white-space: nowrap; }
 td.bad { color: #8f1020; font-weight: 600; }
 td.warn { color: #8a5500; font-weight: 600; }
 .wide { overflow-x: auto; }
@@ -92,14 +93,16 @@ def cell(value: object, kind: str = "") -> Markup:
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> Markup:
     """Return a table; an entry of a row is a text, a number, or a cell made with `cell`."""
-    head = element("thead", element("tr", *(element("th", name, scope="col") for name in header)))
-    body = [
-        element(
-            "tr", *(entry if isinstance(entry, Markup) and entry.startswith("<td") else cell(entry) for entry in row)
-        )
+    cells = [
+        [entry if isinstance(entry, Markup) and entry.startswith("<td") else cell(entry) for entry in row]
         for row in rows
     ]
-    return element("div", element("table", head, element("tbody", *body)), class_="wide")
+    names = []
+    for at, name in enumerate(header):
+        right = bool(cells) and all(row[at].startswith('<td class="number') for row in cells)
+        names.append(element("th", name, scope="col", class_="number" if right else None))
+    body = element("tbody", *(element("tr", *row) for row in cells))
+    return element("div", element("table", element("thead", element("tr", *names)), body), class_="wide")
 
 
 def picture(drawn: Figure | Axes, alt: str, caption: object = "") -> Markup:
@@ -107,6 +110,11 @@ def picture(drawn: Figure | Axes, alt: str, caption: object = "") -> Markup:
     figure = drawn if isinstance(drawn, Figure) else drawn.get_figure(root=True)
     if figure is None:
         raise ValueError("these axes were taken out of their figure, so there is nothing to show; draw them again")
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        # saving a figure that still has its layout to find draws all of it once more
+        engine.execute(figure)
+        figure.set_layout_engine("none")
     data = io.BytesIO()
     figure.savefig(data, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
     width = round(figure.get_size_inches()[0] * CSS_PIXELS_PER_INCH)

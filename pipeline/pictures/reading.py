@@ -19,8 +19,19 @@ STANDINGS = {
 
 
 def map_names(cube: xr.Dataset) -> tuple[str, ...]:
-    """Return the names of the maps in a cube: the variables whose attribute ``kind`` is ``strf`` or ``waveform``."""
-    return tuple(str(name) for name, entry in cube.data_vars.items() if entry.attrs.get("kind") in ("strf", "waveform"))
+    """Return the names of the maps in a cube: the variables whose attribute ``kind`` is ``strf`` or ``waveform``.
+
+    In the order of the config, as far as the cube tells it: a store lists its arrays in any order.
+    """
+    found = [str(name) for name, entry in cube.data_vars.items() if entry.attrs.get("kind") in ("strf", "waveform")]
+    stated = decoded(cube.attrs.get("maps", "{}"))
+    order = [str(name) for name in stated] if isinstance(stated, (Mapping, list)) else []
+    return tuple(sorted(found, key=lambda name: (order.index(name) if name in order else len(order), name)))
+
+
+def metadata_names(data: xr.Dataset | xr.DataArray, dim: str) -> list[str]:
+    """Return the names of the further coordinates along ``dim``, in alphabetical order."""
+    return sorted(str(name) for name, coord in data.coords.items() if coord.dims == (dim,) and name != dim)
 
 
 def map_named(cube: xr.Dataset, name: str) -> xr.DataArray:

@@ -1,8 +1,10 @@
 """Where a store lies: a folder or a URL as a Zarr store, and its plain objects."""
 
+import asyncio
 import json
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -15,6 +17,9 @@ from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore
 
 METADATA = "zarr.json"
+
+_S3 = ("s3://", "s3a://")
+_BUCKETS = (*_S3, "gs://", "gcs://")
 
 #: Packages whose exceptions mean that the storage did not answer.
 _STORAGE_PACKAGES = ("botocore", "aiobotocore", "boto3", "aiohttp", "s3fs", "gcsfs", "google", "urllib3", "obstore")
@@ -46,22 +51,33 @@ def is_local(location: str) -> bool:
 
 
 @lru_cache(maxsize=32)
-def _opened(location: str, writable: bool) -> Store:
+def _opened(location: str, writable: bool, endpoint: str | None) -> Store:
     if is_local(location):
         return LocalStore(location, read_only=not writable)
-    # A listing remembered from before another process wrote would hide what it wrote.
-    return FsspecStore.from_url(location, storage_options=_options(location), read_only=not writable)
+    options: dict[str, Any] = {}
+    if location.startswith(_BUCKETS):
+        # A listing remembered from before another process wrote would hide what it wrote.
+        options["use_listings_cache"] = False
+    if location.startswith(_S3):
+        # Zarr reads objects side by side already; more within one would cost a request for its size each time.
+        options["max_concurrency"] = 1
+    if endpoint is not None:
+        options["endpoint_url"] = endpoint
+    return FsspecStore.from_url(location, storage_options=options, read_only=not writable)
 
 
-def _options(location: str) -> dict[str, Any]:
-    return {"use_listings_cache": False} if location.startswith(("s3://", "s3a://", "gs://", "gcs://")) else {}
+def _endpoint(location: str) -> str | None:
+    """Where an S3-compatible storage answers, from the environment's own names; credentials stay with the client."""
+    if not location.startswith(_S3):
+        return None
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
 
 
 def open_store(store: str | Path, *, writable: bool = False) -> Store:
     """The Zarr store at a location. Nothing is created before the first write."""
     location = location_of(store)
     with storage_errors(location):
-        return _opened(location, writable)
+        return _opened(location, writable, _endpoint(location))
 
 
 def read_json(store: Store, key: str) -> dict[str, Any] | None:
@@ -109,6 +125,42 @@ def write_bytes(store: Store, key: str, data: bytes) -> None:
     """Put bytes under a key, in one piece: a reader sees the old object or the new one."""
     with storage_errors(str(store)):
         sync(store.set(key, default_buffer_prototype().buffer.from_bytes(data)))
+
+
+def write_many(store: Store, objects: Mapping[str, bytes]) -> None:
+    """Put several objects, side by side."""
+
+    async def put() -> None:
+        limit = asyncio.Semaphore(16)
+
+        async def one(key: str, data: bytes) -> None:
+            async with limit:
+                await store.set(key, default_buffer_prototype().buffer.from_bytes(data))
+
+        await asyncio.gather(*(one(key, data) for key, data in objects.items()))
+
+    with storage_errors(str(store)):
+        sync(put())
+
+
+def read_many(store: Store, keys: Sequence[str]) -> list[bytes | None]:
+    """The bytes stored under several keys, read side by side; None where there are none."""
+
+    async def get() -> list[bytes | None]:
+        limit = asyncio.Semaphore(16)
+
+        async def one(key: str) -> bytes | None:
+            async with limit:
+                try:
+                    buffer = await store.get(key, prototype=default_buffer_prototype())
+                except FileNotFoundError:
+                    return None
+                return None if buffer is None else buffer.to_bytes()
+
+        return list(await asyncio.gather(*(one(key) for key in keys)))
+
+    with storage_errors(str(store)):
+        return sync(get())
 
 
 def delete_object(store: Store, key: str) -> None:

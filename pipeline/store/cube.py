@@ -21,7 +21,7 @@ from pipeline.store.groups import (
     Group,
     claim_root,
     consolidate,
-    create_array,
+    create_arrays,
     delete_array,
     existing_group,
     open_existing,
@@ -121,8 +121,7 @@ def _refuse_other_flags(group: Group, cohort: CohortPlan, health_flags: Mapping[
 def _create(store: Store, plan: RunPlan, cohort: CohortPlan, health_flags: Mapping[str, int]) -> None:
     write_attributes(store, cohort.name, {"gradmap_format": FORMAT, "state": CREATING})
     specs = cohort_arrays(cohort, health_flags)
-    for spec in specs:
-        create_array(store, cohort.name, spec)
+    create_arrays(store, cohort.name, specs)
     prints = {checkpoint.id: checkpoint.fingerprint for checkpoint in cohort.checkpoints}
     write_attributes(store, cohort.name, _attributes(plan, cohort, prints, _coordinate_names(specs), {}))
 
@@ -153,8 +152,9 @@ def _extend(plan: RunPlan, cohort: CohortPlan, group: Group, health_flags: Mappi
         intent = {"checkpoints": n_stored, "adding": [spec.name for spec in adding]}
         write_attributes(group.store, group.name, group.attributes | {"state": CHANGING, "intent": json.dumps(intent)})
         for spec in adding:
-            delete_array(group.store, group.name, spec.name)
-            create_array(group.store, group.name, spec)
+            if spec.name in group.arrays:
+                delete_array(group.store, group.name, spec.name)
+        create_arrays(group.store, group.name, adding)
         resize(group, size)
         added = {spec.name for spec in adding}
         for key, spec in wanted.items():

@@ -1,7 +1,7 @@
 """One cohort's group as it stands in the store, and the metadata that makes it readable."""
 
-import asyncio
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,21 +10,23 @@ import numpy as np
 import zarr
 from zarr.abc.store import Store
 from zarr.codecs import ZstdCodec
-from zarr.core.buffer import default_buffer_prototype
-from zarr.core.sync import sync
+from zarr.storage import MemoryStore
 
 from pipeline.plan.config import ConfigError
 from pipeline.store.backend import (
     METADATA,
     delete_below,
+    keys_below,
     location_of,
     names_in,
     open_store,
     parse_json,
     read_json,
+    read_many,
     scrub,
     storage_errors,
     write_json,
+    write_many,
 )
 from pipeline.store.layout import ArraySpec
 
@@ -45,6 +47,7 @@ class Group:
     name: str
     attributes: dict[str, Any]
     arrays: dict[str, dict[str, Any]]
+    root: zarr.Group | None = None
 
     @property
     def state(self) -> str:
@@ -69,8 +72,12 @@ class Group:
 
     def open(self, name: str) -> zarr.Array:
         """The array itself."""
+        path, mode = f"{self.name}/{name}", "r" if self.store.read_only else "r+"
         with storage_errors(self.location):
-            return zarr.open_array(self.store, path=f"{self.name}/{name}", mode="r" if self.store.read_only else "r+")
+            found = self.root[path] if self.root is not None else zarr.open_array(self.store, path=path, mode=mode)
+        if not isinstance(found, zarr.Array):
+            raise ValueError(f"{path} of {scrub(self.location)} is no array; verify the store")
+        return found
 
     def read(self, name: str) -> np.ndarray:
         """Every entry of an array; text as an object array of str."""
@@ -104,24 +111,9 @@ def read_group(store: Store, location: str, name: str) -> Group | None:
 
 
 def _read_all(store: Store, keys: list[str]) -> list[dict[str, Any] | None]:
-    async def collect() -> list[Any]:
-        prototype = default_buffer_prototype()
-        limit = asyncio.Semaphore(16)
-
-        async def one(key: str) -> Any:
-            async with limit:
-                try:
-                    return await store.get(key, prototype=prototype)
-                except FileNotFoundError:
-                    return None
-
-        return await asyncio.gather(*(one(key) for key in keys))
-
-    with storage_errors(str(store)):
-        buffers = sync(collect())
     return [
-        None if buffer is None else parse_json(buffer.to_bytes(), f"{key} in {store}")
-        for key, buffer in zip(keys, buffers, strict=True)
+        None if data is None else parse_json(data, f"{key} in {store}")
+        for key, data in zip(keys, read_many(store, keys), strict=True)
     ]
 
 
@@ -157,6 +149,23 @@ def open_existing(store: str | Path, *, writable: bool = False) -> tuple[Store, 
     return opened, location
 
 
+def copied_group(store: Store, location: str, name: str) -> Group | None:
+    """The group of a cohort with its arrays as the root describes them: two objects read instead of one per array.
+
+    None where the root has no description of it, as of a group that was not finished.
+    """
+    metadata = read_json(store, f"{name}/{METADATA}")
+    if metadata is None or metadata.get("attributes", {}).get("state") != READY:
+        return None
+    copied = (read_json(store, METADATA) or {}).get("consolidated_metadata", {}).get("metadata", {})
+    arrays = {key.removeprefix(f"{name}/"): entry for key, entry in copied.items() if key.startswith(f"{name}/")}
+    if not arrays:
+        return None
+    with storage_errors(location):
+        root = zarr.open_group(store, mode="r" if store.read_only else "r+", use_consolidated=True)
+    return Group(store, location, name, metadata["attributes"], arrays, root)
+
+
 def existing_group(store: Store, location: str, name: str, *, any_state: bool = False) -> Group:
     """The group of a cohort.
 
@@ -165,7 +174,7 @@ def existing_group(store: Store, location: str, name: str, *, any_state: bool = 
     ValueError
         If there is no such cohort, or a change of it was not finished.
     """
-    group = read_group(store, location, name)
+    group = copied_group(store, location, name) or read_group(store, location, name)
     if group is None:
         known = ", ".join(cohort_names(store)) or "none yet"
         raise ValueError(
@@ -212,12 +221,16 @@ def _check_format(root: dict[str, Any], location: str) -> None:
         )
 
 
-def create_array(store: Store, cohort: str, spec: ArraySpec) -> None:
-    """Create one array of a group with its checksummed codec, and fill in its values."""
-    with storage_errors(cohort):
+def create_arrays(store: Store, cohort: str, specs: Sequence[ArraySpec]) -> None:
+    """Create arrays of a group, with their checksummed codec and their values.
+
+    They are made in memory first, as Zarr would ask an object store several questions before each of them.
+    """
+    memory = MemoryStore()
+    for spec in specs:
         array = zarr.create_array(
-            store,
-            name=f"{cohort}/{spec.name}",
+            memory,
+            name=spec.name,
             shape=spec.shape,
             chunks=spec.chunks,
             shards=spec.shards,
@@ -230,6 +243,9 @@ def create_array(store: Store, cohort: str, spec: ArraySpec) -> None:
         )
         if spec.values is not None and spec.values.size:
             array[...] = spec.values
+    keys = [key for key in keys_below(memory, "") if key != METADATA]
+    objects = dict(zip(keys, read_many(memory, keys), strict=True))
+    write_many(store, {f"{cohort}/{key}": data for key, data in objects.items() if data is not None})
 
 
 def delete_array(store: Store, cohort: str, name: str) -> None:

@@ -45,7 +45,7 @@ def open_cube(store: str | Path, cohort: str | None = None) -> xr.Dataset:
         cohort = names[0]
     existing_group(opened, location, cohort)
     with storage_errors(location):
-        cube = xr.open_zarr(opened, group=cohort, consolidated=False, chunks=None)
+        cube = xr.open_zarr(opened, group=cohort, consolidated=True, chunks=None)
     hidden = {}
     for name, variable in cube.variables.items():
         role = variable.attrs.get("role")

@@ -12,7 +12,7 @@ from pipeline.store.backend import scrub
 from pipeline.store.groups import (
     Group,
     consolidate,
-    create_array,
+    create_arrays,
     delete_array,
     existing_group,
     open_existing,
@@ -40,6 +40,8 @@ def write_summaries(store: str | Path, cohort: str, summaries: xr.Dataset) -> No
         If a name is taken by something that is not a summary, or labels are not the cube's, before anything is written.
     """
     opened, location = open_existing(store, writable=True)
+    existing_group(opened, location, cohort)
+    consolidate(opened)
     group = existing_group(opened, location, cohort)
     ours = {name for name in group.arrays if group.array_attributes(name).get("role") == "summary"}
     fixed = set(group.arrays) - ours
@@ -57,7 +59,7 @@ def write_summaries(store: str | Path, cohort: str, summaries: xr.Dataset) -> No
     _new_axes_agree(specs, group, ours)
     for spec in specs:
         delete_array(opened, cohort, spec.name)
-        create_array(opened, cohort, spec)
+    create_arrays(opened, cohort, specs)
     extra = [spec.name for spec in specs if spec.name in summaries.coords and spec.dims != (spec.name,)]
     coordinates = " ".join(dict.fromkeys([*group.attributes.get("coordinates", "").split(), *extra]))
     if coordinates != group.attributes.get("coordinates", ""):

@@ -23,7 +23,6 @@ from pipeline.store.groups import (
     cohort_names,
     consolidate,
     copy_attributes,
-    existing_group,
     is_consolidated,
     open_existing,
     read_group,
@@ -147,7 +146,9 @@ def verify_store(store: str | Path, *, requeue: bool = False) -> Verification:
         if requeue:
             for entry, document in lost.items():
                 write_json(opened, f"{name}/{entry}/{METADATA}", document)
-        group = existing_group(opened, location, name, any_state=True)
+        group = read_group(opened, location, name)
+        if group is None:
+            continue
         if group.state != READY:
             findings.append(Finding("damaged", name, METADATA, detail=f"the cohort is {group.state}; run again"))
             continue

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.demo import recovery
@@ -23,6 +23,7 @@ def test_the_planted_fields_recover_themselves():
         assert abs(row.recovered_latency_ms - neuron.latency_ms) < 10.0
 
 
+@settings(deadline=None)
 @given(scale=st.floats(1e-6, 1e6), seed=st.integers(0, 100))
 def test_a_maps_scale_changes_no_number_and_its_sign_flips_polarity_and_correlation(scale, seed):
     maps = TRUTH + 0.02 * np.random.default_rng(seed).standard_normal(TRUTH.shape)

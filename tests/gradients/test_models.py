@@ -8,23 +8,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
-from tests.zoo import AUDIO_HZ, FRONT_ENDS, HOP, N_BANDS, audio, make_prefilter, sound, spectrogram
 
 from pipeline.gradients.models import AudioEncodingModel
+from tests.gradients.planted import Kernels
+from tests.zoo import AUDIO_HZ, FRONT_ENDS, HOP, N_BANDS, audio, make_prefilter, sound, spectrogram
 
 Reference = audio.AudioEncodingModel
-
-
-class Kernels(nn.Module):
-    """Causal linear readout: one kernel (channel, frequency, lag) for each neuron."""
-
-    def __init__(self, kernels):
-        super().__init__()
-        self.kernels = nn.Parameter(kernels)
-
-    def forward(self, x):
-        padded = nn.functional.pad(x, (self.kernels.shape[-1] - 1, 0))
-        return nn.functional.conv2d(padded, self.kernels.flip(-1))
 
 
 class Lab(AudioEncodingModel):

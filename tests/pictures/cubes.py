@@ -81,7 +81,7 @@ def planted_cube(
         attrs={
             "failures": failed(checkpoints[-1], "load", "model.safetensors is truncated; copy the file again"),
             "routes": json.dumps({"strf": dict.fromkeys(checkpoints[:-1], "factored")}),
-            "maps": json.dumps({"strf": {"kind": "strf"}}),
+            "maps": json.dumps({"strf": {"kind": "strf"}, "waveform": {"kind": "waveform"}}),
             "frame_ms": 10.0,
             "fingerprints": json.dumps({checkpoint: f"{k:064x}" for k, checkpoint in enumerate(checkpoints)}),
             "config": 'store = "gradmaps.zarr"\n\n[[cohort]]\nname = "planted"\n',
@@ -92,10 +92,10 @@ def planted_cube(
     return _with_waveform(cube, random) if waveform else cube
 
 
-def failed(checkpoint: str, cause: str, message: str, name: str = "strf") -> str:
-    """Return the attribute ``failures`` with one entry."""
-    entry = {"checkpoint": checkpoint, "map": name, "cause": cause, "shards": 1, "message": message}
-    return json.dumps({"entries": [entry], "counts": {cause: 1}})
+def failed(checkpoint: str, cause: str, message: str, maps: tuple[str, ...] = ("strf", "waveform")) -> str:
+    """Return the attribute ``failures`` with one checkpoint in it."""
+    entry = {"checkpoint": checkpoint, "cause": cause, "shards": 1, "message": message}
+    return json.dumps({"entries": [entry | {"map": name} for name in maps], "counts": {cause: len(maps)}})
 
 
 def _with_waveform(cube: xr.Dataset, random: np.random.Generator) -> xr.Dataset:

@@ -16,6 +16,9 @@ from .trace import Call, first_tensor, is_plain, nodes_between
 # How many tensors before a recurrent layer are tried as the start of a part that acts on each frame alone.
 TRIES = 6
 
+# With fewer frames, looking for affine steps costs more than it saves.
+FEW_FRAMES = 32
+
 
 def pull_back(problem: Problem, tensor: Tensor, cotangents: Tensor, earliest: int = 0) -> Tensor:
     """Backward passes from ``tensor`` to the leaf, one per entry of the first axis of ``cotangents``.
@@ -93,6 +96,16 @@ class Encoder:
     tensor: Tensor
     layout: Layout
     slopes: Float[Tensor, "frame stimulus output input"] | None
+    affine: "Affine | None" = None
+
+
+@dataclass(frozen=True)
+class Affine:
+    """The first steps of an encoder, with the same slope at every frame: where they end, and that slope."""
+
+    call: Call
+    layout: Layout
+    slope: Float[Tensor, "output input"]
 
 
 def _through_encoder(
@@ -100,17 +113,22 @@ def _through_encoder(
 ) -> Tensor:
     """Rows back through the encoder, at the frames where any of them is not zero."""
     busy = vectors.flatten(0, 1).ne(0).any(dim=-1).any(dim=0).nonzero().flatten()
-    n_frames = given.n_frames
-    if encoder.tensor is not problem.trace.stimulus or len(busy) == 0 or len(busy) > n_frames - n_frames // 4:
+    if encoder.tensor is not problem.trace.stimulus or len(busy) == 0:
         return vjp(call.given, encoder.tensor, given.join(vectors), problem.limits)
     start, stop = int(busy[0]), int(busy[-1]) + 1
     piece = problem.leaf.detach()[..., start:stop].clone().requires_grad_(True)
-    reached = partial_run(problem.model, call.module, piece.view_as(piece))
+    affine = encoder.affine
+    through = affine.call.module if affine is not None else None
+    reached, passed = partial_run(problem.model, call.module, piece.view_as(piece), through)
     joined = given.join(vectors[:, :, start:stop])
     if reached is None or reached.shape != joined.shape[1:]:
         return vjp(call.given, encoder.tensor, given.join(vectors), problem.limits)
     gradient = joined.new_zeros((len(vectors), *encoder.tensor.shape))
-    gradient[..., start:stop] = vjp(reached, piece, joined, problem.limits)
+    if affine is None or passed is None:
+        gradient[..., start:stop] = vjp(reached, piece, joined, problem.limits)
+    else:
+        middle = affine.layout.of_frames(stop - start).split(vjp(reached, passed, joined, problem.limits))
+        gradient[..., start:stop] = encoder.layout.of_frames(stop - start).join(middle @ affine.slope)
     return gradient
 
 
@@ -134,7 +152,7 @@ def _frame_wise_encoder(problem: Problem, call: Call, layout: Layout) -> Encoder
             if few is not None and _slopes_hold(tensor, layout, start, begun, few):
                 return Encoder(start, begun, few)
             if few is None and acts_on_each_frame(tensor, layout, start, begun):
-                return Encoder(start, begun, None)
+                return Encoder(start, begun, None, _affine_start(problem, call, start, begun))
     return None
 
 
@@ -146,7 +164,7 @@ def _slopes_of_few_frames(
     if leaf.shape[-1] != layout.n_frames or not bool((leaf == leaf[:1, ..., :1]).all()):
         return None
     one = leaf[:1, ..., :1].clone().requires_grad_(True)
-    reached = partial_run(problem.model, call.module, one.view_as(one))
+    reached, _ = partial_run(problem.model, call.module, one.view_as(one))
     if reached is None or reached.numel() != layout.width or not reached.requires_grad:
         return None
     units = torch.eye(layout.width, dtype=leaf.dtype, device=leaf.device).view(layout.width, *reached.shape)
@@ -165,25 +183,77 @@ def _slopes_hold(tensor: Tensor, layout: Layout, start: Tensor, begun: Layout, s
     return bool(torch.isfinite(size)) and bool((got - expected).abs().amax() <= SAME * size)
 
 
-class _Reached(Exception):
+def _affine_start(problem: Problem, call: Call, start: Tensor, begun: Layout) -> Affine | None:
+    """The longest affine run of steps from ``start`` on, found at the parts that the encoder is made of."""
+    source = problem.trace.stimulus
+    if start is not source or begun.n_frames < FEW_FRAMES:
+        return None
+    found: Affine | None = None
+    for step in problem.trace.calls:
+        if step is call:
+            break
+        if not is_plain(step.gave) or step.gave is start or nodes_between(call.given, step.gave, source) is None:
+            continue
+        for layout in layouts(step.gave, begun.n_stimuli, begun.n_frames):
+            slope = _slope_of_affine(problem, step, layout, start, begun)
+            if slope is not None:
+                found = Affine(step, layout, slope)
+                break
+        else:
+            # After a step that is not affine, none is affine from the start.
+            break
+    return found
+
+
+def _slope_of_affine(
+    problem: Problem, step: Call, layout: Layout, start: Tensor, begun: Layout
+) -> Float[Tensor, "output input"] | None:
+    """The slope of what ``step`` gave, from one frame; None if it is not the same at every frame."""
+    vector, scale = probe(layout, step.gave)
+    one = problem.leaf.detach()[:1, ..., :1].clone().requires_grad_(True)
+    reached, passed = partial_run(problem.model, None, one.view_as(one), step.module)
+    if passed is None or passed.numel() != layout.width or reached is not None or not passed.requires_grad:
+        return None
+    units = torch.eye(layout.width, dtype=passed.dtype, device=passed.device).view(layout.width, *passed.shape)
+    slope = vjp(passed, one, units, problem.limits).flatten(1)
+    (gradient,) = torch.autograd.grad(step.gave, start, layout.join(vector * scale), retain_graph=True)
+    expected = begun.split(gradient)
+    got = (vector * scale) @ slope
+    return slope if bool((got - expected).abs().amax() <= SAME * expected.abs().amax()) else None
+
+
+class _PartReachedError(Exception):
     """Carries what a part is about to be given out of a forward pass that need not go on."""
 
-    def __init__(self, given: Tensor | None) -> None:
-        super().__init__("the part that was waited for is about to run")
-        self.given = given
 
+def partial_run(
+    model: nn.Module, part: nn.Module | None, stimulus: Tensor, through: nn.Module | None = None
+) -> tuple[Tensor | None, Tensor | None]:
+    """What ``part`` is given when the model hears ``stimulus``, and what ``through`` gave on the way.
 
-def partial_run(model: nn.Module, part: nn.Module, stimulus: Tensor) -> Tensor | None:
-    """What ``part`` of the model is given when the model hears ``stimulus``; nothing after it is run."""
+    Nothing after ``part`` is run; without one, nothing after ``through``.
+    """
+    found: dict[str, Tensor | None] = {}
 
     def stop(_: nn.Module, given: tuple[object, ...]) -> None:
-        raise _Reached(first_tensor(given))
+        found["given"] = first_tensor(given)
+        raise _PartReachedError
 
-    handle = part.register_forward_pre_hook(stop)
+    def note(_: nn.Module, __: object, gave: object) -> None:
+        found["gave"] = first_tensor(gave)
+        if part is None:
+            raise _PartReachedError
+
+    handles = []
+    if part is not None:
+        handles.append(part.register_forward_pre_hook(stop))
+    if through is not None:
+        handles.append(through.register_forward_hook(note))
     try:
         model(stimulus)
-    except _Reached as reached:
-        return reached.given
+    except _PartReachedError:
+        pass
     finally:
-        handle.remove()
-    return None
+        for handle in handles:
+            handle.remove()
+    return found.get("given"), found.get("gave")

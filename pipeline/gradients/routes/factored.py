@@ -11,9 +11,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from .backward import pull_back
+from .forward import load_forward_mode
 from .frames import Layout, acts_on_each_frame, layouts
 from .memory import in_blocks, rows_that_fit
-from .forward import load_forward_mode
 from .plain import LIVE_TENSORS, vjp
 from .problem import Problem, Rows
 from .trace import Call, is_plain, nodes_between
@@ -22,7 +22,7 @@ from .trace import Call, is_plain, nodes_between
 AFFINE_TOLERANCE = 1e-5
 
 
-class DoesNotFactor(RuntimeError):
+class DoesNotFactorError(RuntimeError):
     """The model has no place that separates the response from the stimulus frame by frame."""
 
 
@@ -55,7 +55,7 @@ def factored(problem: Problem, rows: Rows) -> tuple[Tensor, int]:
     """As many backward passes as the cut is wide, or as there are rows where those are fewer."""
     cut = find_cut(problem)
     if cut is None:
-        raise DoesNotFactor(
+        raise DoesNotFactorError(
             f"{type(problem.model).__name__} has no part whose output describes each frame of the response by itself,"
             ' so its gradient does not factor; use route="auto" or another route'
         )
@@ -211,7 +211,7 @@ def _slopes_by_tangents(problem: Problem, cut: Cut, frames: Tensor, neurons: Ten
     expected = expected.gather(1, frames.unsqueeze(-1).expand(-1, -1, problem.response.shape[1]))
     got = tail(points)[:, :, 0].view_as(expected)
     if not torch.allclose(got, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().amax()) + 1e-30):
-        raise DoesNotFactor(
+        raise DoesNotFactorError(
             f"the part of {type(problem.model).__name__} after {cut.call.name} answers otherwise to one frame than to"
             ' many, so its slope at one frame says nothing; use route="batched"'
         )

@@ -4,6 +4,7 @@ import importlib
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -52,16 +53,22 @@ def forward(problem: Problem, rows: Rows) -> tuple[Tensor, int]:
 @contextmanager
 def decomposed(model: nn.Module) -> Iterator[None]:
     """Attention and LSTM layers in small steps: their fused kernels know neither forward mode nor ``vmap``."""
-    fused = torch.backends.mkldnn.enabled and any(isinstance(part, nn.LSTM) for part in model.modules())
+    mkldnn: Any = torch.backends.mkldnn
+    fused = mkldnn.enabled and any(isinstance(part, nn.LSTM) for part in model.modules())
+    fast = torch.backends.mha.get_fastpath_enabled()
     with sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="There is a performance drop")
         try:
             if fused:
-                torch.backends.mkldnn.enabled = False
+                mkldnn.enabled = False
+            if fast:
+                torch.backends.mha.set_fastpath_enabled(False)
             yield
         finally:
             if fused:
-                torch.backends.mkldnn.enabled = True
+                mkldnn.enabled = True
+            if fast:
+                torch.backends.mha.set_fastpath_enabled(True)
 
 
 def load_forward_mode() -> None:

@@ -41,6 +41,15 @@ class Layout:
             return tuple(length for axis, length in enumerate(self.shape) if axis not in drop)
         return self.shape[1:]
 
+    def of_frames(self, n_frames: int) -> "Layout":
+        """The same layout for another number of frames."""
+        shape = list(self.shape)
+        if self.order in ("stimulus", "frame"):
+            shape[self.axis] = n_frames
+        else:
+            shape[0] = self.n_stimuli * n_frames
+        return Layout(self.order, self.axis, tuple(shape), self.n_stimuli, n_frames)
+
     def split(self, tensor: Tensor) -> Float[Tensor, "*rows stimulus frame width"]:
         """The tensor, which may have further axes in front, as vectors."""
         lead = tensor.shape[: tensor.dim() - len(self.shape)]
@@ -99,9 +108,7 @@ def acts_on_each_frame(later: Tensor, later_layout: Layout, earlier: Tensor, ear
     cotangent = vector.expand(*scale.shape[:2], -1)
     try:
         plain, scaled = (
-            earlier_layout.split(
-                torch.autograd.grad(later, earlier, later_layout.join(weighed), retain_graph=True)[0]
-            )
+            earlier_layout.split(torch.autograd.grad(later, earlier, later_layout.join(weighed), retain_graph=True)[0])
             for weighed in (cotangent, cotangent * scale)
         )
     except RuntimeError:
@@ -111,9 +118,7 @@ def acts_on_each_frame(later: Tensor, later_layout: Layout, earlier: Tensor, ear
     return bool(difference <= SAME * size) and bool(torch.isfinite(size))
 
 
-def probe(
-    layout: Layout, like: Tensor
-) -> tuple[Float[Tensor, "1 1 width"], Float[Tensor, "stimulus frame 1"]]:
+def probe(layout: Layout, like: Tensor) -> tuple[Float[Tensor, "1 1 width"], Float[Tensor, "stimulus frame 1"]]:
     """A fixed random vector, and a fixed random factor for each frame that is not near 0."""
     generator = torch.Generator().manual_seed(7)
     vector = torch.rand((1, 1, layout.width), generator=generator) * 2 - 1

@@ -1,4 +1,4 @@
-"""Rows of models in which each neuron has parameters of its own: one neuron's model, run under ``vmap`` over neurons."""
+"""Rows of models in which each neuron has parameters of its own: one neuron's model under ``vmap`` over neurons."""
 
 import torch
 from torch import Tensor, nn
@@ -8,10 +8,9 @@ from .memory import in_blocks, rows_that_fit
 from .problem import Problem, Rows
 
 SAME = 1e-4
-_SLOTS = ("wav2spec", "prefiltering", "core", "readout")
 
 
-class NoOwnParameters(RuntimeError):
+class NoOwnParametersError(RuntimeError):
     """The model cannot be taken apart into one small model per neuron."""
 
 
@@ -21,7 +20,7 @@ def per_neuron(problem: Problem, rows: Rows) -> tuple[Tensor, int]:
     Which parameters are a neuron's own is guessed from their first axis, and checked on the responses.
     """
     if rows.neurons is None or rows.coupled is not None:
-        raise NoOwnParameters("a sum over neurons belongs to no one neuron's parameters; use another route")
+        raise NoOwnParametersError("a sum over neurons belongs to no one neuron's parameters; use another route")
     neurons = rows.neurons
     leaf = problem.leaf.detach()
     own, shared = _split(problem)
@@ -31,7 +30,7 @@ def per_neuron(problem: Problem, rows: Rows) -> tuple[Tensor, int]:
     def one(mine: dict[str, Tensor], weights: Tensor, stimulus: Tensor) -> tuple[Tensor, Tensor]:
         answer = torch.func.functional_call(problem.model, {**shared, **mine}, (stimulus,))
         if answer.dim() != 4 or answer.shape[1:3] != (1, 1):
-            raise NoOwnParameters(
+            raise NoOwnParametersError(
                 f"{type(problem.model).__name__} with one neuron's parameters answers with shape {tuple(answer.shape)},"
                 " not that of one neuron; use another route"
             )
@@ -62,20 +61,23 @@ def has_own_parameters(problem: Problem) -> bool:
 
 
 def shares_nothing(problem: Problem) -> bool:
-    """Whether all of the model's weights are in its readout, so that neurons have no features in common."""
-    readout = {id(tensor) for tensor in problem.model.readout.parameters()}
-    return all(id(tensor) in readout for tensor in problem.model.core.parameters()) if isinstance(
-        getattr(problem.model, "core", None), nn.Module
-    ) and all(name.split(".")[0] in _SLOTS for name, _ in problem.model.named_parameters()) else False
+    """Whether neurons have no trained features in common: all weights but a prefilter's are the readout's."""
+    readout = getattr(problem.model, "readout", None)
+    if not isinstance(readout, nn.Module):
+        return False
+    own = {id(tensor) for tensor in readout.parameters()}
+    return all(
+        id(tensor) in own or name.startswith(("wav2spec.", "prefiltering."))
+        for name, tensor in problem.model.named_parameters()
+    )
 
 
 def _split(problem: Problem) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The tensors that are the neurons' own, by name, and the others."""
     n_neurons = problem.response.shape[1]
     readout = getattr(problem.model, "readout", None)
-    inside = {id(tensor) for tensor in (*readout.parameters(), *readout.buffers())} if isinstance(
-        readout, nn.Module
-    ) else set()
+    tensors = (*readout.parameters(), *readout.buffers()) if isinstance(readout, nn.Module) else ()
+    inside = {id(tensor) for tensor in tensors}
     everything = {**dict(problem.model.named_parameters()), **dict(problem.model.named_buffers())}
     own = {
         name: tensor.detach()
@@ -83,7 +85,7 @@ def _split(problem: Problem) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         if id(tensor) in inside and tensor.dim() > 0 and len(tensor) == n_neurons
     }
     if not own:
-        raise NoOwnParameters(
+        raise NoOwnParametersError(
             f"{type(problem.model).__name__} has no readout parameters whose first axis is its {n_neurons} neurons;"
             " use another route"
         )
@@ -93,7 +95,7 @@ def _split(problem: Problem) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
 def _check_same(problem: Problem, response: Tensor, chosen: Tensor) -> None:
     expected = problem.response.detach()[:, chosen]
     if not torch.allclose(response, expected, rtol=SAME, atol=SAME * float(expected.abs().amax()) + 1e-30):
-        raise NoOwnParameters(
+        raise NoOwnParametersError(
             f"{type(problem.model).__name__} with one neuron's parameters answers otherwise than whole, so its neurons"
             " share what seemed to be their own; use another route"
         )

@@ -1,5 +1,7 @@
 """Rows by autograd alone: batched, one at a time, or of a stimulus replicated once per row."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -77,7 +79,9 @@ def _grad(outputs: Tensor, inputs: Tensor, cotangents: Tensor, together: bool) -
     return gradient
 
 
-def _by_blocks(problem: Problem, rows: Rows, run, bytes_per_row: int) -> tuple[Tensor, int]:  # type: ignore[no-untyped-def]
+def _by_blocks(
+    problem: Problem, rows: Rows, run: Callable[[Problem, Rows], Tensor], bytes_per_row: int
+) -> tuple[Tensor, int]:
     values = _empty(problem, rows)
 
     def block(start: int, stop: int) -> None:

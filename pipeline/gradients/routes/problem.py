@@ -19,7 +19,8 @@ class Problem:
     ``leaf`` is what the gradient is taken to: (stimulus, ..., time), time being frames or samples. ``response`` is
     (stimulus, neuron, frame) and hangs on the leaf by autograd's graph; ``trace`` holds what the model's parts were
     given and gave on the way. ``limits`` is what the model was found not to allow, kept from one problem to the next;
-    ``stages`` are ways back to the leaf that were worked out once.
+    ``stages`` are ways back to the leaf that were worked out once. Where the leaf was itself computed from a
+    ``source``, ``whole`` is the response hanging on that.
     """
 
     model: nn.Module
@@ -30,6 +31,7 @@ class Problem:
     limits: set[str] = field(default_factory=set)
     stages: dict[int, Callable[[Tensor, int], Tensor]] = field(default_factory=dict)
     source: "Source | None" = None
+    whole: Tensor | None = None
 
     def finish(
         self, gradient: Float[Tensor, "neuron stimulus ... time"], ends: Int[Tensor, "stimulus neuron"], lags: int
@@ -105,8 +107,7 @@ class Rows:
         if self.neurons is None:
             return torch.autograd.grad(values.sum(), free)[0].unsqueeze(0)
         each = [
-            torch.autograd.grad(values[:, neuron].sum(), free, retain_graph=True)[0]
-            for neuron in self.neurons.tolist()
+            torch.autograd.grad(values[:, neuron].sum(), free, retain_graph=True)[0] for neuron in self.neurons.tolist()
         ]
         return torch.stack(each)
 
@@ -147,8 +148,11 @@ def frames_of(response: Tensor, n_stimuli: int, name: str) -> Float[Tensor, "sti
     ValueError
         If the model did not give such a response.
     """
-    if not isinstance(response, Tensor) or response.dim() != 4 or response.shape[2] != 1 or (
-        response.shape[0] != n_stimuli
+    if (
+        not isinstance(response, Tensor)
+        or response.dim() != 4
+        or response.shape[2] != 1
+        or (response.shape[0] != n_stimuli)
     ):
         shape = tuple(response.shape) if isinstance(response, Tensor) else type(response).__name__
         raise ValueError(

@@ -2,7 +2,7 @@
 
 import copy
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -12,13 +12,16 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 # Each of these may let float32 products be rounded to TF32 or bfloat16.
-_PRECISIONS = (
-    torch.backends.cuda.matmul,
-    torch.backends.cudnn.conv,
-    torch.backends.cudnn.rnn,
-    torch.backends.mkldnn.matmul,
-    torch.backends.mkldnn.conv,
-    torch.backends.mkldnn.rnn,
+_PRECISIONS: tuple[Any, ...] = tuple(
+    getattr(getattr(torch.backends, backend), operation)
+    for backend, operation in (
+        ("cuda", "matmul"),
+        ("cudnn", "conv"),
+        ("cudnn", "rnn"),
+        ("mkldnn", "matmul"),
+        ("mkldnn", "conv"),
+        ("mkldnn", "rnn"),
+    )
 )
 _HOOKS = tuple(name for name in vars(nn.Module()) if "_hooks" in name)
 _FACTORIES = (torch.ones, torch.zeros, torch.empty, torch.rand, torch.randn, torch.linspace, torch.eye)
@@ -82,7 +85,7 @@ def _holds_float(value: Any) -> bool:
     return isinstance(value, float)
 
 
-def twin_of(model: nn.Module, replace: dict[str, nn.Module] | None = None) -> nn.Module:
+def twin_of(model: nn.Module, replace: Mapping[str, nn.Module] | None = None) -> nn.Module:
     """A copy of the module tree that shares the weights as constants, with some direct children replaced.
 
     Hooks and attributes set on the copy, and what its forward pass writes into buffers, do not reach the model, so

@@ -85,7 +85,7 @@ def blocks(maps: xr.DataArray, along: str, entries: Sequence[str]) -> Iterator[t
     others = [dim for dim in maps.dims if dim != along and dim not in entries]
     maps = maps.transpose(*others, along, *entries)
     for region in regions(maps, others):
-        part = maps.isel(region).values
+        part = maps.variable.isel(region).values
         yield region, part.reshape(*part.shape[: len(others) + 1], -1).astype(np.float64)
 
 

@@ -41,7 +41,7 @@ def population_geometry(
     components = components * np.where(components.sum(axis=1) < 0, -1.0, 1.0)[:, None]
     scores = np.full((*(maps.sizes[dim] for dim in others), kept), np.nan)
     for region in regions(maps, others):
-        part = maps.isel(region).values
+        part = maps.variable.isel(region).values
         rows = _rows(part, p, normalise)
         scores[tuple(region[dim] for dim in others)] = ((rows - mean) @ components.T).reshape(
             *part.shape[: len(others)], kept
@@ -74,7 +74,7 @@ def _principal(
     count = int(np.prod([maps.sizes[dim] for dim in others]))
     total, products, n, few = np.zeros(p), np.zeros((0, 0) if count <= p else (p, p)), 0, []
     for region in regions(maps, others):
-        rows = _rows(maps.isel(region).values, p, normalise)
+        rows = _rows(maps.variable.isel(region).values, p, normalise)
         rows = rows[np.isfinite(rows).all(axis=1)]
         total, n = total + rows.sum(axis=0), n + len(rows)
         if count <= p:

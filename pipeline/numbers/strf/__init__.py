@@ -30,6 +30,7 @@ from pipeline.numbers.strf.shape import (
     significant,
     singular_values,
     sparseness,
+    thresholded,
 )
 from pipeline.numbers.strf.summaries import strf_summaries
 from pipeline.numbers.strf.tuning import (
@@ -78,4 +79,5 @@ __all__ = [
     "temporal_correlation",
     "temporal_modulation",
     "temporal_width",
+    "thresholded",
 ]

@@ -5,6 +5,7 @@ from typing import Literal
 import numpy as np
 import xarray as xr
 
+from pipeline.numbers.grid import strf_grid
 from pipeline.numbers.measures import ALL_ZERO, UNUSABLE, Measure
 from pipeline.numbers.strf.block import DEFAULTS, StrfBlock, StrfSettings, measured, one, only
 
@@ -93,6 +94,36 @@ def on_off_index(maps: xr.DataArray, *, settings: StrfSettings = DEFAULTS) -> xr
         )
     numbers = measured(maps, {"norm": MEASURES["norm"]}, settings)
     return channel_index(numbers["norm"], numbers["degenerate"])
+
+
+def thresholded(maps: xr.DataArray, threshold: float = 3.0) -> xr.DataArray:
+    """Return the maps with every entry set to zero that does not stand out of the noise.
+
+    An entry stays where |g| >= ``threshold`` robust standard deviations, 1.4826 median |g|, of its map. Envelopes,
+    durations and modulation functions add up whatever a map holds: of noisy maps they describe the noise, unless
+    the maps pass through here first (Escabi's ``strfparam`` likewise takes significant maps). For a map that fills
+    more than half of its window with signal the median is no measure of noise. Lazy for a dask-backed cube; NaN
+    stays NaN.
+    """
+    dims = ["frequency", "lag"]
+    strf_grid(maps)
+
+    def core(values: np.ndarray) -> np.ndarray:
+        magnitude = np.abs(values)
+        level = threshold * 1.4826 * np.median(magnitude, axis=(-2, -1), keepdims=True)
+        return np.where(magnitude < level, np.zeros((), values.dtype), values)
+
+    whole = maps.chunk(dict.fromkeys(dims, -1)) if maps.chunks is not None else maps
+    found = xr.apply_ufunc(
+        core,
+        whole,
+        input_core_dims=[dims],
+        output_core_dims=[dims],
+        dask="parallelized",
+        output_dtypes=[maps.dtype],
+        keep_attrs=True,
+    )
+    return found.transpose(*maps.dims).assign_attrs(threshold=f"entries under {threshold:g} robust sd are 0")
 
 
 def channel_index(norms: xr.DataArray, degenerate: xr.DataArray) -> xr.DataArray:

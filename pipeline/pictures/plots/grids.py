@@ -190,6 +190,7 @@ def _draw(ax: Axes, panel: Panel, limit: float | None) -> None:
     else:
         plot_waveform(panel.gradmap, ax, spectrogram=False, standing=panel.standing, flags=words)
         ax.set_yticks([])
+        ax.set_title("", loc="left")
     ax.tick_params(labelsize=SMALL, length=2)
     if ax.get_xticks().size:
         ax.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from pipeline.pictures.plots.maps import axis_label
-from pipeline.pictures.reading import group_labels
+from pipeline.pictures.reading import group_labels, metadata_names
 from pipeline.pictures.style import (
     COLOUR_MAP,
     SMALL,
@@ -21,6 +21,7 @@ from pipeline.pictures.style import (
 )
 
 MOST_GROUPS = 8
+GROUP_LETTERS = 24
 
 
 def plot_distribution(
@@ -57,14 +58,17 @@ def plot_distribution(
         return ax
     edges = _edges(numbers, bins or int(np.clip(2 * np.sqrt(np.isfinite(numbers).sum()), 8, 24)), log)
     groups = _groups(values.copy(data=numbers), by)
+    names = sorted({plain(label, GROUP_LETTERS) for label in group_labels(values, by)})
     for position, (group, own) in enumerate(groups):
+        # the colour of a group is the same in every picture of a cohort
+        colour = group_colour(names.index(group) if group in names and len(names) <= MOST_GROUPS else position)
         present = own[np.isfinite(own)]
         shares = np.histogram(present, edges)[0] / max(1, present.size)
         words = f"{group + ': ' if group else ''}n = {present.size}"
         words += f", {own.size - present.size} without" if present.size < own.size else ""
         if len(groups) == 1:
-            ax.stairs(shares, edges, fill=True, alpha=0.35, color=group_colour(position))
-        ax.stairs(shares, edges, linewidth=1.4, color=group_colour(position), label=words)
+            ax.stairs(shares, edges, fill=True, alpha=0.35, color=colour)
+        ax.stairs(shares, edges, linewidth=1.4, color=colour, label=words)
     if log:
         frequency_axis(ax.xaxis, float(edges[0]), float(edges[-1]), most=7)
     else:
@@ -115,7 +119,7 @@ def plot_population(
         If there is no such coordinate.
     """
     if "neuron" not in frequencies.dims or frequencies.coords.get(against, xr.DataArray(0)).dims != ("neuron",):
-        known = [str(name) for name, coord in frequencies.coords.items() if coord.dims == ("neuron",)]
+        known = metadata_names(frequencies, "neuron")
         raise ValueError(
             f"there is no metadatum {against!r} of the neurons, so they have no place on the axis; there are:"
             f" {', '.join(known) or 'none'}; name one of them with against="
@@ -165,6 +169,7 @@ def plot_similarity(matrix: xr.DataArray, ax: Axes | None = None, *, colorbar: b
         )
     ax = axes_or_new(ax, 4.8, 4.2)
     image = ax.imshow(matrix.values, cmap=COLOUR_MAP, vmin=-1, vmax=1, interpolation="nearest")
+    ax.set_facecolor("#d0d0d0")
     labels = [plain(label, 22) for label in matrix[matrix.dims[0]].values]
     shown = np.unique(np.linspace(0, max(0, len(labels) - 1), min(len(labels), 30)).round().astype(int))
     ax.set_yticks(shown, labels=[labels[row] for row in shown], size=SMALL - 1)
@@ -179,7 +184,7 @@ def _groups(values: xr.DataArray, by: str | None) -> list[tuple[str, np.ndarray]
         return [("", values.values.ravel())]
     labels = np.array(group_labels(values, by))
     by_checkpoint = values.transpose("checkpoint", ...).values.reshape(labels.size, -1)
-    groups = [(plain(group, 24), by_checkpoint[labels == group].ravel()) for group in dict.fromkeys(labels)]
+    groups = [(plain(group, GROUP_LETTERS), by_checkpoint[labels == group].ravel()) for group in dict.fromkeys(labels)]
     groups = [entry for entry in groups if np.isfinite(entry[1]).any()] or groups[:1]
     return sorted(groups, key=lambda entry: -entry[1].size)[:MOST_GROUPS]
 

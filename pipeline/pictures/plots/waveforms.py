@@ -85,8 +85,9 @@ def _trace(ax: Axes, lag: np.ndarray, values: np.ma.MaskedArray, gradmap: xr.Dat
     ax.set_yticks([-top, 0, top], labels=[f"{-top:.2g}", "0", f"{top:.2g}"])
     if lag.size > 1:
         ax.set_xlim(lag[0], lag[-1])
-    units = gradmap.attrs.get("units", "")
-    ax.set_ylabel(plain(f"gradient ({units})" if units else "gradient", 40), size=SMALL + 1)
+    ax.set_ylabel("gradient", size=SMALL + 1)
+    if gradmap.attrs.get("units"):
+        ax.set_title(plain(gradmap.attrs["units"], 70), size=SMALL, loc="left", pad=3)
 
 
 def _spectrogram(ax: Axes, lag: np.ndarray, values: np.ndarray, window_ms: float | None) -> None:

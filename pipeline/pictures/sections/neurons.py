@@ -5,29 +5,36 @@ import xarray as xr
 
 from pipeline.pictures.choosing import evenly
 from pipeline.pictures.page import Markup, element, joined, table
-from pipeline.pictures.reading import DONE, UNTRUSTED, as_text
+from pipeline.pictures.reading import DONE, UNTRUSTED, as_text, metadata_names
 from pipeline.pictures.sections.measured import Measured, middle
 from pipeline.pictures.sections.outcome import Outcome
 from pipeline.pictures.style import three_figures
 
 MOST_ROWS = 40
 MOST_METADATA = 6
+HEADS = {
+    "best_frequency": "best frequency (Hz)",
+    "centroid_frequency": "centroid frequency (Hz)",
+    "latency": "latency (ms)",
+    "latency_envelope": "latency (ms)",
+    "bandwidth_envelope": "width (octaves)",
+    "duration": "duration (ms)",
+    "excitation_balance": "excitation -1 to 1",
+    "direction_selectivity": "direction -1 to 1",
+}
 
 
 def neuron_table(entry: Outcome, found: Measured | None, agreement: xr.Dataset | None) -> Markup:
     """Return metadata, how many maps are done, and medians over the checkpoints that were measured, for each neuron."""
     worst = entry.worst
     labels = worst["neuron"].values
-    metadata = [str(name) for name, coord in worst.coords.items() if coord.dims == ("neuron",) and name != "neuron"]
+    metadata = metadata_names(worst, "neuron")
     medians = {}
     if found is not None:
-        medians = {
-            words: middle(found.numbers[name], labels)
-            for name, words in found.kind.labels.items()
-            if name in found.numbers
-        }
+        present = {name: HEADS.get(name, name) for name in found.kind.labels if name in found.numbers}
+        medians = {words: middle(found.numbers[name], labels) for name, words in present.items()}
     if agreement is not None:
-        medians["correlation over seeds"] = middle(agreement["reliability"], labels)
+        medians["r over seeds"] = middle(agreement["reliability"], labels)
     done, untrusted = ((worst.values == code).sum(axis=0) for code in (DONE, UNTRUSTED))
     shown = evenly(labels.size, MOST_ROWS)
     rows = [
@@ -41,7 +48,7 @@ def neuron_table(entry: Outcome, found: Measured | None, agreement: xr.Dataset |
         for at in shown
     ]
     header = ["neuron", *metadata[:MOST_METADATA], "maps done", "not to be trusted", *medians]
-    words = "Medians over the checkpoints that were measured."
+    words = "Medians over the checkpoints that were measured; r is the mean correlation of a neuron's maps over seeds."
     if shown.size < labels.size:
         words += f" {shown.size} of {labels.size} neurons, evenly spaced; gradmap summarise --table writes all of them."
     return joined([element("h3", f"{entry.name}: neurons"), table(header, rows), element("p", words, class_="note")])

@@ -213,7 +213,10 @@ def _failure_rows(
 ) -> list[tuple[str, str, str, str, str]]:
     rows: dict[tuple[str, str, str, str], list[str]] = defaultdict(list)
     for cohort, cube in cohorts.items():
+        labels = {str(label) for label in cube["checkpoint"].values} if "checkpoint" in cube.coords else set()
         for entry in failures(cube):
+            if labels and entry.get("checkpoint", "") not in {*labels, ""}:
+                continue  # the cube is a part of a larger one
             key = (
                 str(cohort),
                 entry.get("checkpoint", ""),
@@ -221,10 +224,10 @@ def _failure_rows(
                 entry.get("message", ""),
             )
             rows[key].append(entry.get("map", "all"))
-    explained = {key[:2] for key in rows}
+    explained = {(*key[:2], name) for key, names in rows.items() for name in names}
     for result in results:
         for name in result.checkpoints_with(FAILED):
-            if (result.cohort, name) not in explained:
+            if not {(result.cohort, name, result.name), (result.cohort, name, "all")} & explained:
                 rows[(result.cohort, name, "not recorded", "the cube holds no message for it")].append(result.name)
     return [(*key[:3], ", ".join(dict.fromkeys(maps)), key[3]) for key, maps in rows.items()]
 

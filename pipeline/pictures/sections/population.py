@@ -10,6 +10,7 @@ from pipeline.pictures.choosing import evenly
 from pipeline.pictures.page import Markup, element, joined, picture, sentence
 from pipeline.pictures.plots.maps import plot_ripple_transfer
 from pipeline.pictures.plots.populations import plot_distribution, plot_population
+from pipeline.pictures.reading import metadata_names
 from pipeline.pictures.sections.measured import STRF, Measured
 from pipeline.pictures.sections.outcome import Outcome
 from pipeline.pictures.style import new_figure, three_figures
@@ -85,7 +86,7 @@ def _mean_ripple(found: Measured) -> xr.DataArray | None:
 
 def _metadata_to_show(numbers: xr.Dataset) -> list[str]:
     """The first number and the first class among the neurons' metadata that tell neurons apart."""
-    names = [str(name) for name, coord in numbers.coords.items() if coord.dims == ("neuron",) and name != "neuron"]
+    names = metadata_names(numbers, "neuron")
     scales = [name for name in names if _distinct(numbers[name].values) > 1]
     texts = {name: {str(value) for value in numbers[name].values} for name in names if name not in scales}
     classes = [name for name, values in texts.items() if 1 < len(values) <= MOST_CLASSES]

@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 
 from pipeline.pictures.page import Markup, element, joined, table
-from pipeline.pictures.reading import as_text, decoded
+from pipeline.pictures.reading import as_text, decoded, metadata_names
 
 MOST_CHECKPOINTS = 400
 LONGEST_TEXT = 20_000
@@ -34,12 +34,13 @@ def setup_section(cohorts: Mapping[str, xr.Dataset]) -> Markup:
 
 def _attributes(cube: xr.Dataset) -> Markup:
     rows = []
-    for name, value in cube.attrs.items():
+    for name, value in sorted(cube.attrs.items(), key=lambda entry: str(entry[0])):
         if name in ELSEWHERE:
             continue
         text = _in_words(decoded(value))
         rows.append([str(name), text if len(text) <= 500 else text[:500] + "…"])
-    axes = ", ".join(f"{dim} {size}" for dim, size in cube.sizes.items())
+    first = [dim for dim in ("checkpoint", "neuron") if dim in cube.sizes]
+    axes = ", ".join(f"{dim} {cube.sizes[dim]}" for dim in [*first, *sorted({*map(str, cube.sizes)} - {*first})])
     return table(["attribute", "value"], [["axes", axes], *rows])
 
 
@@ -60,16 +61,14 @@ def _in_words(value: object) -> str:
 def _checkpoints(cube: xr.Dataset) -> Markup:
     if "checkpoint" not in cube.dims:
         return Markup("")
-    columns = [
-        str(name) for name, coord in cube.coords.items() if coord.dims == ("checkpoint",) and name != "checkpoint"
-    ]
-    per_neuron = [
+    columns = metadata_names(cube, "checkpoint")
+    per_neuron = sorted(
         str(name)
         for name, entry in cube.data_vars.items()
         if set(entry.dims) == {"checkpoint", "neuron"}
         and entry.dtype.kind == "f"
-        and entry.attrs.get("role", "metadata") == "metadata"
-    ]
+        and entry.attrs.get("role") == "metadata"
+    )
     labels = cube["checkpoint"].values
     metadata = {name: cube[name].values for name in columns}
     means = {name: _means(cube[name]) for name in per_neuron}

@@ -1,0 +1,71 @@
+"""The notebooks are what a reader gets: short, without outputs, on public names, and they run."""
+
+import ast
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
+NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+PUBLIC = ("pipeline", "pipeline.numbers", "pipeline.pictures")
+
+pytestmark = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def read(path: Path) -> nbformat.NotebookNode:
+    return nbformat.read(path, as_version=nbformat.NO_CONVERT)
+
+
+def python_of(notebook: nbformat.NotebookNode) -> str:
+    """All code of a notebook, without the lines that only IPython understands."""
+    code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    return "\n".join(line for line in code.splitlines() if not line.startswith("%"))
+
+
+def parameters(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    (cell,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    return cell
+
+
+def test_a_notebook_is_valid_short_and_without_outputs(path):
+    notebook = read(path)
+    nbformat.validate(notebook)
+    assert (notebook.nbformat, notebook.nbformat_minor) == (4, 5)
+    assert len({cell.id for cell in notebook.cells}) == len(notebook.cells) <= 24
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert all(cell.outputs == [] and cell.execution_count is None for cell in code)
+    assert all(len(cell.source.splitlines()) <= 20 for cell in code)
+
+
+def test_a_notebook_reads_the_demos_store_by_default(path):
+    cell = parameters(read(path))
+    assert cell.source.splitlines()[-1] == 'store = "../demo/gradmaps.zarr"'
+
+
+def test_a_notebook_imports_only_public_names(path):
+    for node in ast.walk(ast.parse(python_of(read(path)))):
+        if isinstance(node, ast.Import):
+            modules = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            modules = [str(node.module)]
+            assert not any(alias.name.startswith("_") for alias in node.names)
+        else:
+            continue
+        for module in modules:
+            ours = module.split(".")[0] in ("pipeline", "tasks")
+            # A module of a public wing, such as pipeline.numbers.agreement, is public too.
+            assert not ours or module in PUBLIC or module.rpartition(".")[0] in PUBLIC, module
+
+
+def test_a_notebook_runs_on_a_demo(path, demo_store):
+    notebook = read(path)
+    parameters(notebook).source = f"store = {str(demo_store)!r}"
+    NotebookClient(
+        notebook, timeout=240, kernel_name="python3", resources={"metadata": {"path": str(FOLDER)}}
+    ).execute()
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    assert any("image/png" in output.get("data", {}) for output in outputs)
+    complaints = [output.text for output in outputs if output.get("name") == "stderr"]
+    assert not complaints
