@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from numbers import Integral
 
 import torch
 from jaxtyping import Float, Int
@@ -26,6 +27,7 @@ def has_front_end(model: nn.Module) -> bool:
 
 
 def chosen_rows(neurons: Neurons, n_neurons: int, device: torch.device) -> Int[Tensor, "neuron"] | None:
+    """Indices of the neurons asked for; None for the sum over all."""
     if neurons is None:
         return torch.arange(n_neurons, device=device)
     if isinstance(neurons, str):
@@ -34,7 +36,7 @@ def chosen_rows(neurons: Neurons, n_neurons: int, device: torch.device) -> Int[T
                 f'neurons = {neurons!r} names no neurons; give indices, None for all, or "sum" for the sum over all'
             )
         return None
-    listed = [neurons] if isinstance(neurons, int) else [int(neuron) for neuron in neurons]
+    listed = [int(neurons)] if isinstance(neurons, Integral) else [int(neuron) for neuron in neurons]
     if not listed:
         raise ValueError("neurons is empty, so there is no map to compute; give at least one index, or None for all")
     wrong = [neuron for neuron in listed if not 0 <= neuron < n_neurons]
@@ -49,6 +51,7 @@ def chosen_rows(neurons: Neurons, n_neurons: int, device: torch.device) -> Int[T
 def spectrograms(
     model: nn.Module, stimuli: Tensor | None, lags: int, level: float
 ) -> Float[Tensor, "stimulus frequency time"]:
+    """The spectrograms to take gradients around."""
     bands = getattr(model, "F", None)
     if stimuli is None:
         if not isinstance(bands, int):
@@ -74,6 +77,7 @@ def spectrograms(
 
 
 def sounds(model: nn.Module, waveforms: Tensor) -> Float[Tensor, "stimulus sample"]:
+    """The sounds to take gradients around."""
     if not has_front_end(model):
         raise ValueError(
             f"{type(model).__name__} has no front-end (its wav2spec is an identity), so its response does not depend on"
@@ -96,6 +100,7 @@ def sounds(model: nn.Module, waveforms: Tensor) -> Float[Tensor, "stimulus sampl
 
 
 def check_common(model: nn.Module, objective: Objective, route: str) -> None:
+    """Refuse what is no model, objective or route."""
     if not isinstance(model, nn.Module):
         raise ValueError(
             f"model is a {type(model).__name__}, which cannot be differentiated part by part; give a torch.nn.Module"
@@ -122,6 +127,7 @@ def check_eval(twin: nn.Module, model: nn.Module) -> None:
 
 
 def check_finite(stimuli: Tensor, what: str) -> None:
+    """Refuse stimuli with NaN or infinite entries."""
     finite = torch.isfinite(stimuli).flatten(1).all(dim=1)
     if not bool(finite.all()):
         wrong = (~finite).nonzero().flatten().tolist()
@@ -132,11 +138,13 @@ def check_finite(stimuli: Tensor, what: str) -> None:
 
 
 def check_count(value: int, name: str, unit: str) -> None:
+    """Refuse what is not a positive whole number."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{name} = {value!r} keeps nothing of the gradient; give a whole number of {unit} from 1")
 
 
 def checked_dtype(dtype: torch.dtype | None, inventory: Inventory) -> torch.dtype:
+    """The precision to compute in."""
     if dtype is None:
         return inventory.dtype
     if dtype not in (torch.float32, torch.float64):

@@ -116,7 +116,8 @@ def strf_gradmaps(
         not fit the model.
     """
     stimuli, level = None, 0.0
-    if isinstance(around, Tensor):
+    if around is not None and not isinstance(around, (int, float)):
+        around = torch.as_tensor(around)
         if around.dim() != 2:
             raise ValueError(
                 f"around has shape {tuple(around.shape)}, which is not one spectrogram; give (frequency, time), or use"

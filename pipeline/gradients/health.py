@@ -30,8 +30,8 @@ OLDEST_PART = 0.1
 TRUNCATED_SHARE = 0.01  # of the energy, in the oldest tenth of the window, or beyond it
 CLAMPED_SHARE = 0.05  # of the stimulus inside the window
 ROUTES_TOLERANCE = 1e-4  # relative difference of two routes; float32 gives 1e-7 to 2e-5
-FINITE_DIFFERENCE_TOLERANCE = 1e-3
-FINITE_DIFFERENCE_STEP = 1e-5  # of the stimulus's rms, in float64
+FINITE_DIFFERENCE_TOLERANCE = 2e-3
+FINITE_DIFFERENCE_STEP = 1e-6  # of the stimulus's rms, in float64; a longer one meets more kinks
 WINDOW_TOLERANCE = 0.01  # relative change of a map when its window is doubled once more
 WINDOW_SAMPLE = 3  # maps looked at in longer windows
 SETTLED = 1e-6  # relative change of the response below which a longer window cannot change the map
@@ -440,6 +440,6 @@ def _pair_error(
     told = (directions * placed).flatten(1).sum(dim=1)
     # A random direction meets the map at about this much; less than that, or than rounding, is no measure of an error.
     typical = placed.norm() * directions.flatten(1).norm(dim=1) / math.sqrt(placed.numel())
-    rounding = 1e3 * torch.finfo(torch.float64).eps * number.abs().amax() / step
+    rounding = 1e2 * torch.finfo(torch.float64).eps * number.abs().amax() / step
     scale = torch.stack([told.abs(), slope.abs(), typical, rounding.expand_as(told)]).amax(dim=0)
     return float(((slope - told).abs() / scale.clamp(min=1e-300)).amax())

@@ -231,7 +231,7 @@ def _rows_of(dataset: xr.Dataset, components: int) -> pd.DataFrame:
 def _in_order(dataset: xr.Dataset) -> xr.Dataset:
     """The variables map by map, measures as they are defined, in whatever order a store lists them."""
     maps = sorted({str(variable.attrs["map"]) for variable in dataset.data_vars.values() if "map" in variable.attrs})
-    measures = {name: rank for rank, name in enumerate([*STRF_MEASURES, *WAVEFORM_MEASURES])}
+    measures = {name: rank for rank, name in enumerate(dict.fromkeys([*STRF_MEASURES, *WAVEFORM_MEASURES]))}
 
     def place(name: str) -> tuple[str, int, str]:
         attrs = dataset[name].attrs

@@ -53,13 +53,15 @@ def write_report(cohorts: Mapping[str, xr.Dataset], path: str | PathLike[str], *
     body = [
         element("h1", heading),
         element("p", f"Written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC.", class_="note"),
+        _contents(cohorts),
         element("h2", "At a glance"),
         glance(cohorts, results),
         element("h2", "What failed", id="failed"),
         failure_section(cohorts, results),
     ]
-    for cohort, cube in cohorts.items():
-        body += _cohort(str(cohort), cube, [entry for entry in results if entry.cohort == str(cohort)])
+    for at, (cohort, cube) in enumerate(cohorts.items()):
+        body.append(element("h2", f"Cohort {cohort}", id=f"cohort{at}"))
+        body += _cohort(cube, [entry for entry in results if entry.cohort == str(cohort)])
     body += [element("h2", "What was run", id="run"), setup_section(cohorts)]
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -67,11 +69,17 @@ def write_report(cohorts: Mapping[str, xr.Dataset], path: str | PathLike[str], *
     return target
 
 
-def _cohort(cohort: str, cube: xr.Dataset, results: list[Outcome]) -> list[Markup]:
-    parts = [element("h2", f"Cohort {cohort}")]
+def _contents(cohorts: Mapping[str, xr.Dataset]) -> Markup:
+    places = {"#failed": "What failed"}
+    places |= {f"#cohort{at}": f"Cohort {cohort}" for at, cohort in enumerate(cohorts)}
+    places["#run"] = "What was run"
+    return element("nav", *(element("a", words, href=place) for place, words in places.items()))
+
+
+def _cohort(cube: xr.Dataset, results: list[Outcome]) -> list[Markup]:
     if not results:
-        return [*parts, element("p", "This cube holds no map.")]
-    parts += [
+        return [element("p", "This cube holds no map.")]
+    parts = [
         element("h3", "What is done"),
         standing_section(results),
         element("h3", "Health: which maps not to trust"),

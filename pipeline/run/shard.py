@@ -241,10 +241,13 @@ def _on_map_axes(values: np.ndarray, entry: MapPlan) -> np.ndarray:
 
 def _companions(cohort: CohortPlan, entry: MapPlan, found: _Found) -> dict[str, np.ndarray]:
     """The numbers beside the map, over (neuron[, stimulus]), times in ms."""
-    step_ms = cohort.frame_ms if entry.kind == "strf" else 1000.0 / (entry.sample_rate or 1.0)
+    step_ms = np.float32(cohort.frame_ms if entry.kind == "strf" else 1000.0 / (entry.sample_rate or 1.0))
     arranged = {}
     for name, values in found.companions.items():
-        scaled = values * np.float32(step_ms) if name.startswith("memory") else values
+        # A memory of n lags reaches to the lag (n - 1) steps back; an all-zero map has none.
+        scaled = (
+            np.where(values > 0, (values - 1) * step_ms, np.float32(np.nan)) if name.startswith("memory") else values
+        )
         by_neuron = scaled.T if entry.stimulus_dim is not None else scaled[0]
         arranged[name] = by_neuron if "neuron" in entry.dims else by_neuron[0]
     return arranged

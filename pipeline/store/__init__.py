@@ -2,7 +2,7 @@
 
 from pipeline.store.backend import clean_partials
 from pipeline.store.cube import ABSENT, align, create_or_extend, positions
-from pipeline.store.lease import Lease, LeaseLostError, StoreBusyError, hold_lease
+from pipeline.store.lease import Lease, LeaseLostError, StoreBusyError, hold_lease, holder
 from pipeline.store.reader import open_cube
 from pipeline.store.record import record
 from pipeline.store.regions import NonFiniteError, RegionError, label, write_region
@@ -38,6 +38,7 @@ __all__ = [
     "clean_partials",
     "create_or_extend",
     "hold_lease",
+    "holder",
     "label",
     "open_cube",
     "pending_shards",

@@ -231,8 +231,9 @@ def clean_partials(store: str | Path) -> int:
         return 0
     orphan = re.compile(r"\.[0-9a-f]{32}\.partial$")
     removed = 0
-    for path in Path(location).rglob("*.partial"):
-        if orphan.search(path.name):
-            path.unlink(missing_ok=True)
-            removed += 1
+    for folder, _, names in os.walk(location):
+        for name in names:
+            if orphan.search(name):
+                Path(folder, name).unlink(missing_ok=True)
+                removed += 1
     return removed

@@ -270,11 +270,8 @@ def _attributes(
         for entry in cohort.maps
     }
     failures = kept.get("failures", "{}")
-    replaced = {
-        key
-        for key, value in fingerprints.items()
-        if json.loads(stored.get("fingerprints", "{}")).get(key, value) != value
-    }
+    prints_before = json.loads(stored.get("fingerprints", "{}"))
+    replaced = {key for key, value in fingerprints.items() if prints_before.get(key, value) != value}
     return {
         **kept,
         **given,

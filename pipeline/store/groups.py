@@ -72,11 +72,19 @@ class Group:
 
     def open(self, name: str) -> zarr.Array:
         """The array itself."""
+        if name not in self.arrays:
+            raise ValueError(
+                f"the cohort {self.name!r} of {scrub(self.location)} has no {name!r}, so what it holds cannot be told;"
+                " look at it with `gradmap verify`, which can restore the description of a lost array"
+            )
         path, mode = f"{self.name}/{name}", "r" if self.store.read_only else "r+"
         with storage_errors(self.location):
             found = self.root[path] if self.root is not None else zarr.open_array(self.store, path=path, mode=mode)
         if not isinstance(found, zarr.Array):
-            raise ValueError(f"{path} of {scrub(self.location)} is no array; verify the store")
+            raise ValueError(
+                f"{path} of {scrub(self.location)} is a group and not an array, so it cannot be read; look at the store"
+                " with `gradmap verify`"
+            )
         return found
 
     def read(self, name: str) -> np.ndarray:
@@ -201,7 +209,7 @@ def claim_root(store: Store, location: str) -> bool:
         _check_format(root, location)
         return False
     others = [name for name in names_in(store) if not name.endswith(".partial")]
-    if others:
+    if others and not any(_is_ours(store, name) for name in cohort_names(store)):
         shown = ", ".join(others[:5])
         raise ConfigError(
             f"{scrub(location)} is not empty ({shown}{', ...' if len(others) > 5 else ''}) and is not a store of"
@@ -210,6 +218,11 @@ def claim_root(store: Store, location: str) -> bool:
     attributes = {"gradmap_format": FORMAT, "title": "gradmaps, one group per cohort"}
     write_json(store, METADATA, _root(attributes, {}))
     return True
+
+
+def _is_ours(store: Store, cohort: str) -> bool:
+    document = read_json(store, f"{cohort}/{METADATA}") or {}
+    return "gradmap_format" in document.get("attributes", {})
 
 
 def _check_format(root: dict[str, Any], location: str) -> None:

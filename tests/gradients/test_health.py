@@ -90,7 +90,7 @@ def test_a_window_shorter_than_the_kernel_is_truncated_and_its_own_window_is_not
     assert raised(around_null(model, 40)) == set()
 
 
-@pytest.mark.parametrize(("lags", "truncated"), [(10, True), (20, True), (60, False)])
+@pytest.mark.parametrize(("lags", "truncated"), [(10, True), (15, True), (60, False)])
 def test_a_leaky_integrator_is_truncated_where_its_tail_is_cut(lags, truncated):
     health = around_null(leaky([math.exp(-1 / 10.0)]), lags)
     assert raised(health) == ({"truncated_window"} if truncated else set())
@@ -139,7 +139,7 @@ def test_finite_differences_confirm_right_maps_and_find_wrong_ones(name):
     assert finite_difference_check(model, maps, None, sample=4) < 1e-5
     for wrong in (1.01 * maps.values, -maps.values, maps.values.roll(1, -1), maps.values.roll(1, 1)):
         health = assess(model, replace(maps, values=wrong), None, 12, sample=2)
-        assert health.finite_difference_error > 1e-3
+        assert health.finite_difference_error > 2e-3
         assert ((health.flags & FLAGS["finite_difference_off"]) > 0).sum() == 2
 
 
@@ -157,7 +157,7 @@ def test_finite_differences_confirm_waveform_maps(front_end):
     model, sounds = hearing(front_end, n_neurons=3, seed=3), torch.stack([sound(12, seed) for seed in range(2)])
     for objective in ("last", "peak"):
         maps = compute_waveform_gradmaps(model, sounds, 8 * HOP, objective=objective)
-        assert finite_difference_check(model, maps, sounds, objective) < 1e-3
+        assert finite_difference_check(model, maps, sounds, objective) < 2e-3
     assert finite_difference_check(model, replace(maps, values=maps.values.roll(7, -1)), sounds, "peak") > 1e-2
 
 
@@ -184,9 +184,9 @@ def test_a_constant_stimulus_is_a_baseline_and_not_a_clamped_sound():
 def test_maps_that_belong_to_something_else_are_refused():
     model, stimuli = ZOO["Linear"](3, 0), spectrogram(20)[None]
     maps = compute_strf_gradmaps(model, stimuli, 9)
-    for given in ({"stimuli": stimuli.expand(2, -1, -1)}, {"stimuli": stimuli, "neurons": [0]}):
+    for wrong in ({"stimuli": stimuli.expand(2, -1, -1)}, {"stimuli": stimuli, "neurons": [0]}):
         with pytest.raises(ValueError, match="cannot be those of"):
-            assess(model, maps, **given)
+            assess(model, maps, **wrong)
     with pytest.raises(ValueError, match="and 8 lags"):
         assess(model, maps, stimuli, 8)
     heard = hearing("mel", n_neurons=2)

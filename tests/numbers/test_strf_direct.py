@@ -138,7 +138,7 @@ def test_shape_numbers(arrays, summary):
 
     np.testing.assert_array_equal(summary["memory_90"], each(arrays, lambda g: memory(g, 0.9)))
     np.testing.assert_array_equal(summary["memory_99"], each(arrays, lambda g: memory(g, 0.99)))
-    np.testing.assert_allclose(summary["oldest_share"], each(arrays, lambda g: (g[:, -2:] ** 2).sum() / (g**2).sum()))
+    np.testing.assert_allclose(summary["oldest_share"], each(arrays, lambda g: (g[:, -1:] ** 2).sum() / (g**2).sum()))
 
 
 def test_lobes(arrays, summary):

@@ -243,6 +243,9 @@ def test_summaries_survive_a_zarr_store(tmp_path):
     back = xr.open_zarr(tmp_path / "cube.zarr", consolidated=False)
     expected = tables.summary_table(summary.compute())
     pd.testing.assert_frame_equal(tables.summary_table(back), expected, check_dtype=False)
+    measures = ("best_frequency", "latency", "bandwidth", "duration", "norm", "best_rate", "direction_selectivity")
+    places = [list(expected.columns).index(f"strf_{name}") for name in measures]
+    assert places == sorted(places)
 
 
 def test_a_dataset_without_neurons_makes_no_table():

@@ -78,7 +78,7 @@ def test_the_verdict_counts_what_is_done_failed_missing_and_not_to_be_trusted(pa
 def test_health_flags_are_counted_by_checkpoint_and_named_by_neuron(page):
     assert ["maps with this flag, by checkpoint", "all zero map", "truncated window", "routes disagree"] in page.rows
     assert ["linear-seed0", "1", "0", "1"] in page.rows
-    assert ["gru-seed1", "n000", "truncated window"] in page.rows
+    assert ["gru-seed1", "truncated window", "n000"] in page.rows
 
 
 def test_the_population_is_told_from_trusted_maps(page):
@@ -147,7 +147,8 @@ def test_a_clean_cube_says_that_nothing_failed(tmp_path):
     cube.attrs["failures"] = "{}"
     page = page_of({"a": cube}, tmp_path)
     assert "Nothing failed." in page.words
-    assert "Every map is done and none carries a health flag." in page.words
+    assert "Every map is done." in page.words
+    assert "No map carries a health flag." in page.words
 
 
 def test_a_cube_with_nothing_done_yet_still_makes_a_page(tmp_path):

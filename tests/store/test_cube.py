@@ -323,6 +323,14 @@ def test_a_zarr_store_of_something_else_is_refused(store):
     assert digests(store) == before
 
 
+def test_a_lost_root_is_made_again_around_its_cohorts(finished, store):
+    before = digests(store / "speech")
+    (store / "zarr.json").unlink()
+    create_or_extend(finished, health_flags=HEALTH)
+    assert digests(store / "speech") == before
+    assert open_cube(store).strf.notnull().all()
+
+
 def test_labels_that_stand_twice_are_refused(store):
     with pytest.raises(ConfigError, match=r"checkpoints of the same name \(a\)"):
         create_or_extend(run_plan(store, cohort(("a", "b", "a"))), health_flags=HEALTH)

@@ -24,11 +24,12 @@ def forward(problem: Problem, rows: Rows) -> tuple[Tensor, int]:
     n_columns = per_time * n_times
     gradient = leaf.new_zeros((problem.n_stimuli, len(rows), per_time, leaf.shape[-1]))
     weights = rows.weights if rows.neurons is None else rows.weights[:, rows.neurons]
+    coupled = None if rows.coupled is None else rows.cotangents(problem.response)
 
     def answer(stimulus: Tensor) -> Tensor:
         response = frames_of(problem.model(stimulus), problem.n_stimuli, type(problem.model).__name__)
-        if rows.coupled is not None:
-            return (rows.cotangents(problem.response) * response).sum(dim=(2, 3)).transpose(0, 1)
+        if coupled is not None:
+            return (coupled * response).sum(dim=(2, 3)).transpose(0, 1)
         if rows.neurons is None:
             return (weights * response).sum(dim=(1, 2)).unsqueeze(1)
         return (weights * response[:, rows.neurons]).sum(dim=-1)

@@ -200,7 +200,7 @@ def memory_length(maps: xr.DataArray, share: float = 0.9, *, settings: StrfSetti
 
 
 def oldest_share(maps: xr.DataArray, *, settings: StrfSettings = DEFAULTS) -> xr.DataArray:
-    """Return the share of each map's energy in the oldest tenth of its window (rounded up to whole frames).
+    """Return the share of each map's energy in the oldest tenth of its window (in whole frames, at least one).
 
     A large share says that the window cuts the map off. A tenth or so is what a map without any decay gives.
 
@@ -311,7 +311,7 @@ def _memory(share: float) -> Measure:
 
 
 def _oldest(block: StrfBlock) -> np.ndarray:
-    tenth = -(-block.energy_by_lag.shape[1] // 10)
+    tenth = max(1, round(block.energy_by_lag.shape[1] / 10))
     return only(block, block.energy_by_lag[:, -tenth:].sum(axis=1) / block.total, lags=True)
 
 

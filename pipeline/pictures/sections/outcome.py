@@ -174,23 +174,33 @@ def _verdicts(cohorts: Mapping[str, xr.Dataset], results: Sequence[Outcome]) -> 
         cohort: [f"{name}: {', '.join(causes[cohort, name])}" for name in names]
         for cohort, names in _by_cohort(results, FAILED).items()
     }
-    doubtful = _by_cohort(results, UNTRUSTED)
     missing = _by_cohort(results, PENDING)
-    total, done = sum(entry.worst.size for entry in results), sum(entry.count(DONE) for entry in results)
+    total, done = sum(entry.worst.size for entry in results), sum(entry.count(DONE, UNTRUSTED) for entry in results)
     lines = []
     if failed:
         lines.append(_verdict("bad", "Failed: ", failed))
     if missing:
         lines.append(_verdict("warn", "Not finished (gradmap run computes what is missing): ", missing))
-    if doubtful:
-        lines.append(_verdict("warn", "Some maps are not to be trusted, in: ", doubtful))
     if total and done == total:
-        lines.append(
-            element("div", element("p", "Every map is done and none carries a health flag."), class_="verdict")
-        )
-    elif not failed and not missing and total:
-        lines.append(element("div", element("p", "Every map is done."), class_="verdict"))
+        lines.append(element("div", element("p", element("strong", "Every map is done.")), class_="verdict"))
+    doubts = [_doubt(entry) for entry in results if entry.count(UNTRUSTED)]
+    if doubts:
+        head = element("p", element("strong", "Not to be trusted:"))
+        lines.append(element("div", head, *doubts, class_="verdict warn"))
+    elif total:
+        lines.append(element("div", element("p", "No map carries a health flag."), class_="verdict"))
     return lines
+
+
+def _doubt(entry: Outcome) -> Markup:
+    raised = {words: int(over_stimuli(maps).sum()) for words, maps in flags(entry.cube, entry.name).items()}
+    reasons = ", ".join(f"{words}: {count}" for words, count in raised.items() if count)
+    names = entry.checkpoints_with(UNTRUSTED)
+    return element(
+        "p",
+        f"{entry.cohort}, {entry.name}: {entry.count(UNTRUSTED)} of {entry.worst.size} maps ({reasons}) in"
+        f" {_some(len(names), 'checkpoint')}: {listed(names)}.",
+    )
 
 
 def _verdict(kind: str, start: str, names: Mapping[str, list[str]]) -> Markup:
@@ -248,19 +258,25 @@ def _flag_counts(raised: Mapping[str, xr.DataArray]) -> Markup:
 
 
 def _untrusted_table(entry: Outcome, raised: Mapping[str, xr.DataArray]) -> Markup:
-    marked = np.any([maps.values for maps in raised.values()], axis=0)
-    where = np.argwhere(marked)
+    """One row per checkpoint and set of flags, with the neurons that carry it."""
+    together = np.stack([maps.values for maps in raised.values()])
+    found: dict[tuple[int, tuple[str, ...]], list[str]] = defaultdict(list)
+    for c, n in np.argwhere(together.any(axis=0)):
+        words = tuple(word for word, up in zip(raised, together[:, c, n], strict=True) if up)
+        found[int(c), words].append(str(entry.worst["neuron"].values[n]))
+    total = entry.worst.sizes["neuron"]
     rows = [
         [
             str(entry.worst["checkpoint"].values[c]),
-            str(entry.worst["neuron"].values[n]),
-            ", ".join(words for words, maps in raised.items() if maps.values[c, n]),
+            ", ".join(words),
+            f"all {total}" if len(names) == total > 1 else listed(names),
         ]
-        for c, n in where[:MOST_UNTRUSTED_ROWS]
+        for (c, words), names in found.items()
     ]
-    note = f"The first {len(rows)} of {len(where)} maps not to be trusted; all are marked in {entry.name}_health."
-    parts = [table(["checkpoint", "neuron", "not to be trusted because"], rows)]
-    return joined([*parts, element("p", note, class_="note")] if len(where) > len(rows) else parts)
+    shown = table(["checkpoint", "not to be trusted because", "neurons"], rows[:MOST_UNTRUSTED_ROWS])
+    left_out = len(rows) - MOST_UNTRUSTED_ROWS
+    note = f"{left_out} more rows like these; every such map is marked in {entry.name}_health."
+    return joined([shown, element("p", note, class_="note")] if left_out > 0 else [shown])
 
 
 def _kind(entry: Outcome) -> str:

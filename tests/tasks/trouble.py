@@ -1,0 +1,115 @@
+"""Models that misbehave when they are called, and workers that die at a chosen moment."""
+
+import json
+import os
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+
+import torch
+
+from pipeline.run import run_bundle
+from tests.run.lab import LabModel, entry, write_checkpoint, write_config
+
+
+class Trouble(LabModel):
+    """A linear model with something wrong in its forward pass, named by ``trouble``."""
+
+    def __init__(self, trouble: str = "", **arguments) -> None:
+        super().__init__(**arguments)
+        self.trouble = trouble
+
+    def forward(self, x):
+        response = super().forward(x)
+        if self.trouble == "segfault":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if self.trouble == "hang":
+            while True:
+                time.sleep(0.01)
+        if self.trouble == "hang in C":
+            time.sleep(600)
+        if self.trouble == "raise":
+            raise RuntimeError("this model always fails")
+        if self.trouble == "nan":
+            response = response * torch.where(torch.arange(response.shape[1]) == 1, torch.nan, 1.0)[:, None, None]
+        if self.trouble == "slow":
+            time.sleep(0.3)
+        return response
+
+
+def write_lab(folder: Path, troubles: dict[str, str] | None = None, healthy: int = 3, **config) -> Path:
+    """Checkpoints of which some are troubled, one shard per neuron, and the config over them."""
+    for seed in range(healthy):
+        write_checkpoint(folder / f"checkpoints/good-{seed}", seed)
+    entries = [entry("checkpoints/good-*")] if healthy else []
+    for number, (name, trouble) in enumerate((troubles or {}).items()):
+        path = write_checkpoint(folder / f"checkpoints/{name}", 100 + number)
+        if trouble == "cut":
+            weights = path / "model.safetensors"
+            weights.write_bytes(weights.read_bytes()[:-50])
+            trouble = ""
+        model = "tests.tasks.trouble.Trouble"
+        entries.append(entry(f"checkpoints/{name}", model, f'arguments = {{trouble = "{trouble}"}}'))
+    # Objects of one map each, so that each checkpoint has a shard per neuron.
+    storage = f"[storage]\nobject_mib = {4 * 4 * 6 / 2**20}\n"
+    return write_config(folder, entries="\n".join(entries), more=storage, **config)
+
+
+def note(plan, shard) -> None:
+    """One line per shard begun, appended at once, so that it survives the death of the process."""
+    with open(str(plan.store) + ".log", "a") as file:
+        file.write(json.dumps([shard.key(), os.getpid(), time.time()]) + "\n")
+
+
+def begun(store: Path) -> Counter[str]:
+    """How often each shard was begun."""
+    lines = Path(str(store) + ".log").read_text().splitlines()
+    return Counter(json.loads(line)[0] for line in lines)
+
+
+def logged(plan, shards, device):
+    """The real work, with a note of each shard."""
+    for shard in shards:
+        note(plan, shard)
+        yield from run_bundle(plan, [shard], device)
+
+
+def once(plan, name: str) -> bool:
+    """True the first time that it is asked in a run."""
+    try:
+        Path(f"{plan.store}.{name}").touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
+
+
+def killed_before_computing(plan, shards, device):
+    for shard in shards:
+        note(plan, shard)
+        if shard.checkpoint == 1 and once(plan, "killed"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield from run_bundle(plan, [shard], device)
+
+
+def killed_after_the_data(plan, shards, device):
+    for shard in shards:
+        note(plan, shard)
+        reports = list(run_bundle(plan, [shard], device))
+        if shard.checkpoint == 1 and once(plan, "killed"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield from reports
+
+
+def killed_after_the_report(plan, shards, device):
+    for number, shard in enumerate(shards):
+        if number == 1 and shard.checkpoint == 1 and once(plan, "killed"):
+            time.sleep(1.0)  # the report of the first shard is on its way
+            os.kill(os.getpid(), signal.SIGKILL)
+        note(plan, shard)
+        yield from run_bundle(plan, [shard], device)
+
+
+def files_of(store: Path) -> dict[str, bytes]:
+    """Every object of a store."""
+    return {str(path.relative_to(store)): path.read_bytes() for path in sorted(store.rglob("*")) if path.is_file()}
