@@ -18,8 +18,13 @@ from pipeline.plan.config import ConfigError
 #: Plans and reports are all that passes through the object store; Ray takes no less than this.
 OBJECT_STORE_BYTES = 80 * 2**20
 
+#: Messages that are not passed on: what happened to a worker stands in our own report, in fewer words. Ray reads this
+#: when it is imported.
+_SKIPPED_MESSAGES = {"RAY_DEDUP_LOGS_SKIP_REGEX": "A worker died or was killed while executing a task"}
+
 #: Environment in which a Ray of the command's own runs, besides the token.
 _QUIET = {
+    **_SKIPPED_MESSAGES,
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_AUTH_TOKEN_PATH": None,
@@ -42,15 +47,15 @@ def local_ray(num_cpus: int | None = None, *, plan_bytes: int = 0) -> Iterator[N
     plan_bytes
         Size of what is put into the object store, which holds at least that.
     """
-    import ray
-
-    if ray.is_initialized():
+    if _connected():
         yield
         return
     folder = tempfile.mkdtemp(prefix="gradmap-", dir=_short_temporary_folder())
     settings = {**_QUIET, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     try:
         with _environment(settings):
+            import ray
+
             try:
                 ray.init(
                     address="local",
@@ -88,18 +93,20 @@ def attached_ray(address: str, modules: Iterable[str] = ()) -> Iterator[None]:
     ConfigError
         If the cluster cannot be reached, with what is missing.
     """
-    import ray
-    from ray.exceptions import AuthenticationError
-
     if address.startswith("ray://"):
         raise ConfigError(
             f"{address} is an address for Ray's client, over which reports cannot be streamed; give host:port on one of"
             " the cluster's machines, or use `ray job submit --working-dir . -- python -m tasks run CONFIG`"
         )
-    if ray.is_initialized():
+    if _connected():
         yield
         return
     _check_reachable(address)
+    for name, value in _SKIPPED_MESSAGES.items():
+        os.environ.setdefault(name, value)
+    import ray
+    from ray.exceptions import AuthenticationError
+
     environment: dict[str, Any] = {} if in_job() else {"runtime_env": {"py_modules": _folders_to_send(modules)}}
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **environment)
@@ -112,6 +119,11 @@ def attached_ray(address: str, modules: Iterable[str] = ()) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _connected() -> bool:
+    """Whether this process uses a Ray already; asked without importing it."""
+    return "ray" in sys.modules and sys.modules["ray"].is_initialized()
 
 
 def in_job() -> bool:
@@ -185,13 +197,13 @@ def _environment(settings: Mapping[str, str | None]) -> Iterator[None]:
 
 
 def _set(settings: Mapping[str, str | None]) -> None:
-    from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
-
     for name, value in settings.items():
         if value is None:
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
+    from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
+
     # Ray reads the mode when it is imported and the token once, and keeps both; a driver with others than the
     # processes it starts waits for them in vain.
     Config.initialize("")

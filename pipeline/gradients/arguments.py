@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from .objectives import Objective, check_objective
-from .routes.choice import check_route
-from .routes.scope import Inventory
+from pipeline.gradients.objectives import Objective, check_objective
+from pipeline.gradients.routes.choice import check_route
+from pipeline.gradients.routes.scope import Inventory
 
 Neurons = Sequence[int] | int | str | None
 
@@ -36,7 +36,8 @@ def chosen_rows(neurons: Neurons, n_neurons: int, device: torch.device) -> Int[T
                 f'neurons = {neurons!r} names no neurons; give indices, None for all, or "sum" for the sum over all'
             )
         return None
-    listed = [int(neurons)] if isinstance(neurons, Integral) else [int(neuron) for neuron in neurons]
+    given = (neurons,) if isinstance(neurons, (int, Integral)) else neurons
+    listed = [int(neuron) for neuron in given]
     if not listed:
         raise ValueError("neurons is empty, so there is no map to compute; give at least one index, or None for all")
     wrong = [neuron for neuron in listed if not 0 <= neuron < n_neurons]
@@ -117,6 +118,8 @@ def check_eval(twin: nn.Module, model: nn.Module) -> None:
             f"{name} is in training mode, where dropout is random and batch statistics mix the gradients of different"
             " stimuli; call model.eval() before computing gradmaps"
         )
+    if not any(part.training for part in twin.modules()):
+        return
     for path, part in twin.named_modules():
         known = type(part).__module__.startswith("torch.nn.") and not isinstance(part, _MODELESS)
         if part.training and not (known and not getattr(part, "dropout", 0)):

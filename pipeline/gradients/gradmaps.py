@@ -1,13 +1,14 @@
 """Gradmaps: how each neuron's response changes with the sound it hears, spectrogram or waveform."""
 
 import math
+from collections.abc import Sized
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from .arguments import (
+from pipeline.gradients.arguments import (
     SPACES,
     Neurons,
     check_common,
@@ -19,13 +20,13 @@ from .arguments import (
     sounds,
     spectrograms,
 )
-from .objectives import Objective, Weighing, weigh
-from .routes.choice import limits_of, take
-from .routes.memory import budget, in_blocks
-from .routes.plain import few_rows
-from .routes.posing import pose_after_front_end
-from .routes.problem import Problem, Rows, before_start, pose, windowed
-from .routes.scope import Inventory, converted, quiet, twin_of
+from pipeline.gradients.objectives import Objective, Weighing, weigh
+from pipeline.gradients.routes.choice import TOLERANCE, limits_of, take
+from pipeline.gradients.routes.memory import budget, in_blocks
+from pipeline.gradients.routes.plain import few_rows
+from pipeline.gradients.routes.posing import pose_after_front_end
+from pipeline.gradients.routes.problem import Problem, Rows, before_start, pose
+from pipeline.gradients.routes.scope import Inventory, converted, quiet, twin_of
 
 # Up to here, replicating the stimulus once per neuron is quicker than any look at the model's inside.
 FEW_ROWS = 16
@@ -127,9 +128,8 @@ def strf_gradmaps(
     elif around is not None:
         level = float(around)
     check = route == "auto"
-    return _strf(
-        model, stimuli, lags, neurons, objective, route, space, level, dtype, memory_bytes, check, few=True
-    ).values[0]
+    values, _ = _strf(model, stimuli, lags, neurons, objective, route, space, level, dtype, memory_bytes, check, True)
+    return values[0]
 
 
 def waveform_gradmaps(
@@ -204,7 +204,11 @@ def compute_strf_gradmaps(
     a few neurons are compared with another route; where they differ and the route was not asked for by name,
     another one is taken.
     """
-    return _strf(model, stimuli, lags, neurons, objective, route, space, level, dtype, memory_bytes, check, few=False)
+    values, found = _strf(
+        model, stimuli, lags, neurons, objective, route, space, level, dtype, memory_bytes, check, False
+    )
+    assert found is not None
+    return _with_values(found, values)
 
 
 def _strf(
@@ -220,8 +224,11 @@ def _strf(
     memory_bytes: int | None,
     check: bool,
     few: bool,
-) -> Gradmaps:
-    """Gradmaps around spectrograms; with ``few`` a handful of neurons may be computed without being checked."""
+) -> tuple[Tensor, Gradmaps | None]:
+    """Gradmaps around spectrograms, and what is recorded of them.
+
+    With ``few`` a handful of neurons may be computed in one plain pass, of which nothing is recorded.
+    """
     check_count(lags, "lags", "frames")
     if space not in SPACES:
         raise ValueError(f"space {space!r} is not known, so there is nothing to differentiate; give one of {SPACES}")
@@ -239,11 +246,14 @@ def _strf(
         twin = twin_of(source, silent)
         check_eval(twin, model)
         memory = budget(device, memory_bytes)
-        found = _few(twin, leaf, lags, neurons, objective) if few and route == "auto" else None
-        if found is None:
+        values = _few(twin, leaf, lags, neurons, objective) if few and route == "auto" else None
+        found = None
+        if values is None:
             found = _rows(model, twin, leaf, lags, 1, neurons, objective, route, memory, check)
-    values = found.values if space == "prefiltered" else found.values.squeeze(2)
-    return _with_values(found, values)
+            values = found.values
+        else:
+            values = values.unsqueeze(0)
+    return (values if space == "prefiltered" else values.squeeze(2)), found
 
 
 def compute_waveform_gradmaps(
@@ -307,14 +317,20 @@ def _rows(
         together = max(1, min(n_stimuli, memory // (4 * alone.trace.total * leaf.element_size())))
     parts: list[Gradmaps] = []
 
+    limits = limits_of(model)
+
+    def solved(problem: Problem) -> Gradmaps:
+        return _solve(model, problem, lags, hop, neurons, objective, route, check)
+
     def some(start: int, stop: int) -> None:
-        limits = limits_of(model)
-        problem = None
         if silent is not None and "front-end" not in limits:
             problem = pose_after_front_end(twin, silent, leaf[start:stop], memory, limits)
-        if problem is None:
-            problem = pose(twin, leaf[start:stop], memory, limits)
-        parts.append(_solve(model, problem, lags, hop, neurons, objective, route, check))
+            part = solved(problem) if problem is not None else None
+            if part is not None and not part.disagreement > TOLERANCE:
+                parts.append(part)
+                return
+            limits.add("front-end")
+        parts.append(solved(pose(twin, leaf[start:stop], memory, limits)))
 
     in_blocks(n_stimuli, together, some)
     if len(parts) == 1:
@@ -331,22 +347,16 @@ def _rows(
     )
 
 
-def _few(twin: nn.Module, leaf: Tensor, lags: int, neurons: Neurons, objective: Objective) -> Gradmaps | None:
+def _few(twin: nn.Module, leaf: Tensor, lags: int, neurons: Neurons, objective: Objective) -> Tensor | None:
     """Rows of a handful of neurons around one short spectrogram; None if they are not that."""
     count = getattr(twin, "O", None)
     if not isinstance(count, int) or isinstance(neurons, str) or len(leaf) > 1:
         return None
-    n_rows = count if neurons is None else 1 if isinstance(neurons, int) else len(neurons)
+    n_rows = count if neurons is None else len(neurons) if isinstance(neurons, Sized) else 1
     if n_rows > FEW_ROWS or n_rows * leaf.numel() > FEW_ENTRIES:
         return None
     chosen = chosen_rows(neurons, count, leaf.device)
-    found = few_rows(twin, leaf, chosen, objective, count) if chosen is not None else None
-    if found is None:
-        return None
-    gradient, weighing = found
-    frames, values = _of_rows(weighing, chosen)
-    maps = windowed(gradient, frames, lags)
-    return Gradmaps(maps, frames, before_start(frames, lags), values, "replicated", n_rows, math.nan)
+    return few_rows(twin, leaf, chosen, objective, count, lags) if chosen is not None else None
 
 
 def _solve(

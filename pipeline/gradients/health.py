@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from .objectives import Objective, evaluate
-from .probes import clamped_bins, home_of, in_double, near_eps, silent_samples, undisturbed
-from .routes.scope import twin_of
+from pipeline.gradients.objectives import Objective, evaluate
+from pipeline.gradients.probes import clamped_bins, home_of, in_double, near_eps, silent_samples, undisturbed
+from pipeline.gradients.routes.scope import twin_of
 
 Neurons = Sequence[int] | int | str | None
 
@@ -123,7 +123,9 @@ def assess(
         If the maps do not belong to these stimuli or neurons.
     """
     values = gradmaps.values
-    flags = map_flags(values, gradmaps.before_start, gradmaps.disagreement)
+    _check_maps(values)
+    energy = _energy(values)
+    flags = _map_flags(energy, gradmaps.before_start, gradmaps.disagreement)
     setting = _setting(model, gradmaps, stimuli, lags, neurons, level, space)
     generator = torch.Generator().manual_seed(seed)
     error = math.nan
@@ -140,7 +142,7 @@ def assess(
             if relative > FINITE_DIFFERENCE_TOLERANCE:
                 flags[stimulus, neuron] |= FLAGS["finite_difference_off"]
         error = max((relative for relative in errors if not math.isnan(relative)), default=math.nan)
-    return Health(flags, memory_length(values, 0.9), memory_length(values, 0.99), oldest_share(values), error)
+    return Health(flags, _memory_length(energy, 0.9), _memory_length(energy, 0.99), _oldest_share(energy), error)
 
 
 def map_flags(
@@ -154,12 +156,17 @@ def map_flags(
     tenth holds more than ``TRUNCATED_SHARE`` of the energy.
     """
     _check_maps(values)
-    before = torch.as_tensor(before_start, dtype=torch.bool, device=values.device).expand(values.shape[:2])
-    zero = (values.flatten(2) == 0).all(dim=-1)
-    truncated = (oldest_share(values) > TRUNCATED_SHARE) & ~before
-    disagree = torch.full_like(zero, not math.isnan(disagreement) and disagreement > ROUTES_TOLERANCE)
+    return _map_flags(_energy(values), before_start, disagreement)
+
+
+def _map_flags(
+    energy: Float[Tensor, "stimulus neuron lag"], before_start: Tensor, disagreement: float
+) -> Int[Tensor, "stimulus neuron"]:
+    before = torch.as_tensor(before_start, dtype=torch.bool, device=energy.device).expand(energy.shape[:2])
+    truncated = (_oldest_share(energy) > TRUNCATED_SHARE) & ~before
+    disagree = torch.full_like(before, not math.isnan(disagreement) and disagreement > ROUTES_TOLERANCE)
     return (
-        _flag("all_zero_map", zero)
+        _flag("all_zero_map", (energy == 0).all(dim=-1))
         | _flag("truncated_window", truncated)
         | _flag("window_before_stimulus", before)
         | _flag("routes_disagree", disagree)
@@ -171,10 +178,7 @@ def oldest_share(values: Float[Tensor, "*maps axis lag"]) -> Float[Tensor, "..."
 
     The maps are (stimulus, neuron, ..., lag), lag 0 first; NaN counts as zero.
     """
-    energy = _energy(values)
-    oldest = max(1, round(OLDEST_PART * energy.shape[-1]))
-    total = energy.sum(dim=-1)
-    return (energy[..., -oldest:].sum(dim=-1) / total.where(total > 0, 1.0)).to(torch.float32)
+    return _oldest_share(_energy(values))
 
 
 def memory_length(values: Float[Tensor, "*maps axis lag"], share: float = 0.9) -> Int[Tensor, "..."]:
@@ -185,12 +189,7 @@ def memory_length(values: Float[Tensor, "*maps axis lag"], share: float = 0.9) -
     """
     if not 0.0 < share <= 1.0:
         raise ValueError(f"share is {share}, of which no map has that much energy; give a number above 0, up to 1")
-    energy = _energy(values)
-    total = energy.sum(dim=-1, keepdim=True)
-    held = energy.cumsum(dim=-1)
-    # A sum in another order may miss the total by rounding.
-    short = held < share * total * (1.0 - 1e-12)
-    return torch.where(total.squeeze(-1) > 0, short.sum(dim=-1) + 1, 0)
+    return _memory_length(_energy(values), share)
 
 
 def flag_names(mask: int) -> list[str]:
@@ -227,8 +226,34 @@ def _flag(name: str, where: Bool[Tensor, "stimulus neuron"]) -> Int[Tensor, "sti
 
 
 def _energy(values: Tensor) -> Float[Tensor, "stimulus neuron lag"]:
-    squares = values.detach().double().square().nan_to_num(nan=0.0)
-    return squares.flatten(2, -2).sum(dim=2) if squares.ndim > 3 else squares
+    """Energy at each lag, in double precision; NaN where an entry is."""
+    axes = tuple(range(2, values.ndim - 1))
+    values = values.detach()
+    if not axes:
+        return values.double().square()
+    energy = values.square().sum(dim=axes, dtype=torch.float64)
+    total = energy.sum(dim=-1)
+    # Squares of very small or large float32 numbers are 0 or infinite; such maps are rare and done with care.
+    doubtful = (total < 1e-30) | ~total.isfinite()
+    if doubtful.any():
+        exact = values[doubtful].double().square()
+        energy[doubtful] = exact.sum(dim=tuple(axis - 1 for axis in axes))
+    return energy
+
+
+def _oldest_share(energy: Float[Tensor, "stimulus neuron lag"]) -> Float[Tensor, "stimulus neuron"]:
+    energy = energy.nan_to_num(nan=0.0)
+    oldest = max(1, round(OLDEST_PART * energy.shape[-1]))
+    total = energy.sum(dim=-1)
+    return (energy[..., -oldest:].sum(dim=-1) / total.where(total > 0, 1.0)).to(torch.float32)
+
+
+def _memory_length(energy: Float[Tensor, "stimulus neuron lag"], share: float) -> Int[Tensor, "stimulus neuron"]:
+    held = energy.nan_to_num(nan=0.0).cumsum(dim=-1)
+    total = held[..., -1:]
+    # The share of a total is rounded too; without the slack a map might be a lag short of all its energy.
+    short = held < share * total * (1.0 - 1e-12)
+    return torch.where(total.squeeze(-1) > 0, short.sum(dim=-1) + 1, 0)
 
 
 def _check_maps(values: Tensor) -> None:
@@ -355,7 +380,7 @@ def _after_longer_windows(
     Energy in the oldest lags is no truncation where a model has nothing beyond them, as a linear model in a window of
     its own length; and a window may matter although nothing is cut off, as with absolute positions.
     """
-    from .gradmaps import compute_strf_gradmaps
+    from pipeline.gradients.gradmaps import compute_strf_gradmaps
 
     def longer(factor: int, rows: list[int]) -> Tensor:
         assert setting.constant is not None
@@ -386,16 +411,15 @@ def _after_longer_windows(
 
 def _settled(setting: _Setting) -> bool | None:
     """Whether the response to a constant stimulus is the same at the end of longer ones; None if these are refused."""
-    frame, last = setting.heard[:1, ..., -1:], []
+    frame, lags = setting.heard[:1, ..., -1:], setting.lags
     with undisturbed(setting.listener, setting.heard.dtype), torch.no_grad():
-        for factor in (1, 2, 4):
-            try:
-                response = setting.listener(frame.expand(*frame.shape[:-1], factor * setting.lags))
-            except (RuntimeError, ValueError, IndexError, AssertionError):
-                return None
-            last.append(response[0, :, 0, -1])
-    scale = last[-1].abs().amax().clamp(min=1e-30)
-    return bool(max((later - last[0]).abs().amax() for later in last[1:]) <= SETTLED * scale)
+        try:
+            response = setting.listener(frame.expand(*frame.shape[:-1], 4 * lags))[0, :, 0]
+        except (RuntimeError, ValueError, IndexError, AssertionError):
+            return None
+    # A causal model responds at each frame as at the end of a stimulus of that length.
+    last = response[:, [lags - 1, 2 * lags - 1, 4 * lags - 1]]
+    return bool((last - last[:, :1]).abs().amax() <= SETTLED * last.abs().amax().clamp(min=1e-30))
 
 
 def _finite_difference_errors(

@@ -71,6 +71,14 @@ def evaluate(objective: Objective, response: Float[Tensor, "stimulus neuron time
     return (response[..., start:stop] * weight).sum(dim=-1)
 
 
+def only_frame(objective: Objective, n_frames: int) -> int | None:
+    """The frame whose response is the objective; None where that is not one frame known beforehand."""
+    if callable(objective) or objective == "peak":
+        return None
+    start, stop, weight = _span(objective, n_frames)
+    return start if stop == start + 1 and weight == 1.0 else None
+
+
 def check_objective(objective: Objective, n_frames: int | None = None) -> None:
     """Refuse what is not an objective, or not one for responses of ``n_frames`` frames.
 

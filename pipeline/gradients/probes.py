@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from .routes.scope import Inventory, converted, quiet, twin_of
+from pipeline.gradients.routes.scope import Inventory, converted, quiet, twin_of
 
 NEAR_EPS = 10.0  # times eps: below it a normalisation's gain is set by eps by more than 5 %
 SILENT_LEVEL = 1e-6  # of the loudest sample

@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from .gradmaps import Neurons, strf_gradmaps
-from .health import memory_length, oldest_share
-from .probes import home_of, undisturbed
-from .routes.scope import twin_of
+from pipeline.gradients.gradmaps import Neurons, strf_gradmaps
+from pipeline.gradients.health import memory_length, oldest_share
+from pipeline.gradients.probes import home_of, undisturbed
+from pipeline.gradients.routes.scope import twin_of
 
 MOST_NEURONS = 100  # looked at where the caller names none
 DRIFT = 1e-4  # of the response: how far it may still move late in a constant stimulus

@@ -70,7 +70,7 @@ def summarise(
     stale = [name for name, variable in result.data_vars.items() if variable.attrs.get("kind") == "summary"]
     result = result.drop_vars([name for name in stale if result[name].attrs.get("map") in wanted])
     for name in wanted:
-        values = _plain_axes(dataset[name], leading=False)
+        values = plain_axes(dataset[name], leading=False)
         if values.attrs["kind"] == "strf":
             found = strf_summaries(values, settings=settings or StrfSettings())
         else:
@@ -164,16 +164,30 @@ def write_table(table: pd.DataFrame, path: str | Path) -> None:
     ValueError
         If the path ends in neither ``.parquet`` nor ``.csv``.
     """
-    path = Path(path)
+    path = check_table_path(path)
     if path.suffix == ".parquet":
         table.to_parquet(path, engine="pyarrow", index=False)
-    elif path.suffix == ".csv":
-        table.to_csv(path, index=False)
     else:
+        table.to_csv(path, index=False)
+
+
+def check_table_path(path: str | Path) -> Path:
+    """Return the path of a table, refused unless its ending says how it is written.
+
+    Raises
+    ------
+    ValueError
+        If it ends in neither ``.parquet`` nor ``.csv``, or its folder is not there.
+    """
+    path = Path(path)
+    if path.suffix not in (".parquet", ".csv"):
         raise ValueError(
             f"{path.name!r} ends in {path.suffix or 'nothing'!r}; the ending says how the table is written; end the"
             " name in .parquet or .csv"
         )
+    if not path.parent.is_dir():
+        raise ValueError(f"the folder {path.parent} is not there, so the table has no place; make it, or mend the path")
+    return path
 
 
 def _is_map(variable: xr.DataArray) -> bool:
@@ -185,8 +199,8 @@ def _axis(dim: Hashable) -> str:
     return next((axis for axis in AXES if dim == axis or str(dim).endswith(f"_{axis}")), str(dim))
 
 
-def _plain_axes(variable: xr.DataArray, leading: bool) -> xr.DataArray:
-    """The variable with the plain names of its axes: those within a map, or all."""
+def plain_axes(variable: xr.DataArray, *, leading: bool = True) -> xr.DataArray:
+    """Return the variable with the plain names of its axes: all, or only those within a map."""
     own = [dim for dim in variable.dims if leading or _axis(dim) not in ROW_DIMS]
     return variable.rename({dim: _axis(dim) for dim in own if _axis(dim) != dim})
 

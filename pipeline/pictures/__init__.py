@@ -1,0 +1,1 @@
+"""Pictures of cubes, a report page, sounds."""

@@ -131,7 +131,8 @@ def _extend(plan: RunPlan, cohort: CohortPlan, group: Group, health_flags: Mappi
     labels = [str(label) for label in group.read("checkpoint")]
     replaced = _replaced(cohort, group, prints)
     whole = _aligned(cohort, labels, prints, add_new=True)
-    whole = replace(whole, checkpoints=tuple(_fitting(entry, group) for entry in whole.checkpoints))
+    kinds = _column_types(group)
+    whole = replace(whole, checkpoints=tuple(_fitting(entry, kinds) for entry in whole.checkpoints))
     wanted = {_identity(spec): spec for spec in cohort_arrays(whole, health_flags)}
     there = {_stored_identity(group, name): name for name in group.arrays}
     adding = [
@@ -168,7 +169,7 @@ def _extend(plan: RunPlan, cohort: CohortPlan, group: Group, health_flags: Mappi
 
 def _replaced(cohort: CohortPlan, group: Group, prints: Mapping[str, str]) -> set[str]:
     """Checkpoints whose file changed before anything of them was done."""
-    changed = {entry.id for entry in cohort.checkpoints if is_changed(entry, dict(prints))}
+    changed = {entry.id for entry in cohort.checkpoints if is_changed(entry, prints)}
     return changed - checkpoints_with_done(group) if changed else set()
 
 
@@ -201,13 +202,17 @@ def _is_stale(group: Group, spec: ArraySpec, there: Mapping[tuple[Any, ...], str
     return not np.array_equal(stored, spec.values, equal_nan=stored.dtype.kind == "f")
 
 
-def _fitting(checkpoint: Checkpoint, group: Group) -> Checkpoint:
-    """A checkpoint whose scalars fit the columns that the store has: text for a column of numbers gets its own."""
-    kinds = {
+def _column_types(group: Group) -> dict[str, str]:
+    """Type of each stored scalar of the checkpoints."""
+    return {
         group.array_attributes(name)["source"]: group.arrays[name]["data_type"]
         for name in group.with_role("metadata")
         if group.dims(name) == ("checkpoint",)
     }
+
+
+def _fitting(checkpoint: Checkpoint, kinds: Mapping[str, str]) -> Checkpoint:
+    """A checkpoint whose scalars fit the columns that the store has: text for a column of numbers gets its own."""
     scalars = {
         f"{key} as text" if isinstance(value, str) and kinds.get(key) == "float64" else key: value
         for key, value in checkpoint.scalars.items()
@@ -253,7 +258,7 @@ def _attributes(
 ) -> dict[str, Any]:
     """What a reader has to know of a cohort; `routes` and `failures` follow as the run goes."""
     given = {
-        key: json.dumps(plain(value), default=str) if isinstance(value, (Mapping, list, tuple)) else value
+        key: value if isinstance(value, (str, int, float)) else json.dumps(plain(value), default=str)
         for key, value in cohort.attributes.items()
         if key != "versions"
     }

@@ -16,6 +16,7 @@ from pipeline.plan.config import ConfigError
 from pipeline.store.backend import (
     METADATA,
     delete_below,
+    is_local,
     keys_below,
     location_of,
     names_in,
@@ -199,6 +200,8 @@ def existing_group(store: Store, location: str, name: str, *, any_state: bool = 
 
 def claim_root(store: Store, location: str) -> bool:
     """Whether the root of the store had to be made; a folder that holds something else is refused."""
+    if is_local(location) and Path(location).is_file():
+        raise ConfigError(f"the store {location} is a file, and a store is a folder; give another path as store")
     root = read_json(store, METADATA)
     if root is not None:
         if "gradmap_format" not in root.get("attributes", {}):

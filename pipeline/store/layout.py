@@ -147,10 +147,12 @@ def _unboxed(entry: Any) -> Any:
 
 def free_name(wanted: str, taken: set[str], owner: str) -> str:
     """A name that Zarr and a reader can use and nothing else has; it is added to ``taken``."""
-    name = re.sub(r"[^\w-]", "_", wanted).strip("_") or "unnamed"
-    name = name if name not in taken else f"{owner}_{name}"
+    name = re.sub(r"[^A-Za-z0-9_-]", "_", wanted).strip("_") or "unnamed"
+    # Some file systems do not tell capitals from small letters.
+    used = {entry.casefold() for entry in taken}
+    name = name if name.casefold() not in used else f"{owner}_{name}"
     stem, count = name, 2
-    while name in taken:
+    while name.casefold() in used:
         name, count = f"{stem}_{count}", count + 1
     taken.add(name)
     return name

@@ -87,16 +87,26 @@ def _record_cohort(plan: RunPlan, group: Group, reports: list[ShardReport]) -> N
 
 
 class _Arrays:
-    """The arrays of a group, each opened once."""
+    """The arrays of a group, each opened once, and their rows as they were before this record."""
 
     def __init__(self, group: Group) -> None:
         self.group = group
         self._open: dict[str, zarr.Array] = {}
+        self._blocks: dict[tuple[str, int], np.ndarray] = {}
 
     def __getitem__(self, name: str) -> zarr.Array:
         if name not in self._open:
             self._open[name] = self.group.open(name)
         return self._open[name]
+
+    def before(self, name: str, position: int) -> np.ndarray:
+        """What an array held for one checkpoint."""
+        rows = self[name].chunks[0]
+        chunk = position // rows
+        if (name, chunk) not in self._blocks:
+            with storage_errors(self.group.location):
+                self._blocks[name, chunk] = np.array(self[name][chunk * rows : (chunk + 1) * rows])
+        return self._blocks[name, chunk][position - chunk * rows]
 
 
 def status_index(shard: Shard, entry: MapPlan) -> Index:
@@ -151,11 +161,10 @@ def _checked_probes(
 def _stored_probe(arrays: _Arrays, position: int) -> np.ndarray | None:
     """The stored probe of a checkpoint; None where there is none, or where no done map depends on it."""
     group = arrays.group
-    with storage_errors(group.location):
-        probe = np.asarray(arrays["probe_response"][position])
-        if np.isnan(probe).all():
-            return None
-        relied_on = any(bool((np.asarray(arrays[name][position]) == DONE).any()) for name in group.with_role("status"))
+    probe = arrays.before("probe_response", position)
+    if np.isnan(probe).all():
+        return None
+    relied_on = any(bool((arrays.before(name, position) == DONE).any()) for name in group.with_role("status"))
     return probe if relied_on else None
 
 
@@ -227,7 +236,7 @@ def _record_attributes(
         if report.done and _has_entry(failures, labels[report.shard.checkpoint], report.shard.map)
     }
     for (checkpoint, name), position in healed.items():
-        rows = np.array(arrays[f"{name}_status"][position : position + 1])
+        rows = arrays.before(f"{name}_status", position)[None].copy()
         for (first, *others), values in status[f"{name}_status"]:
             if first.start == position:
                 rows[(slice(0, 1), *others)] = values

@@ -1,7 +1,7 @@
 """Reasons not to continue a store with a config: every number of one variable must mean the same."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -152,7 +152,7 @@ def _same_checkpoints(cohort: CohortPlan, group: Group) -> None:
         )
 
 
-def is_changed(checkpoint: Checkpoint, fingerprints: dict[str, str]) -> bool:
+def is_changed(checkpoint: Checkpoint, fingerprints: Mapping[str, str]) -> bool:
     """Whether a checkpoint that loads differs from the one stored under its id."""
     return checkpoint.usable and fingerprints.get(checkpoint.id, checkpoint.fingerprint) != checkpoint.fingerprint
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.plan.config import RunConfig, load_config
-from tasks.outcome import COMPLETE, FAILURES, STOPPED, counted, last_line, readable_seconds, write_json
+from tasks.outcome import COMPLETE, FAILURES, STOPPED, counted, last_line, leave, readable_seconds, write_json
 from tasks.progress import Progress
 from tasks.stopping import StopRequest
 
@@ -39,13 +39,17 @@ def run(arguments: argparse.Namespace) -> int:
     ended = compute(config, local=arguments.local, address=arguments.address, gpus=arguments.gpus)
     if arguments.report is not None:
         write_json(arguments.report, {"config": str(arguments.config), **ended.as_json()})
-    return ended.tell()
+    status = ended.tell()
+    if ended.asked:
+        leave(status)
+    return status
 
 
 class Ended:
-    """How a run ended: its report if it got as far as opening the store, and the exit status."""
+    """How a run ended: its report if it got as far as opening the store, the exit status, and whether by a signal."""
 
-    def __init__(self, config: RunConfig, report: Any, reason: str = "") -> None:
+    def __init__(self, config: RunConfig, report: Any, reason: str = "", *, asked: bool = False) -> None:
+        self.asked = asked
         self.store = config.store_location()
         self.report = report
         self.reason = reason or (report.reason if report is not None else "")
@@ -103,10 +107,11 @@ def compute(config: RunConfig, *, local: bool = False, address: str | None = Non
         try:
             report = _executor(local, address, gpus, progress, stop)(config)
         except KeyboardInterrupt:
-            return Ended(config, _reached(progress), "it was asked to stop")
+            return Ended(config, _reached(progress), "it was asked to stop", asked=True)
         except (OSError, _lease_lost()) as error:
             return Ended(config, _reached(progress), f"{type(error).__name__}: {error}")
-    return Ended(config, report, "it was asked to stop" if stop.asked and report.stopped else "")
+    asked = stop.asked and report.stopped
+    return Ended(config, report, "it was asked to stop" if asked else "", asked=asked)
 
 
 def _executor(

@@ -17,6 +17,7 @@ def add_parser(commands: Any) -> None:
     summarise_parser.add_argument(
         "--select", action="append", default=[], metavar="RULE", help="keep rows by a rule such as 'cc_test > 0.3'"
     )
+    summarise_parser.add_argument("--address", metavar="ADDR", help="measure on this Ray cluster")
     summarise_parser.set_defaults(call=summarise)
     report_parser = commands.add_parser("report", help="write one HTML page about a store")
     report_parser.add_argument("store", metavar="CONFIG|STORE", help="run configuration (TOML), or a store")
@@ -26,11 +27,13 @@ def add_parser(commands: Any) -> None:
 
 def summarise(arguments: argparse.Namespace) -> int:
     """Measure every map of a store; the exit status."""
-    from pipeline import summarise as measure
+    from tasks.summarising import summarise_store
 
     location = store_named(arguments.store)
     try:
-        table = measure(location, table=arguments.table, select=arguments.select)
+        table = summarise_store(
+            location, table=arguments.table, select=arguments.select, address=arguments.address, say=print
+        )
     except ValueError as error:
         raise ConfigError(str(error)) from error
     print(last_line(COMPLETE, f"{counted(len(table), 'row')} of measures; {arguments.table or location}"))

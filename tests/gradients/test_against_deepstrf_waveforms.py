@@ -23,7 +23,7 @@ def by_deepstrf(model, waveform, neuron, reduce):
     last = len(waveform) // HOP - 1
     frame = last if reduce != "peak" else int(peaks.max() if neuron is None else peaks[neuron])
     end = (frame + 1) * HOP
-    assert not gradient[end:].any()
+    assert (gradient[end:].abs() <= 1e-6 * gradient.abs().max()).all()  # S4 convolves by FFT
     return torch.nn.functional.pad(gradient[:end].flip(-1), (0, len(waveform) - end))
 
 

@@ -66,6 +66,15 @@ def test_a_map_of_zero_has_no_memory_and_lags_before_the_stimulus_count_as_zero(
         memory_length(values, 1.5)
 
 
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_maps_of_any_size_have_a_memory(scale):
+    values = torch.zeros(1, 2, 3, 10)
+    values[0, 0, :, :4] = scale
+    values[0, 1, :, :7] = 1.0
+    assert memory_length(values, 1.0).tolist() == [[4, 7]]
+    assert not (map_flags(values, torch.zeros(1, 2, dtype=torch.bool)) & FLAGS["all_zero_map"]).any()
+
+
 def test_maps_without_lags_are_refused():
     with pytest.raises(ValueError, match="no stimulus, neuron and lag"):
         map_flags(torch.zeros(3, 4), torch.zeros(3, 4, dtype=torch.bool))

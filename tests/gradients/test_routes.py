@@ -37,9 +37,7 @@ relaxed = settings(deadline=None, max_examples=15, suppress_health_check=[Health
 def test_all_routes_give_the_rows_of_one_backward_pass_each(
     kind, n_neurons, n_bands, n_frames, n_hidden, n_layers, batch_first, n_stimuli, hidden_readout, objective, data
 ):
-    model = seeded(
-        lambda: Recurrent(kind, n_neurons, n_bands, n_hidden, n_layers, hidden_readout, batch_first)
-    )
+    model = seeded(lambda: Recurrent(kind, n_neurons, n_bands, n_hidden, n_layers, hidden_readout, batch_first))
     neurons = data.draw(st.lists(st.integers(0, n_neurons - 1), min_size=1, max_size=n_neurons))
     lags = data.draw(st.integers(1, n_frames + 2))
     bytes_for_blocks = data.draw(st.integers(1, 20000))

@@ -248,7 +248,7 @@ def test_agreement_over_seeds_is_high_where_the_truth_is_shared(page):
 
 
 def test_a_cube_in_a_zarr_store_makes_the_same_page(tmp_path):
-    cube = planted_cube(architectures=("ln",), seeds=3, n_neurons=2)
+    cube = planted_cube(architectures=("ln",), seeds=2, n_neurons=2, waveform=False)
     store = tmp_path / "store.zarr"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Zarr has no settled word for texts yet

@@ -1,5 +1,9 @@
 """Stores to work on."""
 
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 from pipeline.plan.shards import RunPlan
@@ -15,12 +19,32 @@ def store(tmp_path):
     return tmp_path / "gradmaps.zarr"
 
 
-@pytest.fixture
-def laid_out(store) -> RunPlan:
-    """A run whose cube is laid out and empty."""
-    plan = run_plan(store)
+@pytest.fixture(scope="session")
+def empty_once(tmp_path_factory) -> RunPlan:
+    """A laid-out run to be copied."""
+    plan = run_plan(tmp_path_factory.mktemp("empty") / "gradmaps.zarr")
     create_or_extend(plan, health_flags=HEALTH)
     return align(plan)
+
+
+@pytest.fixture(scope="session")
+def finished_once(tmp_path_factory, empty_once) -> RunPlan:
+    """A finished run to be copied."""
+    plan = copied(empty_once, tmp_path_factory.mktemp("finished") / "gradmaps.zarr")
+    compute(plan)
+    return plan
+
+
+def copied(plan: RunPlan, store: Path) -> RunPlan:
+    """The same run in another place."""
+    shutil.copytree(plan.store, store)
+    return replace(plan, store=str(store))
+
+
+@pytest.fixture
+def laid_out(empty_once, store) -> RunPlan:
+    """A run whose cube is laid out and empty."""
+    return copied(empty_once, store)
 
 
 def compute(plan: RunPlan, shards=None) -> list:
@@ -33,7 +57,6 @@ def compute(plan: RunPlan, shards=None) -> list:
 
 
 @pytest.fixture
-def finished(laid_out) -> RunPlan:
+def finished(finished_once, store) -> RunPlan:
     """A run of which everything is done."""
-    compute(laid_out)
-    return laid_out
+    return copied(finished_once, store)

@@ -82,7 +82,7 @@ def test_objects_are_old_or_new_after_a_kill_while_writing_and_orphans_are_remov
     create_or_extend(big_plan(store), health_flags=HEALTH)
     plan = align(big_plan(store))
     clock = random.Random(0)
-    for _ in range(3):
+    for _ in range(2):
         process = start(store, "write")
         time.sleep(clock.uniform(0.02, 0.3))
         kill(process)
@@ -182,7 +182,7 @@ def lay_out_and_kill(stores, expression):
 
 
 def test_a_first_start_killed_at_any_write_is_made_good_by_the_next(tmp_path):
-    stores = {step: tmp_path / f"s{step}" for step in range(0, 60, 2)}
+    stores = {step: tmp_path / f"s{step}" for step in range(0, 60, 5)}
     codes = lay_out_and_kill(stores, SMALL)
     killed = [step for step, code in codes.items() if code == -signal.SIGKILL]
     assert set(codes.values()) == {-signal.SIGKILL, 0}  # the last ones had fewer writes to be killed at
@@ -204,7 +204,7 @@ def test_growth_killed_at_any_write_is_made_good_and_old_maps_stay_readable(tmp_
     create_or_extend(plan, health_flags=HEALTH)
     compute(align(plan))
     before = {key: digest for key, (digest, _) in digests(old / "speech/strf/c").items()}
-    stores = {step: tmp_path / f"s{step}" for step in range(0, 90, 3)}
+    stores = {step: tmp_path / f"s{step}" for step in range(0, 90, 7)}
     for store in stores.values():
         shutil.copytree(old, store)
     codes = lay_out_and_kill(stores, GROWN)

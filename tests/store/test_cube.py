@@ -113,6 +113,16 @@ def test_metadata_become_coordinates_by_their_type(store):
     np.testing.assert_array_equal(cube.coords["neuron_lag"], [1.5] * 5)  # "lag" is an axis
 
 
+def test_names_of_metadata_never_collide_with_those_of_the_cube(store):
+    odd = {"zarr.json": 1, "../up": 2, "strf": 3, "strf_status": 4, "é": 5, "Seed": 6, "seed": 7, "": 8}
+    lay_out(run_plan(store, cohort(checkpoints=[checkpoint("a", **odd)])))
+    cube = xr.open_zarr(store, group="speech")
+    found = {cube[name].attrs["source"]: float(cube[name][0]) for name in cube.coords if "source" in cube[name].attrs}
+    assert found == odd
+    assert cube.strf.dims == ("checkpoint", "neuron", "frequency", "lag")
+    assert not (store.parent / "up").exists()
+
+
 def test_lists_per_neuron_become_variables_with_nan_where_a_checkpoint_has_none(store):
     entries = [replace(checkpoint("a"), per_neuron={"cc_test": (0.1, 0.2, 0.3, 0.4, 0.5)}), checkpoint("b")]
     lay_out(run_plan(store, cohort(checkpoints=entries)))
@@ -313,6 +323,12 @@ def test_a_folder_with_other_things_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"not empty \(thesis.tex\)"):
         create_or_extend(run_plan(tmp_path), health_flags=HEALTH)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_file_is_refused_as_a_store(tmp_path):
+    (tmp_path / "x.zarr").write_text("x")
+    with pytest.raises(ConfigError, match="is a file"):
+        create_or_extend(run_plan(tmp_path / "x.zarr"), health_flags=HEALTH)
 
 
 def test_a_zarr_store_of_something_else_is_refused(store):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from pipeline.plan.reports import Problem, ShardReport
-from pipeline.plan.shards import DONE, FAILED, PENDING
+from pipeline.plan.shards import DONE, FAILED, PENDING, cut_shards
 from pipeline.store import (
     align,
     create_or_extend,
@@ -54,8 +54,6 @@ class Store(RuleBasedStateMachine):
         return name, shard.map, shard.neurons.start
 
     def _all(self):
-        from pipeline.plan.shards import cut_shards
-
         return list(cut_shards(self.plan.cohorts[0]))
 
     def _write(self, shard):
@@ -166,5 +164,5 @@ class Store(RuleBasedStateMachine):
 
 TestStore = Store.TestCase
 TestStore.settings = settings(
-    max_examples=6, stateful_step_count=12, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=4, stateful_step_count=10, deadline=None, suppress_health_check=list(HealthCheck)
 )

@@ -69,9 +69,11 @@ def test_ten_thousand_checkpoints_of_a_thousand_neurons_are_laid_out_and_recorde
     plan = laid_out(store, 10_000, 1000, 1000)
     shards = pending_shards(plan)
     assert len(shards) == 10_000
+    answer = np.ones(1000, np.float32)
     with within(60, "record of 10000 checkpoints, 250 at a time"):
         for start in range(0, 10_000, 250):
-            record(plan, [ShardReport(shard, route="factored") for shard in shards[start : start + 250]])
+            some = shards[start : start + 250]
+            record(plan, [ShardReport(shard, route="factored", probe=answer) for shard in some])
     with within(5, "resume scan of 10000 checkpoints x 1000 neurons"):
         assert backlog(plan).done == 10_000
     with within(5, "second start"):

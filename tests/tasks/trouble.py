@@ -6,6 +6,7 @@ import signal
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -45,6 +46,8 @@ def write_lab(folder: Path, troubles: dict[str, str] | None = None, healthy: int
     entries = [entry("checkpoints/good-*")] if healthy else []
     for number, (name, trouble) in enumerate((troubles or {}).items()):
         path = write_checkpoint(folder / f"checkpoints/{name}", 100 + number)
+        config_file = path / "config.json"
+        config_file.write_text(config_file.read_text().replace("LabModel", "Trouble"))
         if trouble == "cut":
             weights = path / "model.safetensors"
             weights.write_bytes(weights.read_bytes()[:-50])
@@ -110,6 +113,18 @@ def killed_after_the_report(plan, shards, device):
         yield from run_bundle(plan, [shard], device)
 
 
-def files_of(store: Path) -> dict[str, bytes]:
-    """Every object of a store."""
-    return {str(path.relative_to(store)): path.read_bytes() for path in sorted(store.rglob("*")) if path.is_file()}
+def files_of(store: Path) -> dict[str, Any]:
+    """Every object of a store; attributes without the order in which their entries came."""
+    return {
+        str(path.relative_to(store)): _unordered(path.read_text()) if path.suffix == ".json" else path.read_bytes()
+        for path in sorted(store.rglob("*"))
+        if path.is_file()
+    }
+
+
+def _unordered(value: Any) -> Any:
+    if isinstance(value, str) and value[:1] in ("{", "["):
+        return _unordered(json.loads(value))
+    if isinstance(value, dict):
+        return {key: _unordered(entry) for key, entry in value.items()}
+    return value

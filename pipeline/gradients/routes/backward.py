@@ -7,11 +7,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .frames import SAME, Layout, acts_on_each_frame, layouts, probe
-from .plain import vjp
-from .problem import Problem
-from .recurrent import Linearised, linearised
-from .trace import Call, first_tensor, is_plain, nodes_between
+from pipeline.gradients.routes.frames import SAME, Layout, acts_on_each_frame, layouts, probe
+from pipeline.gradients.routes.plain import vjp
+from pipeline.gradients.routes.problem import Problem
+from pipeline.gradients.routes.recurrent import Linearised, linearised
+from pipeline.gradients.routes.trace import Call, first_tensor, is_plain, nodes_between
 
 # How many tensors before a recurrent layer are tried as the start of a part that acts on each frame alone.
 TRIES = 6

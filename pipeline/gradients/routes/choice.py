@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .factored import factored
-from .forward import forward
-from .memory import is_out_of_memory
-from .per_neuron import has_own_parameters, per_neuron, shares_nothing
-from .plain import batched, loop, replicated
-from .problem import Problem, Route, Rows, windowed
+from pipeline.gradients.routes.factored import factored
+from pipeline.gradients.routes.forward import forward
+from pipeline.gradients.routes.memory import is_out_of_memory
+from pipeline.gradients.routes.per_neuron import has_own_parameters, per_neuron, shares_nothing
+from pipeline.gradients.routes.plain import batched, loop, replicated
+from pipeline.gradients.routes.problem import Problem, Route, Rows, windowed
 
 ROUTES: dict[str, Route] = {
     "factored": factored,
@@ -104,8 +104,7 @@ def disagreement(problem: Problem, rows: Rows, values: Tensor, route: str) -> fl
 def _mixture(problem: Problem, rows: Rows, positions: list[int], got: Tensor) -> tuple[Tensor, Tensor]:
     """One backward pass for a mixture of rows, and the same mixture of the rows that a route gave."""
     shares = torch.linspace(1.0, 0.5, len(positions)).to(got)
-    cotangents = rows.pick(positions).cotangents(problem.response)
-    mixed = torch.tensordot(shares, cotangents, dims=1)
+    mixed = rows.pick(positions).mixture(problem.response, shares)
     response, leaf = problem.response, problem.leaf
     if problem.whole is not None and problem.source is not None:
         response, leaf = problem.whole, problem.source.leaf

@@ -10,13 +10,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from .backward import pull_back
-from .forward import load_forward_mode
-from .frames import Layout, acts_on_each_frame, layouts
-from .memory import in_blocks, rows_that_fit
-from .plain import LIVE_TENSORS, vjp
-from .problem import Problem, Rows
-from .trace import Call, is_plain, nodes_between
+from pipeline.gradients.routes.backward import pull_back
+from pipeline.gradients.routes.forward import load_forward_mode
+from pipeline.gradients.routes.frames import Layout, acts_on_each_frame, layouts
+from pipeline.gradients.routes.memory import in_blocks, rows_that_fit
+from pipeline.gradients.routes.plain import LIVE_TENSORS, vjp
+from pipeline.gradients.routes.problem import Problem, Rows
+from pipeline.gradients.routes.trace import Call, is_plain, nodes_between
 
 # An affine readout may differ between frames by rounding, not by more.
 AFFINE_TOLERANCE = 1e-5
@@ -53,7 +53,7 @@ class Patterns:
 
 def factored(problem: Problem, rows: Rows) -> tuple[Tensor, int]:
     """As many backward passes as the cut is wide, or as there are rows where those are fewer."""
-    cut = find_cut(problem)
+    cut = find_cut(problem, rows.only_frame)
     if cut is None:
         raise DoesNotFactorError(
             f"{type(problem.model).__name__} has no part whose output describes each frame of the response by itself,"
@@ -66,22 +66,45 @@ def factored(problem: Problem, rows: Rows) -> tuple[Tensor, int]:
     return _by_rows(problem, rows, cut)
 
 
-def find_cut(problem: Problem) -> Cut | None:
-    """The narrowest cut in or right before the readout, or anywhere in a model that has no such part; None if none."""
+def find_cut(problem: Problem, frame: int | None = None) -> Cut | None:
+    """The narrowest cut in or right before the readout, or anywhere in a model that has no such part; None if none.
+
+    Where only one ``frame`` is asked for, it is enough that the response at that frame depends on the cut at that
+    frame alone.
+    """
+    calls = _calls_to_cut_at(problem)
+    n_neurons = problem.response.shape[1]
+    return _narrowest(problem, calls, frame, n_neurons) or _narrowest(problem, calls, frame, None)
+
+
+def _narrowest(problem: Problem, calls: list[Call], frame: int | None, below: int | None) -> Cut | None:
+    """The narrowest cut among what these calls were given, narrower than ``below``; None if none."""
     response = problem.response
-    n_stimuli, n_frames = response.shape[0], response.shape[-1]
-    response_layout = Layout("stimulus", 2, tuple(response.shape), n_stimuli, n_frames)
+    n_stimuli, _, n_frames = response.shape
+    whole = Layout("stimulus", 2, tuple(response.shape), n_stimuli, n_frames)
     best: Cut | None = None
     tried: set[int] = set()
-    for call in _calls_to_cut_at(problem):
+    for call in calls:
         tensor = call.given
         if id(tensor) in tried or not is_plain(tensor):
             continue
         tried.add(id(tensor))
-        narrower = [one for one in layouts(tensor, n_stimuli, n_frames) if best is None or _better(call, one, best)]
+        narrower = [
+            one
+            for one in layouts(tensor, n_stimuli, n_frames)
+            if (below is None or one.width < below) and (best is None or one.width < best.width)
+        ]
         if not narrower or nodes_between(response, tensor, problem.trace.stimulus) is None:
             continue
-        fitting = [one for one in narrower if acts_on_each_frame(response, response_layout, tensor, one)]
+        fitting = [
+            one
+            for one in narrower
+            if (
+                acts_on_each_frame(response, whole, tensor, one)
+                if frame is None
+                else _hears_only(response, frame, tensor, one)
+            )
+        ]
         if not fitting:
             # What lies before a place that mixes frames mixes them too.
             break
@@ -89,17 +112,24 @@ def find_cut(problem: Problem) -> Cut | None:
     return best
 
 
-def _better(call: Call, layout: Layout, best: Cut) -> bool:
-    """Whether a cut there is narrower, or as narrow and nearer to the response (a part of the part cut at)."""
-    return layout.width < best.width or (layout.width == best.width and call.name.startswith(best.call.name + "."))
+def _hears_only(response: Tensor, frame: int, tensor: Tensor, layout: Layout) -> bool:
+    """Whether the responses at ``frame`` depend on the tensor at that frame alone: other gradients are exactly 0."""
+    weights = torch.zeros_like(response)
+    weights[..., frame] = torch.rand(response.shape[1], generator=torch.Generator().manual_seed(5)).to(response) + 0.5
+    vectors = layout.split(torch.autograd.grad(response, tensor, weights, retain_graph=True)[0])
+    others = vectors.clone()
+    others[:, frame] = 0
+    return not bool(others.any())
 
 
 def _calls_to_cut_at(problem: Problem) -> list[Call]:
-    """The calls of the readout's parts and of the readout itself, the last first; all calls if it was not called."""
+    """The calls of the readout's parts, the last first, and of the readout; all calls if it was not called."""
     readout = getattr(problem.model, "readout", None)
     parts = {id(part) for part in readout.modules()} if isinstance(readout, nn.Module) else set()
-    backwards = list(reversed(problem.trace.calls))
-    return [call for call in backwards if id(call.module) in parts] or backwards
+    backwards = [call for call in reversed(problem.trace.calls) if id(call.module) in parts]
+    # A part is nearer to the response than the whole that it belongs to, which ends after it.
+    inner_first = sorted(backwards, key=lambda call: call.module is readout)
+    return inner_first or list(reversed(problem.trace.calls))
 
 
 def patterns_of(rows: Rows) -> Patterns:
@@ -171,58 +201,59 @@ def _slopes(
 ) -> Float[Tensor, "stimulus pattern neuron feature"]:
     """d response / d cut at one frame of each pattern."""
     frames = patterns.weights.ne(0).to(torch.uint8).argmax(dim=-1)
-    linear = _slopes_of_linear(problem, cut, frames, neurons)
-    return linear if linear is not None else _slopes_by_tangents(problem, cut, frames, neurons)
-
-
-def _slopes_of_linear(problem: Problem, cut: Cut, frames: Tensor, neurons: Tensor) -> Tensor | None:
-    """The same where the cut is a linear layer's input, and each neuron's response follows one of its outputs."""
-    layer = cut.call.module
-    gave = cut.call.gave
-    n_neurons, n_frames = problem.response.shape[1:]
-    if type(layer) is not nn.Linear or layer.out_features != n_neurons or not is_plain(gave):
-        return None
-    if nodes_between(problem.response, gave, problem.trace.stimulus) is None:
-        return None
-    generator = torch.Generator().manual_seed(13)
-    at_frames = torch.zeros((problem.n_stimuli, n_frames), device=gave.device, dtype=gave.dtype)
-    at_frames = at_frames.scatter(1, frames, 1.0).unsqueeze(1).expand(problem.response.shape)
-    scale = (torch.rand(n_neurons, generator=generator) + 0.5).to(gave).view(1, -1, 1)
-    for layout in layouts(gave, problem.n_stimuli, n_frames):
-        if layout.width != n_neurons:
-            continue
-        slopes, scaled = (
-            layout.split(torch.autograd.grad(problem.response, gave, weights.contiguous(), retain_graph=True)[0])
-            for weights in (at_frames, at_frames * scale)
-        )
-        if (slopes * scale.view(1, 1, -1) - scaled).abs().amax() <= AFFINE_TOLERANCE * scaled.abs().amax():
-            chosen = slopes.gather(1, frames.unsqueeze(-1).expand(-1, -1, n_neurons))[..., neurons]
-            return chosen.unsqueeze(-1) * layer.weight.detach()[neurons]
-    return None
-
-
-def _slopes_by_tangents(problem: Problem, cut: Cut, frames: Tensor, neurons: Tensor) -> Tensor:
-    """The same by forward mode, for anything that may follow the cut."""
     vectors = cut.layout.split(cut.tensor.detach())
-    index = frames.unsqueeze(-1).expand(-1, -1, cut.width)
-    points = vectors.gather(1, index).flatten(0, 1).unsqueeze(1)
+    points = vectors.gather(1, frames.unsqueeze(-1).expand(-1, -1, cut.width)).flatten(0, 1).unsqueeze(1)
     tail = Tail(problem, cut)
     expected = problem.response.detach().transpose(1, 2)
-    expected = expected.gather(1, frames.unsqueeze(-1).expand(-1, -1, problem.response.shape[1]))
-    got = tail(points)[:, :, 0].view_as(expected)
-    if not torch.allclose(got, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().amax()) + 1e-30):
-        raise DoesNotFactorError(
-            f"the part of {type(problem.model).__name__} after {cut.call.name} answers otherwise to one frame than to"
-            ' many, so its slope at one frame says nothing; use route="batched"'
-        )
+    expected = expected.gather(1, frames.unsqueeze(-1).expand(-1, -1, expected.shape[-1])).flatten(0, 1)
+    slopes = _slopes_of_linear(tail, cut, points, expected, neurons)
+    if slopes is None:
+        slopes = _slopes_by_tangents(tail, cut, points, expected, neurons)
+    return slopes.view(*frames.shape, len(neurons), cut.width)
+
+
+def _slopes_of_linear(tail: "Tail", cut: Cut, points: Tensor, expected: Tensor, neurons: Tensor) -> Tensor | None:
+    """The same where the cut is a linear layer's input, and each neuron's response follows one of its outputs."""
+    layer = cut.call.module
+    if type(layer) is not nn.Linear or layer.out_features != expected.shape[1]:
+        return None
+    gave: list[Tensor] = []
+    handle = layer.register_forward_hook(lambda _, __, output: gave.append(output))
+    try:
+        response = tail(points.clone().requires_grad_(True))[:, :, 0]
+    finally:
+        handle.remove()
+    if len(gave) != 1 or gave[0].numel() != expected.numel():
+        return None
+    _check_tail(tail, response.detach(), expected)
+    scale = (torch.rand(expected.shape[1], generator=torch.Generator().manual_seed(13)) + 0.5).to(expected)
+    plain, scaled = (
+        torch.autograd.grad(response, gave[0], weights, retain_graph=True)[0].reshape(expected.shape)
+        for weights in (torch.ones_like(expected), scale.expand_as(expected))
+    )
+    if (plain * scale - scaled).abs().amax() > AFFINE_TOLERANCE * scaled.abs().amax():
+        return None
+    return plain[:, neurons].unsqueeze(-1) * layer.weight.detach()[neurons]
+
+
+def _slopes_by_tangents(tail: "Tail", cut: Cut, points: Tensor, expected: Tensor, neurons: Tensor) -> Tensor:
+    """The same by forward mode, for anything that may follow the cut."""
+    _check_tail(tail, tail(points)[:, :, 0], expected)
     load_forward_mode()
     units = torch.eye(cut.width, dtype=points.dtype, device=points.device).view(-1, 1, 1, cut.width)
 
     def along(unit: Tensor) -> Tensor:
         return torch.func.jvp(tail, (points,), (unit.expand_as(points),))[1][:, neurons, 0]
 
-    slopes = torch.func.vmap(along)(units)
-    return slopes.permute(1, 2, 0).view(*frames.shape, len(neurons), cut.width)
+    return torch.func.vmap(along)(units).permute(1, 2, 0).contiguous()
+
+
+def _check_tail(tail: "Tail", got: Tensor, expected: Tensor) -> None:
+    if not torch.allclose(got, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().amax()) + 1e-30):
+        raise DoesNotFactorError(
+            f"the part of {type(tail.problem.model).__name__} after {tail.cut.call.name} answers otherwise to one frame"
+            ' than to many, so its slope at one frame says nothing; use route="batched"'
+        )
 
 
 class Tail:

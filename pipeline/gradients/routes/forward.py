@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from .memory import in_blocks, rows_that_fit
-from .problem import Problem, Rows, frames_of
+from pipeline.gradients.routes.memory import in_blocks, rows_that_fit
+from pipeline.gradients.routes.problem import Problem, Rows, frames_of
 
 
 def forward(problem: Problem, rows: Rows) -> tuple[Tensor, int]:

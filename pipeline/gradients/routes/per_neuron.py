@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from .forward import decomposed
-from .memory import in_blocks, rows_that_fit
-from .problem import Problem, Rows
+from pipeline.gradients.routes.forward import decomposed
+from pipeline.gradients.routes.memory import in_blocks, rows_that_fit
+from pipeline.gradients.routes.problem import Problem, Rows
 
 SAME = 1e-4
 

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from ..objectives import Objective, Weighing, weigh
-from .memory import in_blocks, is_out_of_memory, rows_that_fit
-from .problem import Problem, Rows, frames_of
+from pipeline.gradients.objectives import Objective, check_objective, only_frame, weigh
+from pipeline.gradients.routes.memory import in_blocks, is_out_of_memory, rows_that_fit
+from pipeline.gradients.routes.problem import Problem, Rows, frames_of, windowed
 
 # Tensors of the size of the largest activation that one row keeps alive during its backward pass.
 LIVE_TENSORS = 4
@@ -33,23 +33,30 @@ def replicated(problem: Problem, rows: Rows) -> tuple[Tensor, int]:
 
 
 def few_rows(
-    model: nn.Module, leaf: Tensor, neurons: Tensor, objective: Objective, n_neurons: int
-) -> tuple[Tensor, Weighing] | None:
-    """Gradients (1, row, ..., time) of few neurons around one stimulus, replicated, in a single forward pass.
+    model: nn.Module, leaf: Tensor, neurons: Tensor, objective: Objective, n_neurons: int, lags: int
+) -> Tensor | None:
+    """Rows (neuron, ..., lag) of few neurons around one stimulus, replicated, in a single forward pass.
 
     For a handful of neurons any look at the model's inside costs more than it saves. None where the objective of one
     neuron depends on another's response, or the model has another number of neurons.
     """
-    replicas = leaf.detach().repeat(len(neurons), *([1] * (leaf.dim() - 1))).requires_grad_(True)
-    response = frames_of(model(replicas), len(neurons), type(model).__name__)
+    n_rows = len(neurons)
+    replicas = leaf.detach().repeat(n_rows, *([1] * (leaf.dim() - 1))).requires_grad_(True)
+    response = frames_of(model(replicas), n_rows, type(model).__name__)
     if response.shape[1] != n_neurons:
         return None
+    own = response[torch.arange(n_rows, device=neurons.device), neurons]
+    check_objective(objective, own.shape[-1])
+    frame = only_frame(objective, own.shape[-1])
+    if frame is not None:
+        (gradient,) = torch.autograd.grad(own[:, frame].sum(), replicas)
+        past = gradient[..., max(0, frame + 1 - lags) : frame + 1].flip(-1)
+        return nn.functional.pad(past, (0, lags - past.shape[-1])) if past.shape[-1] < lags else past
     weighing = weigh(objective, response[:1])
     if weighing.couples:
         return None
-    own = response[torch.arange(len(neurons), device=neurons.device), neurons]
-    (gradient,) = torch.autograd.grad((own * weighing.weights[0, neurons]).sum(), replicas)
-    return gradient.unsqueeze(0), weighing
+    (gradient,) = torch.autograd.grad(own, replicas, weighing.weights[0, neurons])
+    return windowed(gradient.unsqueeze(0), weighing.frames[:, neurons], lags)[0]
 
 
 def vjp(outputs: Tensor, inputs: Tensor, cotangents: Tensor, limits: set[str] | None = None) -> Tensor:

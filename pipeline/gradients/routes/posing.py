@@ -6,9 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .problem import Problem, frames_of, pose
-from .trace import traced
-from .waveform import Sound
+from pipeline.gradients.routes.memory import is_out_of_memory
+from pipeline.gradients.routes.problem import Problem, frames_of, pose
+from pipeline.gradients.routes.trace import traced
+from pipeline.gradients.routes.waveform import Sound
 
 SAME = 1e-5
 
@@ -35,7 +36,12 @@ def pose_after_front_end(
     spectrogram, front_end = calls[0].gave, calls[0].module
     if spectrogram.dim() != 4 or spectrogram.shape[-1] != n_frames or not spectrogram.requires_grad:
         return None
-    problem = pose(silent, spectrogram, memory, limits)
+    try:
+        problem = pose(silent, spectrogram, memory, limits)
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        if is_out_of_memory(error):
+            raise
+        return None
     size = float(response.detach().abs().amax())
     if problem.response.shape != response.shape or not torch.allclose(
         problem.response, response, rtol=SAME, atol=SAME * size

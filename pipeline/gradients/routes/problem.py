@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from ..objectives import Objective, evaluate
-from .trace import Trace, traced
+from pipeline.gradients.objectives import Objective, evaluate
+from pipeline.gradients.routes.trace import Trace, traced
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,23 @@ class Rows:
         rows = torch.arange(len(self), device=self.neurons.device)
         cotangents[rows, :, self.neurons] = self.weights[:, self.neurons].transpose(0, 1)
         return cotangents
+
+    def mixture(
+        self, response: Float[Tensor, "stimulus all_neurons frame"], shares: Float[Tensor, "neuron"]
+    ) -> Float[Tensor, "stimulus all_neurons frame"]:
+        """d (sum of the rows' objectives, each with its share) / d response."""
+        if self.coupled is not None or self.neurons is None:
+            return torch.tensordot(shares, self.cotangents(response), dims=1)
+        mixed = torch.zeros_like(self.weights)
+        return mixed.index_add_(1, self.neurons, self.weights[:, self.neurons] * shares.view(1, -1, 1))
+
+    @property
+    def only_frame(self) -> int | None:
+        """The one frame that every row looks at, around every stimulus; None if there is more than one."""
+        if self.coupled is not None:
+            return None
+        busy = self.weights.ne(0).flatten(0, 1).any(dim=0).nonzero().flatten()
+        return int(busy[0]) if len(busy) == 1 else None
 
     def _coupled_cotangents(self, response: Tensor) -> Tensor:
         assert self.coupled is not None

@@ -106,10 +106,8 @@ def _twin(module: nn.Module, seen: dict[int, nn.Module], constants: dict[int, Te
     seen[id(module)] = twin
     state = dict(vars(module))
     for name in _HOOKS:
-        if state.get(name):
-            state[name] = OrderedDict(state[name])
-        elif name in state:
-            state[name] = OrderedDict()
+        if name in state:
+            state[name] = OrderedDict(state[name]) if state[name] else OrderedDict()
 
     def constant(weight: Tensor) -> Tensor:
         # The same object for weights tied to each other; detached, autograd keeps nothing for them.

@@ -9,6 +9,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from pipeline.numbers.agreement import mean_map
 from pipeline.pictures.plots.maps import plot_map
 from pipeline.pictures.plots.waveforms import plot_waveform
 from pipeline.pictures.reading import (
@@ -16,6 +17,7 @@ from pipeline.pictures.reading import (
     FAILED,
     PENDING,
     UNTRUSTED,
+    as_text,
     at_labels,
     flags_at,
     group_labels,
@@ -129,9 +131,11 @@ def plot_seeds(
     part = _part(cube, name, {**(at or {}), "neuron": [neuron], "checkpoint": drawn})
     rows: list[list[Panel]] = []
     for group, labels in members.items():
+        words = [_seed_words(cube, label) for label in labels]
+        titles = words if len(set(words)) == len(words) else [str(label) for label in labels]
         panels = [
-            _panel(part, name, {"neuron": neuron, "checkpoint": label}, _seed_words(cube, label), group)
-            for label in labels
+            _panel(part, name, {"neuron": neuron, "checkpoint": label}, title, group)
+            for label, title in zip(labels, titles, strict=True)
         ]
         rows.append(panels)
     widest = max((len(panels) for panels in rows), default=0)
@@ -147,13 +151,12 @@ def plot_seeds(
 
 
 def mean_shape(maps: Sequence[xr.DataArray]) -> xr.DataArray | None:
-    """Return the mean of maps that are divided by their norms first; maps without a norm are left out."""
-    shapes = []
-    for gradmap in maps:
-        norm = float(np.sqrt((np.asarray(gradmap.values, dtype=float) ** 2).sum()))
-        if np.isfinite(norm) and norm > 0:
-            shapes.append(np.asarray(gradmap.values, dtype=float) / norm)
-    return maps[0].copy(data=np.mean(shapes, axis=0)).assign_attrs(units="1") if shapes else None
+    """Return the mean of maps that are divided by their norms first; None where no map has a norm."""
+    if not maps:
+        return None
+    stacked = xr.concat([gradmap.reset_coords(drop=True) for gradmap in maps], "checkpoint")
+    found = mean_map(stacked, normalise=True)
+    return found["mean"].assign_attrs(units="1") if int(found["n"]) else None
 
 
 def draw_panels(panels: Sequence[Sequence[Panel]], ax: Axes | None, scale: str) -> Axes:
@@ -198,7 +201,7 @@ def _draw(ax: Axes, panel: Panel, limit: float | None) -> None:
 
 def _label(ax: Axes, panel: Panel, row: int, column: int, *, last: bool, same_titles: bool) -> None:
     if row == 0 or not same_titles:
-        ax.set_title("\n".join(plain(line, 20) for line in panel.title.split("\n")), size=SMALL, pad=3)
+        ax.set_title("\n".join(plain(line, 24) for line in panel.title.split("\n")), size=SMALL, pad=3)
     ax.set_ylabel(
         f"{plain(panel.row, 16)}\n{'(Hz)' if ax.get_ylabel().startswith('freq') else ''}" if column == 0 else ""
     )
@@ -246,7 +249,7 @@ def _chosen(gradmap: xr.DataArray, dim: str, labels: Sequence[Hashable] | None) 
 
 def _seed_words(cube: xr.Dataset, label: Hashable) -> str:
     words = [
-        f"{key} {cube[key].sel(checkpoint=label).values}"
+        f"{key} {as_text(cube[key].sel(checkpoint=label).values[()])}"
         for key in ("seed", "fold")
         if key in cube.coords and cube.coords[key].dims == ("checkpoint",)
     ]

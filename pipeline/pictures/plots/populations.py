@@ -68,7 +68,9 @@ def plot_distribution(
         words += f", {own.size - present.size} without" if present.size < own.size else ""
         if len(groups) == 1:
             ax.stairs(shares, edges, fill=True, alpha=0.35, color=colour)
-        ax.stairs(shares, edges, linewidth=1.4, color=colour, label=words)
+        ax.stairs(
+            shares, edges, linewidth=min(4.0, 1.4 + 0.8 * (len(groups) - 1 - position)), color=colour, label=words
+        )
     if log:
         frequency_axis(ax.xaxis, float(edges[0]), float(edges[-1]), most=7)
     else:

@@ -74,8 +74,8 @@ def _one_waveform(entry: Outcome, drawn: Choice) -> Markup:
 
 
 def _untrusted(entry: Outcome) -> Markup:
-    by_flag = [np.argwhere(over_stimuli(raised).values).tolist() for raised in flags(entry.cube, entry.name).values()]
-    places = in_turn([[(int(c), int(n)) for c, n in places] for places in by_flag], MOST_UNTRUSTED)
+    by_flag = [np.argwhere(over_stimuli(raised).values.T).tolist() for raised in flags(entry.cube, entry.name).values()]
+    places = in_turn([[(int(c), int(n)) for n, c in places] for places in by_flag], MOST_UNTRUSTED)
     panels = [panel for place in places for panel in _first_untrusted(entry, *place)]
     if not panels:
         return Markup("")

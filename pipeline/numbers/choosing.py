@@ -1,0 +1,85 @@
+"""Which maps of a cube count: done, to be trusted, and chosen by a rule."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+
+from pipeline.numbers.tables import ROW_DIMS, Rules, map_names, plain_axes, summary_table
+
+
+@dataclass(frozen=True)
+class ChosenMaps:
+    """Maps of which those that do not count are NaN, and how many these are by reason."""
+
+    maps: xr.DataArray
+    total: int
+    left_out: Mapping[str, int]
+
+    @property
+    def kept(self) -> int:
+        """Number of maps that count."""
+        return self.total - sum(self.left_out.values())
+
+    def in_words(self) -> str:
+        """How many maps count, and why the others do not."""
+        parts = [f"{count:,} {reason}" for reason, count in self.left_out.items() if count]
+        return f"{self.kept:,} of {self.total:,} maps counted" + (f"; left out: {', '.join(parts)}" if parts else "")
+
+
+def choose_maps(
+    dataset: xr.Dataset, name: str = "strf", select: Rules | None = None, *, untrusted: bool = False
+) -> ChosenMaps:
+    """Return a cube's map variable with NaN wherever a map does not count.
+
+    Left out, in this order: maps that are not done; maps that carry a health flag (``untrusted`` keeps these); and
+    those whose checkpoint and neuron a rule of ``select`` rejects (see `summary_table`; a rule on a number around
+    stimuli keeps a neuron whose number meets it for any stimulus). Axes have their plain names. Lazy for a dask-backed
+    cube.
+
+    Raises
+    ------
+    ValueError
+        If the cube has no such map, or a rule names no column.
+    """
+    there = map_names(dataset)
+    if name not in there:
+        raise ValueError(
+            f"the cube has no map {name!r} with one entry per neuron, so there is nothing to compare; its maps are"
+            f" {', '.join(there) or 'none'}; name one of them"
+        )
+    maps = plain_axes(dataset[name])
+    dims = [dim for dim in maps.dims if dim in ROW_DIMS[:3]]
+    alike = xr.DataArray(np.ones([maps.sizes[dim] for dim in dims], dtype=bool), dims=dims)
+    keep, left_out, counted = alike, {}, alike.size
+
+    def without(reason: str, good: xr.DataArray) -> None:
+        nonlocal keep, counted
+        keep = keep & good.transpose(*[dim for dim in dims if dim in good.dims])
+        left_out[reason] = counted - int(keep.sum())
+        counted -= left_out[reason]
+
+    if f"{name}_status" in dataset:
+        without("not done", _companion(dataset[f"{name}_status"]) == 1)
+    if f"{name}_health" in dataset and not untrusted:
+        without("not to be trusted (health flags)", _companion(dataset[f"{name}_health"]) == 0)
+    if select is not None and not (isinstance(select, list | tuple) and not select):
+        without("by the rule", _selected(dataset, select))
+    chunks = {dim: sizes for dim, sizes in maps.chunksizes.items() if dim in keep.dims}
+    return ChosenMaps(maps.where(keep.chunk(chunks) if chunks else keep), alike.size, left_out)
+
+
+def _companion(variable: xr.DataArray) -> xr.DataArray:
+    """Status or health over the plain axes, without labels, so that nothing is aligned."""
+    return xr.DataArray(np.asarray(plain_axes(variable).values), dims=plain_axes(variable).dims)
+
+
+def _selected(dataset: xr.Dataset, select: Rules) -> xr.DataArray:
+    """Whether any row of the table for a checkpoint and neuron meets the rules."""
+    rows = summary_table(dataset, select)
+    good = np.zeros([dataset.sizes[dim] for dim in ROW_DIMS[:2]], dtype=bool)
+    places = [{label: at for at, label in enumerate(dataset[dim].values.tolist())} for dim in ROW_DIMS[:2]]
+    checkpoints, neurons = (rows[dim].map(place).to_numpy(int) for dim, place in zip(ROW_DIMS[:2], places, strict=True))
+    good[checkpoints, neurons] = True
+    return xr.DataArray(good, dims=ROW_DIMS[:2])

@@ -1,0 +1,71 @@
+"""`gradmap summarise` writes the measures into the cubes and a tidy table, the same on Ray as in one process."""
+
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline import open_cube
+from pipeline.numbers.strf import best_frequency
+from tasks import summarising
+from tasks.cli import main
+
+
+@pytest.fixture
+def store(demo_store, tmp_path):
+    return shutil.copytree(demo_store, tmp_path / "gradmaps.zarr")
+
+
+def test_the_table_has_one_row_per_map_with_every_label(store, tmp_path, capsys):
+    table = tmp_path / "table.csv"
+    assert main(["summarise", str(store), "--table", str(table)]) == 0
+    assert "rows of measures" in capsys.readouterr().out.splitlines()[-1]
+    rows = pd.read_csv(table)
+    cube = open_cube(store, "demo")
+    plain = rows[(rows.cohort == "demo") & rows.stimulus.isna()]
+    assert len(plain) == cube.sizes["checkpoint"] * cube.sizes["neuron"]
+    assert {"architecture", "seed", "cc_test", "planted_best_frequency_hz", "strf_best_frequency"} <= set(rows.columns)
+    first = plain.iloc[0]
+    here = cube.strf.sel(checkpoint=first.checkpoint, neuron=first.neuron)
+    assert first.strf_best_frequency == pytest.approx(float(best_frequency(here)))
+
+
+def test_the_cube_keeps_the_summaries_and_its_maps(store):
+    before = open_cube(store, "demo").strf.load()
+    assert main(["summarise", str(store)]) == 0
+    after = open_cube(store, "demo")
+    assert "strf_best_frequency" in after
+    np.testing.assert_array_equal(after.strf, before)
+
+
+def test_a_rule_keeps_rows_of_the_table_only(store, tmp_path):
+    table = tmp_path / "table.parquet"
+    assert main(["summarise", str(store), "--table", str(table), "--select", "cc_test > 0.6"]) == 0
+    kept = pd.read_parquet(table)
+    assert (kept.cc_test > 0.6).all()
+    assert len(kept) > 0
+    assert "cc_test > 0.6" in str(kept.attrs)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--table", "t.xlsx"], ".parquet or .csv"),
+        (["--table", "none/t.csv"], "is not there"),
+        (["--select", "cc_tset > 0.3"], "cc_tset"),
+    ],
+)
+def test_what_cannot_be_written_is_refused(store, capsys, arguments, told):
+    assert main(["summarise", str(store), *arguments]) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_blocks_on_ray_give_the_numbers_of_one_process(store, own_ray, monkeypatch):
+    monkeypatch.setattr(summarising, "BLOCK_BYTES", 1)
+    parts = [part for cohort in ("demo", "demo_wav") for part in summarising._parts(str(store), cohort)]
+    assert len(parts) == 6
+    alone = list(summarising._measured(str(store), parts, None))
+    monkeypatch.setattr(summarising, "LARGE_BYTES", 0)
+    for (part, there), (_, here) in zip(summarising._measured(str(store), parts, None), alone, strict=True):
+        assert there.identical(here), part
