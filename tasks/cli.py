@@ -11,7 +11,7 @@ from pipeline.plan.config import ConfigError
 from tasks.outcome import STOPPED, refuse
 
 #: One module per group of commands; each adds its parsers, whose `call` does the work.
-COMMANDS = ("demo", "plan", "run", "inspect", "summaries")
+COMMANDS = ("demo", "plan", "run", "inspect", "summaries", "agreement")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

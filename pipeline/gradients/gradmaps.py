@@ -243,17 +243,18 @@ def _strf(
         if space == "prefiltered":
             leaf = _prefiltered(source, leaf)
             silent["prefiltering"] = nn.Identity()
-        twin = twin_of(source, silent)
-        check_eval(twin, model)
-        memory = budget(device, memory_bytes)
-        values = _few(twin, leaf, lags, neurons, objective) if few and route == "auto" else None
-        found = None
+        values, found = None, None
+        if few and route == "auto" and _are_few(source, leaf, neurons):
+            twin = twin_of(source, silent, light=True)
+            check_eval(twin, model)
+            values = _few(twin, leaf, lags, neurons, objective)
         if values is None:
+            twin = twin_of(source, silent)
+            check_eval(twin, model)
+            memory = budget(device, memory_bytes)
             found = _rows(model, twin, leaf, lags, 1, neurons, objective, route, memory, check)
             values = found.values
-        else:
-            values = values.unsqueeze(0)
-    return (values if space == "prefiltered" else values.squeeze(2)), found
+    return values if space == "prefiltered" else values.squeeze(2), found
 
 
 def compute_waveform_gradmaps(
@@ -347,16 +348,23 @@ def _rows(
     )
 
 
-def _few(twin: nn.Module, leaf: Tensor, lags: int, neurons: Neurons, objective: Objective) -> Tensor | None:
-    """Rows of a handful of neurons around one short spectrogram; None if they are not that."""
-    count = getattr(twin, "O", None)
+def _are_few(model: nn.Module, leaf: Tensor, neurons: Neurons) -> bool:
+    """Whether these are a handful of neurons around one short spectrogram."""
+    count = getattr(model, "O", None)
     if not isinstance(count, int) or isinstance(neurons, str) or len(leaf) > 1:
-        return None
+        return False
     n_rows = count if neurons is None else len(neurons) if isinstance(neurons, Sized) else 1
-    if n_rows > FEW_ROWS or n_rows * leaf.numel() > FEW_ENTRIES:
-        return None
+    return n_rows <= FEW_ROWS and n_rows * leaf.numel() <= FEW_ENTRIES
+
+
+def _few(
+    twin: nn.Module, leaf: Tensor, lags: int, neurons: Neurons, objective: Objective
+) -> Float[Tensor, "1 neuron channel frequency lag"] | None:
+    """Their rows, in one plain pass; None where that cannot give them."""
+    count = int(twin.O)
     chosen = chosen_rows(neurons, count, leaf.device)
-    return few_rows(twin, leaf, chosen, objective, count, lags) if chosen is not None else None
+    values = few_rows(twin, leaf, chosen, objective, count, lags) if chosen is not None else None
+    return None if values is None else values.unsqueeze(0)
 
 
 def _solve(

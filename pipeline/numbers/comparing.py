@@ -179,7 +179,7 @@ def compare_measures(
 def two_groups(maps: xr.DataArray, reference: str, other: str, by: str) -> tuple[xr.DataArray, xr.DataArray]:
     """Return the maps of the two groups, refused where one is not there or both are the same."""
     groups = groups_of(maps, "checkpoint", by)
-    there = {str(label): index for label, index in zip(groups.coords[by][1], groups.indices, strict=True)}
+    there = {label_text(label): index for label, index in zip(groups.coords[by][1], groups.indices, strict=True)}
     missing = [repr(label) for label in dict.fromkeys((reference, other)) if label not in there]
     if missing or reference == other:
         raise ValueError(
@@ -238,6 +238,11 @@ def _per_neuron(values: xr.DataArray) -> np.ndarray:
     known = np.isfinite(rows)
     totals, counts = np.where(known, rows, 0.0).sum(axis=1), known.sum(axis=1)
     return np.where(counts > 0, totals / np.maximum(counts, 1), np.nan)
+
+
+def label_text(label: object) -> str:
+    """Return a label as text; whole numbers that arrive as floats read as whole."""
+    return f"{label:g}" if isinstance(label, float) else str(label)
 
 
 def _named(label: object) -> bool:

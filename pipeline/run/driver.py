@@ -16,7 +16,7 @@ from pipeline.run.prepare import prepare_run
 from pipeline.run.shard import run_shard
 from pipeline.store.backend import clean_partials
 from pipeline.store.cube import align, create_or_extend
-from pipeline.store.lease import hold_lease
+from pipeline.store.lease import Lease, hold_lease
 from pipeline.store.record import record
 from pipeline.store.status import backlog
 
@@ -94,6 +94,7 @@ class OpenedRun:
     pending: list[Shard]
     done_before: int
     failed_before: int
+    lease: Lease
     started: float = field(default_factory=time.monotonic)
     computed: int = 0
     failed: int = 0
@@ -114,8 +115,16 @@ class OpenedRun:
             self.flush()
 
     def flush(self) -> None:
-        """Write everything noted so far into the store."""
+        """Write everything noted so far into the store.
+
+        Raises
+        ------
+        LeaseLostError
+            If another driver has taken the store over.
+        """
         if self._waiting:
+            # A driver that slept for long may have been given up for dead, and another one works on the store now.
+            self.lease.check()
             record(self.plan, self._waiting)
             self._waiting = []
         self._flushed = time.monotonic()
@@ -158,12 +167,12 @@ def open_run(plan: RunPlan) -> Iterator[OpenedRun]:
     ConfigError
         If the store holds something else under the same names, or another driver works on it.
     """
-    with hold_lease(plan.store, owner=f"{getpass.getuser()}@{socket.gethostname()}"):
+    with hold_lease(plan.store, owner=f"{getpass.getuser()}@{socket.gethostname()}") as lease:
         clean_partials(plan.store)
         create_or_extend(plan, health_flags=FLAGS)
         plan = align(plan)
         left = backlog(plan)
-        opened = OpenedRun(plan, left.pending, left.done, left.failed)
+        opened = OpenedRun(plan, left.pending, left.done, left.failed, lease)
         try:
             _record_unusable(opened)
             yield opened

@@ -42,20 +42,24 @@ def few_rows(
     """
     n_rows = len(neurons)
     replicas = leaf.detach().repeat(n_rows, *([1] * (leaf.dim() - 1))).requires_grad_(True)
-    response = frames_of(model(replicas), n_rows, type(model).__name__)
+    answer = model(replicas)
+    response = frames_of(answer.detach(), n_rows, type(model).__name__)
     if response.shape[1] != n_neurons:
         return None
-    own = response[torch.arange(n_rows, device=neurons.device), neurons]
-    check_objective(objective, own.shape[-1])
-    frame = only_frame(objective, own.shape[-1])
+    check_objective(objective, response.shape[-1])
+    frame = only_frame(objective, response.shape[-1])
+    cotangents = torch.zeros_like(answer)
+    each = torch.arange(n_rows, device=neurons.device)
     if frame is not None:
-        (gradient,) = torch.autograd.grad(own[:, frame].sum(), replicas)
+        cotangents[each, neurons, 0, frame] = 1.0
+        (gradient,) = torch.autograd.grad(answer, replicas, cotangents)
         past = gradient[..., max(0, frame + 1 - lags) : frame + 1].flip(-1)
         return nn.functional.pad(past, (0, lags - past.shape[-1])) if past.shape[-1] < lags else past
     weighing = weigh(objective, response[:1])
     if weighing.couples:
         return None
-    (gradient,) = torch.autograd.grad(own, replicas, weighing.weights[0, neurons])
+    cotangents[each, neurons, 0] = weighing.weights[0, neurons]
+    (gradient,) = torch.autograd.grad(answer, replicas, cotangents)
     return windowed(gradient.unsqueeze(0), weighing.frames[:, neurons], lags)[0]
 
 

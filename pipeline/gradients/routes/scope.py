@@ -1,7 +1,6 @@
 """A computation that leaves no trace: own copy of the module tree, exact arithmetic, no global state changed."""
 
 import copy
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -85,19 +84,22 @@ def _holds_float(value: Any) -> bool:
     return isinstance(value, float)
 
 
-def twin_of(model: nn.Module, replace: Mapping[str, nn.Module] | None = None) -> nn.Module:
+def twin_of(model: nn.Module, replace: Mapping[str, nn.Module] | None = None, *, light: bool = False) -> nn.Module:
     """A copy of the module tree that shares the weights as constants, with some direct children replaced.
 
     Hooks and attributes set on the copy, and what its forward pass writes into buffers, do not reach the model, so
-    that two threads may use one model. A module that occurs twice in the model is one module in the copy too.
+    that two threads may use one model. A module that occurs twice in the model is one module in the copy too. A
+    ``light`` copy shares torch's own layers, which write nothing in eval mode; hooks must not be put on its parts.
     """
-    twin = _twin(getattr(model, "_orig_mod", model), {}, {})
+    twin = _twin(getattr(model, "_orig_mod", model), {}, {}, light)
     for name, module in (replace or {}).items():
         twin._modules[name] = module
     return twin
 
 
-def _twin(module: nn.Module, seen: dict[int, nn.Module], constants: dict[int, Tensor]) -> nn.Module:
+def _twin(module: nn.Module, seen: dict[int, nn.Module], constants: dict[int, Tensor], light: bool) -> nn.Module:
+    if light and not module._modules and type(module).__module__.startswith("torch.nn.modules."):
+        return module
     twin = seen.get(id(module))
     if twin is not None:
         return twin
@@ -106,8 +108,9 @@ def _twin(module: nn.Module, seen: dict[int, nn.Module], constants: dict[int, Te
     seen[id(module)] = twin
     state = dict(vars(module))
     for name in _HOOKS:
-        if name in state:
-            state[name] = OrderedDict(state[name]) if state[name] else OrderedDict()
+        hooks = state.get(name)
+        if hooks is not None:
+            state[name] = hooks.copy()
 
     def constant(weight: Tensor) -> Tensor:
         # The same object for weights tied to each other; detached, autograd keeps nothing for them.
@@ -122,7 +125,7 @@ def _twin(module: nn.Module, seen: dict[int, nn.Module], constants: dict[int, Te
         state["_flat_weights"] = [None if value is None else constant(value) for value in state["_flat_weights"]]
     state["_buffers"] = {key: None if value is None else value.clone() for key, value in module._buffers.items()}
     state["_modules"] = {
-        key: None if child is None else _twin(child, seen, constants) for key, child in module._modules.items()
+        key: None if child is None else _twin(child, seen, constants, light) for key, child in module._modules.items()
     }
     vars(twin).update(state)
     return twin

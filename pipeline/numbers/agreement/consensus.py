@@ -136,7 +136,11 @@ def linear_contrast(
 
 
 def variance_components(
-    data: xr.DataArray, group: str = "architecture", *, along: str = "checkpoint", normalise: bool = True
+    data: xr.DataArray,
+    group: str | Sequence[str] = "architecture",
+    *,
+    along: str = "checkpoint",
+    normalise: bool = True,
 ) -> xr.Dataset:
     """Return how much of the variance lies between groups of checkpoints and how much between the seeds within.
 
@@ -177,12 +181,13 @@ def variance_components(
     n_0 = (n - (counts**2).sum("_group") / n.where(n > 0)) / (g - 1).where(g > 1)
     between = (between_squares / (g - 1).where(g > 1) - within) / n_0
     share = between.clip(min=0) / (between.clip(min=0) + within)
+    word = group if isinstance(group, str) else " and ".join(group)
     units = str(data.attrs.get("units", "1")) if not (entries and normalise) else "1"
     squared = "1" if units == "1" else f"({units})^2"
     result = xr.Dataset({"between": between, "within": within, "share_between": share})
-    result["between"].attrs = {"long_name": f"variance between {group}s", "units": squared}
-    result["within"].attrs = {"long_name": f"variance within {group}s", "units": squared}
-    result["share_between"].attrs = {"long_name": f"share of variance between {group}s", "units": "1"}
+    result["between"].attrs = {"long_name": f"variance between groups by {word}", "units": squared}
+    result["within"].attrs = {"long_name": f"variance within groups by {word}", "units": squared}
+    result["share_between"].attrs = {"long_name": f"share of variance between groups by {word}", "units": "1"}
     return result
 
 

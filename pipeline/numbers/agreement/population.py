@@ -23,12 +23,16 @@ def population_geometry(
     One row per map (neuron x checkpoint, or what other dimensions there are), one column per entry; maps at norm 1
     with ``normalise``, without their mean map with ``centre``.
 
-    Returns ------- ``component_map`` (component, *map) of norm 1 each, signed so that its sum is positive;
-    ``score`` (..., component), the coordinates of every map; ``variance`` (component), eigenvalues of the
-    covariance matrix; ``explained`` their share of all variance; ``mean_map``; ``participation_ratio`` = (sum v)^2
-    / sum v^2 over all eigenvalues v, the number of dimensions the population fills. Scores are NaN for maps that
-    hold NaN or are all zero, which do not count. Memory holds one block of maps and one square matrix of entries,
-    or all maps where there are fewer of them than entries.
+    Memory holds one block of maps and one square matrix of entries, or all maps where there are fewer of them than
+    entries.
+
+    Returns
+    -------
+    ``component_map`` (component, \\*map) of norm 1 each, signed so that its sum is positive; ``score`` (...,
+    component), the coordinates of every map; ``variance`` (component), eigenvalues of the covariance matrix;
+    ``explained`` their share of all variance; ``mean_map``; ``participation_ratio`` = (sum v)^2 / sum v^2 over all
+    eigenvalues v, the number of dimensions the population fills. Scores are NaN for maps that hold NaN or are all
+    zero, which do not count.
     """
     entries = map_dims(maps)
     others = [dim for dim in maps.dims if dim not in entries]

@@ -1,0 +1,252 @@
+"""`gradmap reliability` and `gradmap compare`: whether maps agree over seeds, and how architectures differ."""
+
+import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from pipeline.plan.config import ConfigError
+from tasks.commands.inspect import store_named
+from tasks.outcome import COMPLETE, counted, last_line, text_table
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+#: Neurons that are listed on the screen; the others are counted in the line of medians.
+LISTED = 40
+
+
+def add_parser(commands: Any) -> None:
+    """Describe the commands to the argument parser."""
+    reliability_parser = commands.add_parser("reliability", help="whether the maps of a neuron agree over seeds")
+    _common(reliability_parser)
+    reliability_parser.add_argument(
+        "--by",
+        nargs="+",
+        default=["architecture"],
+        metavar="LABEL",
+        help="labels whose checkpoints are repetitions of each other (default: architecture, over seeds and folds)",
+    )
+    reliability_parser.add_argument(
+        "--shuffles", type=int, default=1000, metavar="N", help="shuffled maps behind the null (default: 1000)"
+    )
+    reliability_parser.set_defaults(call=reliability)
+    compare_parser = commands.add_parser("compare", help="how the maps of two architectures differ, with a test")
+    _common(compare_parser)
+    compare_parser.add_argument("reference", metavar="REFERENCE", help="architecture that is compared with: linear")
+    compare_parser.add_argument("other", metavar="OTHER", help="architecture that is compared: statenet_gru")
+    compare_parser.add_argument("--by", default="architecture", metavar="LABEL", help="what the two are labels of")
+    compare_parser.add_argument(
+        "--site", default="site", metavar="COLUMN", help="which neurons were recorded together (default: site)"
+    )
+    compare_parser.set_defaults(call=compare)
+
+
+def _common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("store", metavar="CONFIG|STORE", help="run configuration (TOML), or a store")
+    parser.add_argument("--cohort", metavar="NAME", help="only this cohort (default: every one that can answer)")
+    parser.add_argument("--map", default="strf", metavar="NAME", help="map of the cube (default: strf)")
+    parser.add_argument(
+        "--select", action="append", default=[], metavar="RULE", help="count maps by a rule such as 'cc_test > 0.3'"
+    )
+    parser.add_argument("--untrusted", action="store_true", help="count maps that carry a health flag as well")
+
+
+def reliability(arguments: argparse.Namespace) -> int:
+    """Print how well maps agree over seeds; the exit status."""
+    from pipeline.numbers.choosing import choose_maps
+
+    if arguments.shuffles < 1:
+        raise ConfigError(
+            f"--shuffles {arguments.shuffles}: without shuffled maps nothing says what agreement chance gives; give 100"
+            " or more"
+        )
+    cubes = _cubes(arguments, arguments.by, ())
+    groups = 0
+    try:
+        for cohort, cube in cubes.items():
+            chosen = choose_maps(cube, arguments.map, arguments.select, untrusted=arguments.untrusted)
+            _head(cohort, arguments.map, chosen)
+            groups += _print_reliability(chosen.maps, arguments.by, arguments.shuffles)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    print(last_line(COMPLETE, f"reliability of {counted(groups, 'group')} in {counted(len(cubes), 'cohort')}"))
+    return COMPLETE
+
+
+def compare(arguments: argparse.Namespace) -> int:
+    """Print how the maps of two groups of checkpoints differ; the exit status."""
+    from pipeline.numbers.choosing import choose_maps
+
+    cubes = _cubes(arguments, [arguments.by], (arguments.reference, arguments.other))
+    neurons = 0
+    try:
+        for cohort, cube in cubes.items():
+            chosen = choose_maps(cube, arguments.map, arguments.select, untrusted=arguments.untrusted)
+            _head(cohort, arguments.map, chosen)
+            neurons += _print_comparison(chosen.maps, arguments)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    pair = f"{arguments.other} against {arguments.reference}"
+    print(last_line(COMPLETE, f"{pair} for {counted(neurons, 'neuron')} in {counted(len(cubes), 'cohort')}"))
+    return COMPLETE
+
+
+def _cubes(arguments: argparse.Namespace, by: Sequence[str], labels: Sequence[str]) -> dict[str, "xr.Dataset"]:
+    """The cubes that hold the map and the labels; refused where there is none, or the one that was named does not."""
+    from pipeline.numbers.comparing import label_text
+    from pipeline.numbers.tables import map_names
+    from pipeline.store.groups import cohort_names, open_existing
+    from pipeline.store.reader import open_cube
+
+    location = store_named(arguments.store)
+    try:
+        names = cohort_names(open_existing(location)[0])
+        if arguments.cohort is not None and arguments.cohort not in names:
+            raise ValueError(
+                f"the store {location} has no cohort {arguments.cohort!r}, so there is nothing to compare; its cohorts"
+                f" are {', '.join(names) or 'none'}; name one of them"
+            )
+        cubes, reasons = {}, []
+        for name in names if arguments.cohort is None else [arguments.cohort]:
+            cube = open_cube(location, name)
+            told = {key: coord for key, coord in cube.coords.items() if coord.dims == ("checkpoint",)}
+            missing = [key for key in by if key not in told]
+            absent = []
+            if labels and not missing:
+                known = sorted({label_text(value) for value in told[by[0]].values.tolist()})
+                absent = [label for label in labels if label not in known]
+            if arguments.map not in map_names(cube):
+                words = f"no map {arguments.map!r} (its maps are {', '.join(map_names(cube)) or 'none'})"
+            elif missing:
+                words = f"no {', '.join(missing)} (its labels are {', '.join(sorted(map(str, told)))})"
+            elif absent:
+                words = f"no checkpoint whose {by[0]} is {' or '.join(absent)} (they are {', '.join(known)})"
+            else:
+                cubes[name] = cube
+                continue
+            reasons.append(f"cohort {name} has {words}")
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    if not cubes:
+        raise ConfigError(
+            f"{'; '.join(reasons) or f'the store {location} has no cohort'}; maps are compared between checkpoints of"
+            " one cohort, by their labels; choose from these names with --map, --by and --cohort"
+        )
+    return cubes
+
+
+def _head(cohort: str, name: str, chosen: Any) -> None:
+    print(f"cohort {cohort}, map {name}: {chosen.in_words()}")
+
+
+def _print_reliability(maps: "xr.DataArray", by: Sequence[str], shuffles: int) -> int:
+    from pipeline.numbers.comparing import group_reliability, label_text, variance_shares
+
+    found = group_reliability(maps, list(by) if len(by) > 1 else by[0], n_null=shuffles)
+    rows: list[tuple[object, ...]] = []
+    for _, row in found.iterrows():
+        start = (*(label_text(row[name]) for name in by), row["checkpoints"], row["neurons"])
+        if row["neurons"]:
+            numbers = (_figures(row["median"]), f"{_figures(row['low'])} to {_figures(row['high'])}")
+            rows.append((*start, *numbers, f"{row['above_chance']} of {row['neurons']}", _figures(row["ceiling"])))
+        else:
+            rows.append((*start, "-", "needs two maps", "-", "-"))
+    noun = _rows_are(maps)
+    header = (*by, "checkpoints", noun, "median r", "range", "above chance", "ceiling")
+    print(text_table(header, rows))
+    print(
+        f"r: mean correlation over the pairs of a neuron's maps; range over {noun}; above chance: r beyond that of"
+        f" {shuffles} sets of shuffled maps (false discovery rate 5 %); ceiling: median correlation with the truth that"
+        " the mean map can have"
+    )
+    shares = variance_shares(maps, list(by) if len(by) > 1 else by[0])["share_between"].dropna()
+    if len(shares):
+        low, middle, high = (_figures(value) for value in shares.quantile([0, 0.5, 1]))
+        print(
+            f"variance of the maps' shapes: {middle} of it lies between groups by {' and '.join(by)} (median over"
+            f" {len(shares)} {noun}, range {low} to {high}), the rest between the checkpoints of a group"
+        )
+    else:
+        print("variance of the maps' shapes: it takes two groups, one of them with two checkpoints, to divide it")
+    return len(found)
+
+
+def _print_comparison(maps: "xr.DataArray", arguments: argparse.Namespace) -> int:
+    from pipeline.numbers.comparing import compare_maps, compare_measures
+
+    reference, other = arguments.reference, arguments.other
+    found = compare_maps(maps, reference, other, arguments.by)
+    columns = ("correlation", "ceiling", "corrected", "unexplained")
+    counts = ("n_reference", "n_other")
+    shown = found[[*columns, *counts]].transpose("neuron", ...)
+    site = arguments.site if arguments.site in maps.coords and maps.coords[arguments.site].dims == ("neuron",) else None
+    table = shown.to_dataframe().reset_index()
+    known = table.dropna(subset=["correlation"])
+    extra = [dim for dim in shown["correlation"].dims if dim != "neuron"]
+    header = ("neuron", *extra, *((site,) if site else ()), *(f"maps of {label}" for label in (reference, other)))
+    header = (*map(str, header), "r", "ceiling", "r / ceiling", "outside")
+    rows: list[tuple[object, ...]] = [
+        (
+            *(row[name] for name in ("neuron", *extra, *((site,) if site else ()))),
+            *(int(row[name]) for name in counts),
+            *(_figures(row[name]) for name in columns),
+        )
+        for _, row in table.head(LISTED).iterrows()
+    ]
+    medians = tuple(_figures(known[name].median()) for name in columns)
+    rows.append((f"median of {len(known)}", *[""] * (len(header) - 5), *medians))
+    print(text_table(header, rows))
+    if len(table) > LISTED:
+        print(f"... and {len(table) - LISTED:,} more, which the medians count as well")
+    print(
+        f"r: correlation of the mean maps of {reference} and {other}; ceiling: what it would be if they shared one"
+        f" truth and differed as their seeds do; outside: share of energy of the maps of {other} that is no multiple"
+        f" of the mean map of {reference}"
+    )
+    if arguments.site != "site" and site is None:
+        raise ValueError(
+            f"the neurons have no {arguments.site!r}, so which of them were recorded together is not known; their labels"
+            f" are {', '.join(sorted(str(k) for k, c in maps.coords.items() if c.dims == ('neuron',)))}; name one of"
+            " these with --site"
+        )
+    _print_tests(compare_measures(maps, reference, other, arguments.by, site=site), reference, other, site)
+    return int(known["neuron"].nunique())
+
+
+def _print_tests(tests: Any, reference: str, other: str, site: str | None) -> None:
+    unit = f"{site}s" if site else "neurons"
+    rows = [
+        (
+            row["measure"],
+            _figures(row["reference"]),
+            _figures(row["other"]),
+            row["units"],
+            f"{_figures(row['difference'], sign=True)} {'oct' if row['difference_units'] == 'octave' else ''}".strip(),
+            row["n"],
+            _figures(row["p_value"]),
+            _figures(row["p_adjusted"]),
+        )
+        for _, row in tests.iterrows()
+    ]
+    print()
+    print(text_table(("measure", reference, other, "units", "difference", unit, "p", "p adjusted"), rows))
+    where = f"means of {unit}" if site else "neurons, which are taken as independent of each other"
+    print(
+        f"difference: median over {unit} of {other} - {reference}, paired; p: Wilcoxon's signed-rank test over {where};"
+        " adjusted for the number of measures by Benjamini and Hochberg"
+    )
+    for note in dict.fromkeys(note for note in tests["note"] if note):
+        print(f"note: {note if site else note.replace('sites', 'neurons')}")
+
+
+def _rows_are(maps: "xr.DataArray") -> str:
+    return "neurons x stimuli" if "stimulus" in maps.dims else "neurons"
+
+
+def _figures(value: float, sign: bool = False) -> str:
+    """A number with three significant figures; a dash where there is none."""
+    if value != value:
+        return "-"
+    if value == 0:
+        return "0"
+    return f"{value:+.3g}" if sign else f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
