@@ -236,6 +236,7 @@ def _strf(
     inventory = Inventory.of(model)
     dtype, device = checked_dtype(dtype, inventory), inventory.device
     stimuli = spectrograms(model, stimuli, lags, level).to(device=device, dtype=dtype)
+    memory = budget(device, memory_bytes)
     with quiet(inventory, dtype):
         source = converted(model, inventory, dtype)
         silent = {"wav2spec": nn.Identity()} if has_front_end(source) else {}
@@ -251,7 +252,6 @@ def _strf(
         if values is None:
             twin = twin_of(source, silent)
             check_eval(twin, model)
-            memory = budget(device, memory_bytes)
             found = _rows(model, twin, leaf, lags, 1, neurons, objective, route, memory, check)
             values = found.values
     return values if space == "prefiltered" else values.squeeze(2), found
@@ -361,7 +361,7 @@ def _few(
     twin: nn.Module, leaf: Tensor, lags: int, neurons: Neurons, objective: Objective
 ) -> Float[Tensor, "1 neuron channel frequency lag"] | None:
     """Their rows, in one plain pass; None where that cannot give them."""
-    count = int(twin.O)
+    count = int(getattr(twin, "O"))  # noqa: B009  (an attribute of the contract, which nn.Module does not declare)
     chosen = chosen_rows(neurons, count, leaf.device)
     values = few_rows(twin, leaf, chosen, objective, count, lags) if chosen is not None else None
     return None if values is None else values.unsqueeze(0)

@@ -167,7 +167,7 @@ def compare_measures(
     labels = maps["neuron"].values
     unit = labels if site is None else maps[site].values
     rows = [
-        _row(name, numbers[reference][name], numbers[other][name], unit, (reference, other))
+        _row(str(name), numbers[reference][name], numbers[other][name], unit, (reference, other))
         for name in numbers[reference].data_vars
         if name != "degenerate"
     ]
@@ -183,7 +183,11 @@ def two_groups(maps: xr.DataArray, reference: str, other: str, by: str) -> tuple
     missing = [repr(label) for label in dict.fromkeys((reference, other)) if label not in there]
     if missing or reference == other:
         raise ValueError(
-            (f"no checkpoint has the {by} {' or '.join(missing)}" if missing else f"{reference!r} is compared with itself")
+            (
+                f"no checkpoint has the {by} {' or '.join(missing)}"
+                if missing
+                else f"{reference!r} is compared with itself"
+            )
             + "; a comparison needs two groups of checkpoints; choose two of"
             f" {', '.join(there) or 'no labels at all'}"
         )
@@ -202,7 +206,7 @@ def _row(
     name: str, reference: xr.DataArray, other: xr.DataArray, unit: np.ndarray, labels: tuple[str, str]
 ) -> dict[str, object]:
     octaves = name in IN_OCTAVES
-    means = [_per_neuron(np.log2(values) if octaves else values) for values in (reference, other)]
+    means = [_per_neuron(values, octaves) for values in (reference, other)]
     both = np.isfinite(means[0]) & np.isfinite(means[1])
     shown = [np.median(values[both]) if both.any() else np.nan for values in means]
     units = str(reference.attrs.get("units", "1"))
@@ -232,9 +236,10 @@ def _row(
     return row | {"difference": test.effect, "n": test.n, "p_value": test.p_value, "note": "; ".join(test.notes)}
 
 
-def _per_neuron(values: xr.DataArray) -> np.ndarray:
-    """Mean over all but the neurons, of the values that there are."""
+def _per_neuron(values: xr.DataArray, octaves: bool) -> np.ndarray:
+    """Mean over all but the neurons, of the values (or their log2) that there are."""
     rows = values.transpose("neuron", ...).values.reshape(values.sizes["neuron"], -1)
+    rows = np.log2(rows) if octaves else rows
     known = np.isfinite(rows)
     totals, counts = np.where(known, rows, 0.0).sum(axis=1), known.sum(axis=1)
     return np.where(counts > 0, totals / np.maximum(counts, 1), np.nan)
@@ -242,7 +247,7 @@ def _per_neuron(values: xr.DataArray) -> np.ndarray:
 
 def label_text(label: object) -> str:
     """Return a label as text; whole numbers that arrive as floats read as whole."""
-    return f"{label:g}" if isinstance(label, float) else str(label)
+    return str(int(label)) if isinstance(label, float) and label.is_integer() else str(label)
 
 
 def _named(label: object) -> bool:

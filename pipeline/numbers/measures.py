@@ -92,22 +92,23 @@ def evaluate(
     def columns_of(values: np.ndarray) -> np.ndarray:
         return _columns(values, len(dims), prepare, list(measures.values()), int(bounds[-1]))
 
-    columns = _apply(maps, dims, columns_of, int(bounds[-1]))
-    result = xr.Dataset(coords={name: coord for name, coord in maps.coords.items() if not set(coord.dims) & set(dims)})
+    leading = maps.dims[: -len(dims)]
+    columns = _apply(maps, dims, columns_of, int(bounds[-1])).data
+    found: dict[Any, xr.Variable] = {}
     for position, (name, measure) in enumerate(measures.items()):
-        part = columns.isel(_column=slice(int(bounds[position]), int(bounds[position + 1])))
-        leading = part.dims[:-1]
+        part = columns[..., int(bounds[position]) : int(bounds[position + 1])]
         # not through a MultiIndex: the columns of one measure are in C order of its axes
-        data = part.data.reshape(part.shape[:-1] + shapes[name])
-        result[name] = xr.DataArray(data, dims=(*leading, *axes[name]), attrs=measure.attributes())
-        result = result.assign_coords(axes[name])
-    code = columns.isel(_column=0).astype(np.int8).drop_attrs()
-    result["degenerate"] = code.assign_attrs(
-        long_name="why the numbers of this map are NaN",
-        flag_values=np.array(list(DEGENERATE), dtype=np.int8),
-        flag_meanings=" ".join(DEGENERATE.values()),
-    )
-    return result
+        data = part.reshape(part.shape[:-1] + shapes[name])
+        found[name] = xr.Variable((*leading, *axes[name]), data, measure.attributes())
+    reasons = {
+        "long_name": "why the numbers of this map are NaN",
+        "flag_values": np.array(list(DEGENERATE), dtype=np.int8),
+        "flag_meanings": " ".join(DEGENERATE.values()),
+    }
+    found["degenerate"] = xr.Variable(leading, columns[..., 0].astype(np.int8), reasons)
+    # all at once: a variable at a time would align every one with all before it
+    labels = {name: coord for name, coord in maps.coords.items() if not set(coord.dims) & set(dims)}
+    return xr.Dataset(found, coords=labels | {dim: axis for own in axes.values() for dim, axis in own.items()})
 
 
 def _apply(

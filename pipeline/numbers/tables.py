@@ -66,31 +66,57 @@ def summarise(
             " variables with the attribute kind = 'strf' or 'waveform' and the dimension 'neuron'; those here are"
             f" {', '.join(there) or 'none'}"
         )
-    result = dataset.drop_vars([name for name, variable in dataset.data_vars.items() if _is_map(variable)])
-    stale = [name for name, variable in result.data_vars.items() if variable.attrs.get("kind") == "summary"]
-    result = result.drop_vars([name for name in stale if result[name].attrs.get("map") in wanted])
+    kept = {
+        name: variable
+        for name, variable in dataset.variables.items()
+        if name in dataset.coords or not (_is_map(variable) or _is_summary(variable, wanted))
+    }
+    result, attrs = (
+        {name: variable for name, variable in kept.items() if name not in dataset.coords},
+        dict(dataset.attrs),
+    )
+    axes: dict[Any, xr.Variable] = {}
     for name in wanted:
         values = plain_axes(dataset[name], leading=False)
         if values.attrs["kind"] == "strf":
             found = strf_summaries(values, settings=settings or StrfSettings())
         else:
             found = waveform_summaries(values)
-        status = dataset.get(f"{name}_status")
-        for measure, numbers in found.data_vars.items():
+        done = _done(dataset, name, found["degenerate"])
+        for measure in found.data_vars:
             if f"{name}_{measure}" in result:
                 continue  # written by the run beside the map, from the same definition
-            attrs = numbers.attrs | {"kind": "summary", "map": name, "measure": str(measure)}
-            if status is not None:
+            numbers = found.variables[measure]
+            if done is not None:
                 masked = NOT_COMPUTED if measure == "degenerate" else np.nan
-                order = numbers.dims
-                numbers = xr.where(_matching(status, numbers) == DONE, numbers, masked).transpose(*order)
+                numbers = numbers.where(done, masked).transpose(*numbers.dims)
             if measure == "degenerate":
                 numbers = numbers.astype(np.int8)
-            result[f"{name}_{measure}"] = numbers.assign_attrs(attrs)
-        for key, note in found.attrs.items():
-            result.attrs[f"{name}_summary_{key}"] = note
-    used = {str(dim) for variable in result.data_vars.values() for dim in variable.dims}
-    return result.drop_vars([n for n, c in result.coords.items() if not set(map(str, c.dims)) <= used | set(ROW_DIMS)])
+            words = {"kind": "summary", "map": name, "measure": str(measure)}
+            result[f"{name}_{measure}"] = xr.Variable(
+                numbers.dims, numbers.data, found.variables[measure].attrs | words
+            )
+        axes |= {dim: found.variables[dim] for dim in found.coords if dim not in dataset.coords}
+        attrs |= {f"{name}_summary_{key}": note for key, note in found.attrs.items()}
+    used = {str(dim) for variable in result.values() for dim in variable.dims} | set(ROW_DIMS)
+    labels = {str(name): coord for name, coord in dataset.coords.items() if {*map(str, coord.dims)} <= used}
+    return xr.Dataset(
+        result, labels | {name: axis for name, axis in axes.items() if {*map(str, axis.dims)} <= used}, attrs
+    )
+
+
+def _is_summary(variable: xr.Variable, of: Sequence[str]) -> bool:
+    return variable.attrs.get("kind") == "summary" and variable.attrs.get("map") in of
+
+
+def _done(dataset: xr.Dataset, name: str, like: xr.DataArray) -> xr.Variable | None:
+    """Whether each map is done; None where that is not recorded."""
+    status = dataset.variables.get(f"{name}_status")
+    if status is None:
+        return None
+    if like.chunks is not None:
+        status = status.chunk({dim: sizes for dim, sizes in like.chunksizes.items() if dim in status.dims})
+    return status == DONE
 
 
 def map_names(dataset: xr.Dataset) -> list[str]:
@@ -190,7 +216,7 @@ def check_table_path(path: str | Path) -> Path:
     return path
 
 
-def _is_map(variable: xr.DataArray) -> bool:
+def _is_map(variable: xr.DataArray | xr.Variable) -> bool:
     return variable.attrs.get("kind") in ("strf", "waveform")
 
 
@@ -203,12 +229,6 @@ def plain_axes(variable: xr.DataArray, *, leading: bool = True) -> xr.DataArray:
     """Return the variable with the plain names of its axes: all, or only those within a map."""
     own = [dim for dim in variable.dims if leading or _axis(dim) not in ROW_DIMS]
     return variable.rename({dim: _axis(dim) for dim in own if _axis(dim) != dim})
-
-
-def _matching(status: xr.DataArray, numbers: xr.DataArray) -> xr.DataArray:
-    if numbers.chunks is None:
-        return status
-    return status.chunk({dim: sizes for dim, sizes in numbers.chunksizes.items() if dim in status.dims})
 
 
 def _rows_of(dataset: xr.Dataset, components: int) -> pd.DataFrame:
@@ -306,23 +326,21 @@ def _frame(
     dataset: xr.Dataset, dims: Sequence[str], metadata: Sequence[str], names: Sequence[str]
 ) -> tuple[pd.DataFrame, dict[str, dict]]:
     sizes = {dim: dataset.sizes[dim] for dim in dims}
-    shape = xr.DataArray(np.zeros(tuple(sizes.values())), dims=dims)
     columns: dict[str, Any] = {}
     words: dict[str, dict] = {}
     # one pass over the blocks of a lazy cube for all columns
     loaded = dataset[list(names)].compute() if names else dataset[[]]
 
-    def spread(variable: xr.DataArray) -> np.ndarray:
-        plain = xr.DataArray(_plain(variable.values), dims=variable.dims)
-        return plain.broadcast_like(shape).transpose(*dims).values.ravel()
+    def spread(variable: xr.Variable) -> np.ndarray:
+        return xr.Variable(variable.dims, _plain(variable.values)).set_dims(sizes).values.ravel()
 
     for dim in dims:
-        labels = dataset.coords[dim] if dim in dataset.coords else xr.DataArray(np.arange(sizes[dim]), dims=dim)
+        labels = dataset.variables[dim] if dim in dataset.coords else xr.Variable(dim, np.arange(sizes[dim]))
         columns[dim], words[dim] = spread(labels), dict(labels.attrs)
     for name in metadata:
-        columns[name], words[name] = spread(dataset[name]), dict(dataset[name].attrs)
+        columns[name], words[name] = spread(dataset.variables[name]), dict(dataset.variables[name].attrs)
     for name in names:
-        variable = loaded[name]
+        variable = loaded.variables[name]
         values = spread(variable)
         for column, decoded, attrs in _decoded(name, values, variable.attrs):
             columns[column], words[column] = decoded, attrs

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 DOTS_PER_INCH = 144
@@ -116,7 +117,9 @@ def picture(drawn: Figure | Axes, alt: str, caption: object = "") -> Markup:
         engine.execute(figure)
         figure.set_layout_engine("none")
     data = io.BytesIO()
-    figure.savefig(data, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
+    figure.set_dpi(DOTS_PER_INCH)
+    # not through savefig, which goes through the whole figure once more before it draws it
+    FigureCanvasAgg(figure).print_png(data, metadata={"Software": None})
     width = round(figure.get_size_inches()[0] * CSS_PIXELS_PER_INCH)
     source = f"data:image/png;base64,{base64.b64encode(data.getvalue()).decode()}"
     image = Markup(f'<img src="{source}" width="{width}" alt="{escaped(alt)}">')

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from pipeline.numbers.comparing import label_text
+
 PENDING, DONE, FAILED, UNTRUSTED = 0, 1, 2, 3
 """The standing of a map: the numbers of ``<map>_status``, and one more for a map that is done and has a health flag."""
 
@@ -79,9 +81,8 @@ def standing(cube: xr.Dataset, name: str) -> xr.DataArray:
 
 def standing_at(cube: xr.Dataset, name: str, labels: Mapping[str, Any]) -> int:
     """Return the standing of the map at ``labels``, as `standing` does for all maps."""
-    about = [entry for entry in (name, f"{name}_status", f"{name}_health") if entry in cube]
-    one = xr.Dataset({entry: at_labels(cube[entry], labels) for entry in about})
-    return int(standing(one, name).values)
+    code = _number_at(cube, f"{name}_status", labels, DONE)
+    return UNTRUSTED if code == DONE and _number_at(cube, f"{name}_health", labels, 0) else code
 
 
 def flags(cube: xr.Dataset, name: str) -> dict[str, xr.DataArray]:
@@ -110,7 +111,7 @@ def flags_at(cube: xr.Dataset, name: str, labels: Mapping[str, Any]) -> tuple[st
     if f"{name}_health" not in cube:
         return ()
     health = cube[f"{name}_health"]
-    bits = int(_integers(at_labels(health, labels)).values)
+    bits = _number_at(cube, f"{name}_health", labels, 0)
     words = tuple(meaning for meaning, mask in flag_table(health).items() if bits & mask)
     return words or (("health flag without a meaning",) if bits else ())
 
@@ -141,7 +142,7 @@ def group_labels(coords: xr.Dataset | xr.DataArray, by: str | None) -> list[str]
     count = coords.sizes.get("checkpoint", 1)
     if by is None or by not in coords.coords or coords.coords[by].dims != ("checkpoint",):
         return [""] * count
-    return [str(value) for value in coords.coords[by].values]
+    return [label_text(value) for value in coords.coords[by].values.tolist()]
 
 
 def failures(cube: xr.Dataset) -> list[dict[str, str]]:
@@ -180,10 +181,14 @@ def as_text(value: Any) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, (float, np.floating)):
-        return f"{value:.4g}"
+        return label_text(value) if float(value).is_integer() else f"{value:.4g}"
     if isinstance(value, (dict, list, tuple)):
         return json.dumps(value, ensure_ascii=False, default=str)
     return str(value)
+
+
+def _number_at(cube: xr.Dataset, name: str, labels: Mapping[str, Any], otherwise: int) -> int:
+    return int(np.nan_to_num(at_labels(cube[name], labels).values)) if name in cube else otherwise
 
 
 def _integers(array: xr.DataArray) -> xr.DataArray:

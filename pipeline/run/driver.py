@@ -115,18 +115,27 @@ class OpenedRun:
             self.flush()
 
     def flush(self) -> None:
-        """Write everything noted so far into the store.
+        """Write everything noted so far into the store, trying again after a pause where the storage failed.
 
         Raises
         ------
         LeaseLostError
             If another driver has taken the store over.
+        OSError
+            If the storage failed every time; what was noted stays noted.
         """
-        if self._waiting:
+        for pause in (*STORAGE_PAUSES, None):
             # A driver that slept for long may have been given up for dead, and another one works on the store now.
-            self.lease.check()
-            record(self.plan, self._waiting)
-            self._waiting = []
+            if self._waiting:
+                self.lease.check()
+            try:
+                record(self.plan, self._waiting)
+                break
+            except OSError:
+                if pause is None:
+                    raise
+                time.sleep(pause)
+        self._waiting = []
         self._flushed = time.monotonic()
 
     def _note_failure(self, report: ShardReport) -> None:

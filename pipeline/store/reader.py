@@ -43,9 +43,10 @@ def open_cube(store: str | Path, cohort: str | None = None) -> xr.Dataset:
                 " to open is not said; name one, as in open_cube(store, cohort)"
             )
         cohort = names[0]
-    existing_group(opened, location, cohort)
+    # A run that was killed as it laid out a first cube has not described it in the root yet.
+    described = existing_group(opened, location, cohort).root is not None
     with storage_errors(location):
-        cube = xr.open_zarr(opened, group=cohort, consolidated=True, chunks=None)
+        cube = xr.open_zarr(opened, group=cohort, consolidated=described, chunks=None)
     hidden = {}
     for name, variable in cube.variables.items():
         role = variable.attrs.get("role")

@@ -98,12 +98,16 @@ def write_region(plan: RunPlan, shard: Shard, values: xr.DataArray) -> None:
     """
     location = location_of(plan.store)
     entry = plan.cohort(shard.cohort).map_plan(shard.map)
-    handle = _handle(location, shard, entry)
-    if shard.checkpoint >= handle.array.shape[0] or not _labelled(handle, shard, entry, values):
+    try:
+        handle = _handle(location, shard, entry)
+        index = _checked(handle, shard, entry, values)
+    except NonFiniteError:
+        raise
+    except RegionError:
         # The store may have grown since this process opened it.
         _handles.pop((location, shard.cohort, shard.map), None)
         handle = _handle(location, shard, entry)
-    index = _checked(handle, shard, entry, values)
+        index = _checked(handle, shard, entry, values)
     with storage_errors(location):
         if handle.sharded:
             # A damaged storage shard fails the very write that would replace it.
@@ -138,14 +142,6 @@ def _handle(location: str, shard: Shard, entry: MapPlan) -> _Handle:
         labels = {dim: group.read(dim) for dim in dims}
         _handles[key] = _Handle(array, dims, labels, object_grid(array), array.shards is not None)
     return _handles[key]
-
-
-def _labelled(handle: _Handle, shard: Shard, entry: MapPlan, values: xr.DataArray) -> bool:
-    try:
-        _check_labels(handle, shard, shard.region(entry), values)
-    except RegionError:
-        return False
-    return True
 
 
 def _checked(handle: _Handle, shard: Shard, entry: MapPlan, values: xr.DataArray) -> tuple[slice, ...]:

@@ -11,6 +11,8 @@ from tasks.outcome import COMPLETE, counted, last_line, text_table
 if TYPE_CHECKING:
     import xarray as xr
 
+    from pipeline.numbers.choosing import ChosenMaps
+
 #: Neurons that are listed on the screen; the others are counted in the line of medians.
 LISTED = 40
 
@@ -36,7 +38,9 @@ def add_parser(commands: Any) -> None:
     compare_parser.add_argument("other", metavar="OTHER", help="architecture that is compared: statenet_gru")
     compare_parser.add_argument("--by", default="architecture", metavar="LABEL", help="what the two are labels of")
     compare_parser.add_argument(
-        "--site", default="site", metavar="COLUMN", help="which neurons were recorded together (default: site)"
+        "--site",
+        metavar="COLUMN",
+        help="label of neurons that were recorded together (default: site, where there is one)",
     )
     compare_parser.set_defaults(call=compare)
 
@@ -53,90 +57,99 @@ def _common(parser: argparse.ArgumentParser) -> None:
 
 def reliability(arguments: argparse.Namespace) -> int:
     """Print how well maps agree over seeds; the exit status."""
-    from pipeline.numbers.choosing import choose_maps
-
     if arguments.shuffles < 1:
         raise ConfigError(
             f"--shuffles {arguments.shuffles}: without shuffled maps nothing says what agreement chance gives; give 100"
             " or more"
         )
-    cubes = _cubes(arguments, arguments.by, ())
-    groups = 0
     try:
-        for cohort, cube in cubes.items():
-            chosen = choose_maps(cube, arguments.map, arguments.select, untrusted=arguments.untrusted)
-            _head(cohort, arguments.map, chosen)
-            groups += _print_reliability(chosen.maps, arguments.by, arguments.shuffles)
+        chosen = _chosen(arguments, arguments.by)
+        groups = 0
+        for cohort, found in chosen.items():
+            print(f"cohort {cohort}, map {arguments.map}: {found.in_words()}")
+            groups += _print_reliability(found.maps, arguments.by, arguments.shuffles)
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    print(last_line(COMPLETE, f"reliability of {counted(groups, 'group')} in {counted(len(cubes), 'cohort')}"))
+    print(last_line(COMPLETE, f"reliability of {counted(groups, 'group')} in {counted(len(chosen), 'cohort')}"))
     return COMPLETE
 
 
 def compare(arguments: argparse.Namespace) -> int:
     """Print how the maps of two groups of checkpoints differ; the exit status."""
-    from pipeline.numbers.choosing import choose_maps
-
-    cubes = _cubes(arguments, [arguments.by], (arguments.reference, arguments.other))
-    neurons = 0
+    if arguments.reference == arguments.other:
+        raise ConfigError(
+            f"{arguments.reference!r} is compared with itself, which can show no difference; name two different"
+            f" labels of {arguments.by}; gradmap reliability tells how far the checkpoints of one agree"
+        )
     try:
-        for cohort, cube in cubes.items():
-            chosen = choose_maps(cube, arguments.map, arguments.select, untrusted=arguments.untrusted)
-            _head(cohort, arguments.map, chosen)
-            neurons += _print_comparison(chosen.maps, arguments)
+        pair = (arguments.reference, arguments.other)
+        chosen = _chosen(arguments, [arguments.by], pair, arguments.site)
+        neurons = 0
+        for cohort, found in chosen.items():
+            print(f"cohort {cohort}, map {arguments.map}: {found.in_words()}")
+            neurons += _print_comparison(found.maps, arguments)
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    pair = f"{arguments.other} against {arguments.reference}"
-    print(last_line(COMPLETE, f"{pair} for {counted(neurons, 'neuron')} in {counted(len(cubes), 'cohort')}"))
+    words = f"{arguments.other} against {arguments.reference}"
+    print(last_line(COMPLETE, f"{words} for {counted(neurons, 'neuron')} in {counted(len(chosen), 'cohort')}"))
     return COMPLETE
 
 
-def _cubes(arguments: argparse.Namespace, by: Sequence[str], labels: Sequence[str]) -> dict[str, "xr.Dataset"]:
-    """The cubes that hold the map and the labels; refused where there is none, or the one that was named does not."""
-    from pipeline.numbers.comparing import label_text
-    from pipeline.numbers.tables import map_names
+def _chosen(
+    arguments: argparse.Namespace, by: Sequence[str], labels: Sequence[str] = (), site: str | None = None
+) -> dict[str, "ChosenMaps"]:
+    """The maps that count, of each cohort that can answer; refused where none can, or where the one named cannot."""
+    from pipeline.numbers.choosing import choose_maps
     from pipeline.store.groups import cohort_names, open_existing
     from pipeline.store.reader import open_cube
 
     location = store_named(arguments.store)
-    try:
-        names = cohort_names(open_existing(location)[0])
-        if arguments.cohort is not None and arguments.cohort not in names:
-            raise ValueError(
-                f"the store {location} has no cohort {arguments.cohort!r}, so there is nothing to compare; its cohorts"
-                f" are {', '.join(names) or 'none'}; name one of them"
-            )
-        cubes, reasons = {}, []
-        for name in names if arguments.cohort is None else [arguments.cohort]:
-            cube = open_cube(location, name)
-            told = {key: coord for key, coord in cube.coords.items() if coord.dims == ("checkpoint",)}
-            missing = [key for key in by if key not in told]
-            absent = []
-            if labels and not missing:
-                known = sorted({label_text(value) for value in told[by[0]].values.tolist()})
-                absent = [label for label in labels if label not in known]
-            if arguments.map not in map_names(cube):
-                words = f"no map {arguments.map!r} (its maps are {', '.join(map_names(cube)) or 'none'})"
-            elif missing:
-                words = f"no {', '.join(missing)} (its labels are {', '.join(sorted(map(str, told)))})"
-            elif absent:
-                words = f"no checkpoint whose {by[0]} is {' or '.join(absent)} (they are {', '.join(known)})"
-            else:
-                cubes[name] = cube
-                continue
-            reasons.append(f"cohort {name} has {words}")
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-    if not cubes:
-        raise ConfigError(
-            f"{'; '.join(reasons) or f'the store {location} has no cohort'}; maps are compared between checkpoints of"
-            " one cohort, by their labels; choose from these names with --map, --by and --cohort"
+    names = cohort_names(open_existing(location)[0])
+    if arguments.cohort is not None and arguments.cohort not in names:
+        raise ValueError(
+            f"the store {location} has no cohort {arguments.cohort!r}, so there is nothing to compare; its cohorts"
+            f" are {', '.join(names) or 'none'}; name one of them"
         )
-    return cubes
+    found, reasons = {}, []
+    for name in names if arguments.cohort is None else [arguments.cohort]:
+        cube = open_cube(location, name)
+        reason = _why_not(cube, arguments.map, by, labels, site)
+        if reason is None:
+            chosen = choose_maps(cube, arguments.map, arguments.select, untrusted=arguments.untrusted)
+            if chosen.kept:
+                found[name] = chosen
+                continue
+            reason = f"no map that counts: {chosen.in_words()}"
+        reasons.append(f"cohort {name} has {reason}")
+    if not found:
+        raise ValueError(
+            f"{'; '.join(reasons) or f'the store {location} has no cohort'}; maps are compared between the checkpoints"
+            " of one cohort, by their labels; choose from what is there with --cohort, --map, --by and --select"
+            " (--untrusted counts maps with health flags)"
+        )
+    for reason in reasons:
+        print(f"left aside: {reason}")
+    return found
 
 
-def _head(cohort: str, name: str, chosen: Any) -> None:
-    print(f"cohort {cohort}, map {name}: {chosen.in_words()}")
+def _why_not(cube: "xr.Dataset", name: str, by: Sequence[str], labels: Sequence[str], site: str | None) -> str | None:
+    """What a cube lacks, or None."""
+    from pipeline.numbers.comparing import label_text
+    from pipeline.numbers.tables import map_names
+
+    maps = map_names(cube)
+    if name not in maps:
+        return f"no map {name!r} (its maps are {', '.join(maps) or 'none'})"
+    for dim, wanted in (("checkpoint", by), ("neuron", [site] if site else [])):
+        there = sorted(str(key) for key, coord in cube.coords.items() if coord.dims == (dim,) and key != dim)
+        missing = [key for key in wanted if key not in [*there, dim]]
+        if missing:
+            return f"no label {', '.join(missing)} of its {dim}s (they have {', '.join(there) or 'none'})"
+    known = sorted({label_text(value) for value in cube[by[0]].values.tolist()}) if labels else []
+    absent = [label for label in labels if label not in known]
+    if absent:
+        return f"no checkpoint whose {by[0]} is {' or '.join(absent)} (they are {', '.join(known)})"
+    return None
 
 
 def _print_reliability(maps: "xr.DataArray", by: Sequence[str], shuffles: int) -> int:
@@ -161,10 +174,9 @@ def _print_reliability(maps: "xr.DataArray", by: Sequence[str], shuffles: int) -
     )
     shares = variance_shares(maps, list(by) if len(by) > 1 else by[0])["share_between"].dropna()
     if len(shares):
-        low, middle, high = (_figures(value) for value in shares.quantile([0, 0.5, 1]))
         print(
-            f"variance of the maps' shapes: {middle} of it lies between groups by {' and '.join(by)} (median over"
-            f" {len(shares)} {noun}, range {low} to {high}), the rest between the checkpoints of a group"
+            f"variance of the maps' shapes: share between groups by {' and '.join(by)} {_median_and_range(shares)},"
+            f" median and range over {len(shares)} {noun}; the rest lies between the checkpoints of a group"
         )
     else:
         print("variance of the maps' shapes: it takes two groups, one of them with two checkpoints, to divide it")
@@ -179,7 +191,7 @@ def _print_comparison(maps: "xr.DataArray", arguments: argparse.Namespace) -> in
     columns = ("correlation", "ceiling", "corrected", "unexplained")
     counts = ("n_reference", "n_other")
     shown = found[[*columns, *counts]].transpose("neuron", ...)
-    site = arguments.site if arguments.site in maps.coords and maps.coords[arguments.site].dims == ("neuron",) else None
+    site = arguments.site or ("site" if "site" in maps.coords else None)
     table = shown.to_dataframe().reset_index()
     known = table.dropna(subset=["correlation"])
     extra = [dim for dim in shown["correlation"].dims if dim != "neuron"]
@@ -193,29 +205,24 @@ def _print_comparison(maps: "xr.DataArray", arguments: argparse.Namespace) -> in
         )
         for _, row in table.head(LISTED).iterrows()
     ]
-    medians = tuple(_figures(known[name].median()) for name in columns)
-    rows.append((f"median of {len(known)}", *[""] * (len(header) - 5), *medians))
     print(text_table(header, rows))
     if len(table) > LISTED:
         print(f"... and {len(table) - LISTED:,} more, which the medians count as well")
+    words = dict(zip(columns, header[-4:], strict=True))
+    medians = (f"{words[name]} {_median_and_range(known[name])}" for name in columns)
+    print(f"median and range over {len(known)} {_rows_are(maps)}: {'; '.join(medians)}")
     print(
         f"r: correlation of the mean maps of {reference} and {other}; ceiling: what it would be if they shared one"
         f" truth and differed as their seeds do; outside: share of energy of the maps of {other} that is no multiple"
         f" of the mean map of {reference}"
     )
-    if arguments.site != "site" and site is None:
-        raise ValueError(
-            f"the neurons have no {arguments.site!r}, so which of them were recorded together is not known; their labels"
-            f" are {', '.join(sorted(str(k) for k, c in maps.coords.items() if c.dims == ('neuron',)))}; name one of"
-            " these with --site"
-        )
     _print_tests(compare_measures(maps, reference, other, arguments.by, site=site), reference, other, site)
     return int(known["neuron"].nunique())
 
 
 def _print_tests(tests: Any, reference: str, other: str, site: str | None) -> None:
     unit = f"{site}s" if site else "neurons"
-    rows = [
+    rows: list[tuple[object, ...]] = [
         (
             row["measure"],
             _figures(row["reference"]),
@@ -236,7 +243,12 @@ def _print_tests(tests: Any, reference: str, other: str, site: str | None) -> No
         " adjusted for the number of measures by Benjamini and Hochberg"
     )
     for note in dict.fromkeys(note for note in tests["note"] if note):
-        print(f"note: {note if site else note.replace('sites', 'neurons')}")
+        print(f"note: {note.replace('sites', unit)}")
+
+
+def _median_and_range(values: Any) -> str:
+    low, middle, high = (_figures(value) for value in values.quantile([0, 0.5, 1]))
+    return f"{middle} ({low} to {high})"
 
 
 def _rows_are(maps: "xr.DataArray") -> str:

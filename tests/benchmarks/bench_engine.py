@@ -71,7 +71,7 @@ class Result:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="fewer runs, and 300 neurons where 1000 are asked for")
+    parser.add_argument("--quick", action="store_true", help="fewer runs")
     parser.add_argument("--only", default="", help="rows whose name holds this text")
     parser.add_argument("--json", type=Path, help="write all figures and the machine to this file")
     arguments = parser.parse_args()
@@ -88,21 +88,18 @@ def main() -> int:
             flush=True,
         )
     missed = [result for result in results if not result.met]
-    print(
-        f"{len(results) - len(missed)} of {len(results)} met, on {machine()['processor']}, {machine()['threads']} threads"
-    )
+    host = machine()
+    met = f"{len(results) - len(missed)} of {len(results)} met"
+    print(f"{met}, on {host['processor']}, {host['threads']} threads")
     if arguments.json:
-        record = {
-            "machine": machine(),
-            "quick": arguments.quick,
-            "results": [asdict(one) | {"met": one.met} for one in results],
-        }
+        listed = [asdict(one) | {"met": one.met} for one in results]
+        record = {"machine": host, "quick": arguments.quick, "results": listed}
         arguments.json.write_text(json.dumps(record, indent=1) + "\n")
     return 1 if missed else 0
 
 
 def rows(quick: bool, only: str) -> Iterator[Result]:
-    n_neurons = 300 if quick else 1000
+    n_neurons = 1000
     for name, (build, lags, required) in STRF_ROWS.items():
         if only in name:
             yield large_population(name, build, lags, required, n_neurons, quick)

@@ -132,3 +132,38 @@ def test_a_client_without_the_token_is_refused(head):
     assert done.returncode != 0
     done = ray_job(environment | {"RAY_AUTH_TOKEN": "0" * 64}, "list")
     assert done.returncode != 0
+
+
+@pytest.mark.slow
+def test_a_stopped_job_has_recorded_what_it_did_and_the_next_one_goes_on(head, lab, tmp_path):
+    config = lab("stopped")
+    module = tmp_path / "my_lab.py"
+    module.write_text(module.read_text() + SLOWLY)
+    submission = ["submit", "--working-dir", ".", "--runtime-env-json", lab.environment, "--no-wait"]
+    sent = ray_job(head, *submission, "--submission-id", "lab-1", "--", "python", "-m", "tasks", "run", str(config))
+    assert sent.returncode == 0, sent.stdout + sent.stderr
+    store = tmp_path / "stopped/cube.zarr"
+    until = time.monotonic() + 90
+    while not list(store.glob("lab/strf/c/*/*/*/*")):
+        assert time.monotonic() < until, ray_job(head, "logs", "lab-1").stdout + ray_job(head, "status", "lab-1").stdout
+        time.sleep(0.1)
+    ray_job(head, "stop", "lab-1")
+    log = ray_job(head, "logs", "lab-1").stdout
+    assert "gradmap: stopped, and can be continued:" in log
+    assert "(exit status 4)" in log
+    # A used submission id is refused, so the next attempt has a number of its own.
+    refused = ray_job(head, *submission, "--submission-id", "lab-1", "--", "true")
+    assert refused.returncode != 0
+    done = ray_job(
+        head, *submission[:-1], "--submission-id", "lab-2", "--", "python", "-m", "tasks", "run", str(config)
+    )
+    assert done.returncode == 0, done.stdout
+    assert "6 shards done" in done.stdout
+    assert "(6 of them now)" not in done.stdout
+
+
+SLOWLY = """
+import time
+_forward = LabModel.forward
+LabModel.forward = lambda self, x: (time.sleep(0.4), _forward(self, x))[1]
+"""

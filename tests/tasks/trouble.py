@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from pipeline.run import run_bundle
-from tests.run.lab import LabModel, entry, write_checkpoint, write_config
+from tests.run.lab import NEURONS, LabModel, entry, write_checkpoint, write_config
 
 
 class Trouble(LabModel):
@@ -39,13 +39,15 @@ class Trouble(LabModel):
         return response
 
 
-def write_lab(folder: Path, troubles: dict[str, str] | None = None, healthy: int = 3, **config) -> Path:
+def write_lab(
+    folder: Path, troubles: dict[str, str] | None = None, healthy: int = 3, neurons: int = NEURONS, **config
+) -> Path:
     """Checkpoints of which some are troubled, one shard per neuron, and the config over them."""
     for seed in range(healthy):
-        write_checkpoint(folder / f"checkpoints/good-{seed}", seed)
+        write_checkpoint(folder / f"checkpoints/good-{seed}", seed, n_neurons=neurons)
     entries = [entry("checkpoints/good-*")] if healthy else []
     for number, (name, trouble) in enumerate((troubles or {}).items()):
-        path = write_checkpoint(folder / f"checkpoints/{name}", 100 + number)
+        path = write_checkpoint(folder / f"checkpoints/{name}", 100 + number, n_neurons=neurons)
         config_file = path / "config.json"
         config_file.write_text(config_file.read_text().replace("LabModel", "Trouble"))
         if trouble == "cut":
@@ -75,6 +77,14 @@ def logged(plan, shards, device):
     """The real work, with a note of each shard."""
     for shard in shards:
         note(plan, shard)
+        yield from run_bundle(plan, [shard], device)
+
+
+def paced(plan, shards, device):
+    """The real work with a note of each shard, slow enough to be disturbed."""
+    for shard in shards:
+        note(plan, shard)
+        time.sleep(0.3)
         yield from run_bundle(plan, [shard], device)
 
 

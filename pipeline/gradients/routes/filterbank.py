@@ -46,18 +46,26 @@ class Filterbank:
         """Gradients with respect to the frames, as gradients with respect to the sound."""
         n_rows, n_stimuli, _, _, n_frames = gradient.shape
         weights = gradient.squeeze(2).permute(1, 3, 0, 2)
-        columns = torch.matmul(weights, self.slopes)
-        n_hops = -(-columns.shape[-1] // self.hop)
-        columns = nn.functional.pad(columns, (0, n_hops * self.hop - columns.shape[-1]))
-        columns = columns.view(n_stimuli, n_frames, n_rows, n_hops, self.hop)
+        n_hops = self.slopes.shape[-1] // self.hop
+        columns = torch.matmul(weights, self.slopes).view(n_stimuli, n_frames, n_rows, n_hops, self.hop)
         summed = columns.new_zeros((n_stimuli, n_frames + n_hops - 1, n_rows, self.hop))
         for later in range(n_hops):
             summed[:, later : later + n_frames] += columns[:, :, :, later]
         samples = summed.permute(2, 0, 1, 3).reshape(n_rows, n_stimuli, -1)
-        padded = gradient.new_zeros((n_rows, *self.given.shape))
-        start, stop = max(0, self.first), min(self.given.shape[-1], self.first + samples.shape[-1])
-        padded[:, :, 0, start:stop] = samples[..., start - self.first : stop - self.first]
-        return vjp(self.given, self.leaf, padded, limits)
+        n_ahead = self.given.shape[-1] - self.leaf.shape[-1]
+        if n_ahead >= 0 and torch.equal(self.given[..., n_ahead:], self.leaf):
+            # The sound with something put before it: what belongs to that is dropped.
+            return _placed(samples.unsqueeze(2), self.first - n_ahead, self.leaf.shape[-1])
+        return vjp(self.given, self.leaf, _placed(samples.unsqueeze(2), self.first, self.given.shape[-1]), limits)
+
+
+def _placed(samples: Tensor, first: int, length: int) -> Tensor:
+    """A stretch of ``length`` samples that holds these from ``first`` on, as far as they lie in it."""
+    placed = samples.new_zeros((*samples.shape[:-1], length))
+    start, stop = max(0, first), min(length, first + samples.shape[-1])
+    if start < stop:
+        placed[..., start:stop] = samples[..., start - first : stop - first]
+    return placed
 
 
 @dataclass(frozen=True)
@@ -128,8 +136,10 @@ def _of(filtering: _Filtering, leaf: Tensor, spectrogram: Tensor) -> Filterbank 
     local = _local_slopes(gave, spectrogram, per_frame, n_back)
     shifted = _shifted(filtering.filters.squeeze(1), reach, stride, length)
     slopes = torch.bmm(local.permute(2, 0, 1, 3).reshape(n_bands, -1, reach), shifted)
-    slopes = slopes.view(n_bands, n_stimuli, n_frames, length).permute(1, 2, 0, 3).contiguous()
-    return Filterbank(slopes, -(n_back - 1) * per_frame * stride, per_frame * stride, filtering.given, leaf)
+    hop = per_frame * stride
+    slopes = slopes.view(n_bands, n_stimuli, n_frames, length).permute(1, 2, 0, 3)
+    slopes = nn.functional.pad(slopes, (0, -length % hop)).contiguous()
+    return Filterbank(slopes, -(n_back - 1) * hop, hop, filtering.given, leaf)
 
 
 def _frames_back(gave: Tensor, spectrogram: Tensor, per_frame: int) -> int | None:

@@ -46,32 +46,41 @@ class Linearised:
             return given
         last, occupied = busy[-1], set(busy)
         states = cotangents.new_zeros((last + 1 - first, *cotangents.shape[1:-1], self.carry.shape[-2]))
-        hidden = torch.zeros_like(cotangents[0])
-        cell = torch.zeros_like(hidden)
+        n_hidden = cotangents.shape[-1]
         reached = first
+        cell: Tensor | None = None
         for frame in range(last, first - 1, -1):
+            state = states[frame - first]
+            hidden = state[..., -n_hidden:]
             if frame in occupied:
-                hidden = hidden + cotangents[frame]
-            if self.keep is None or self.leak is None:
-                states[frame - first] = hidden
-            else:
-                cell = torch.addcmul(cell, hidden, self.leak[frame])
-                torch.cat([cell, hidden], dim=-1, out=states[frame - first])
-                cell = cell * self.keep[frame]
+                hidden += cotangents[frame]
+            if self.keep is not None and self.leak is not None:
+                leaked = hidden * self.leak[frame]
+                state[..., :n_hidden] = leaked if cell is None else cell + leaked
             if (last - frame) % FRAMES_BETWEEN_LOOKS == FRAMES_BETWEEN_LOOKS - 1:
-                hidden, cell = _without_underflow(hidden), _without_underflow(cell)
-                if busy[0] >= frame and not bool(hidden.any()) and not bool(cell.any()):
+                _drop_underflow(state)
+                if busy[0] >= frame and not bool(state.any()):
                     reached = frame
                     break
-            if frame > first:
-                hidden = torch.matmul(states[frame - first], self.carry[frame])
+            if frame == first:
+                continue
+            before = states[frame - first - 1]
+            if self.keep is None:
+                torch.matmul(state, self.carry[frame], out=before)
+            else:
+                cell = state[..., :n_hidden] * self.keep[frame]
+                before[..., n_hidden:] = torch.matmul(state, self.carry[frame])
         given[reached : last + 1] = states[reached - first :] @ self.feed[reached : last + 1]
         return given
 
 
-def _without_underflow(states: Tensor) -> Tensor:
-    """The same with numbers below the smallest normal one as 0, before arithmetic on them slows down a hundredfold."""
-    return torch.where(states.abs() < torch.finfo(states.dtype).tiny, 0.0, states)
+def _drop_underflow(state: Tensor) -> None:
+    """Set to 0 what is about to underflow, a unit of gradient being 1: arithmetic on subnormal numbers is far slower.
+
+    The margin of one mantissa keeps products with weights out of the subnormal range, too.
+    """
+    limits = torch.finfo(state.dtype)
+    state.masked_fill_(state.abs() < limits.tiny / limits.eps, 0.0)
 
 
 def linearised(module: nn.Module, given: Tensor, gave: Tensor) -> list[Linearised] | None:

@@ -85,7 +85,7 @@ def _holds_float(value: Any) -> bool:
 
 
 def twin_of(model: nn.Module, replace: Mapping[str, nn.Module] | None = None, *, light: bool = False) -> nn.Module:
-    """A copy of the module tree that shares the weights as constants, with some direct children replaced.
+    """A copy of the module tree that shares torch's own layers' weights, as constants; some children replaced.
 
     Hooks and attributes set on the copy, and what its forward pass writes into buffers, do not reach the model, so
     that two threads may use one model. A module that occurs twice in the model is one module in the copy too. A
@@ -112,10 +112,13 @@ def _twin(module: nn.Module, seen: dict[int, nn.Module], constants: dict[int, Te
         if hooks is not None:
             state[name] = hooks.copy()
 
+    own_code = not type(module).__module__.startswith("torch.nn.")
+
     def constant(weight: Tensor) -> Tensor:
-        # The same object for weights tied to each other; detached, autograd keeps nothing for them.
+        # The same object for weights tied to each other; detached, autograd keeps nothing for them. A part that is
+        # not torch's own may finish a weight in place when it first hears something, as S4's does.
         if id(weight) not in constants:
-            constants[id(weight)] = weight.detach()
+            constants[id(weight)] = weight.detach().clone() if own_code else weight.detach()
         return constants[id(weight)]
 
     state["_parameters"] = {

@@ -68,9 +68,9 @@ def plot_distribution(
         words += f", {own.size - present.size} without" if present.size < own.size else ""
         if len(groups) == 1:
             ax.stairs(shares, edges, fill=True, alpha=0.35, color=colour)
-        ax.stairs(
-            shares, edges, linewidth=min(4.0, 1.4 + 0.8 * (len(groups) - 1 - position)), color=colour, label=words
-        )
+        # thinner over thicker, so that groups with the same distribution can all be seen
+        width = 1.4 + min(0.8, 3.2 / max(1, len(groups) - 1)) * (len(groups) - 1 - position)
+        ax.stairs(shares, edges, linewidth=width, color=colour, label=words)
     if log:
         frequency_axis(ax.xaxis, float(edges[0]), float(edges[-1]), most=7)
     else:
@@ -229,4 +229,4 @@ def _columns(ax: Axes, words: Sequence[object] | np.ndarray) -> np.ndarray:
 
 
 def _legend(ax: Axes) -> None:
-    ax.legend(fontsize=SMALL, frameon=False, handlelength=1.2)
+    ax.legend(fontsize=SMALL, handlelength=1.2, framealpha=0.75, edgecolor="none", borderpad=0.2)

@@ -42,7 +42,7 @@ def plot_standing(cube: xr.Dataset, name: str, ax: Axes | None = None) -> Axes:
         shown = np.unique(np.linspace(0, len(checkpoints) - 1, MOST_LABELS // 2).round().astype(int))
         ax.set_yticks(shown, labels=[checkpoints[row] for row in shown], size=SMALL)
     neurons = worst["neuron"].values
-    shown = np.unique(np.linspace(0, max(0, len(neurons) - 1), min(10, len(neurons))).round().astype(int))
+    shown = np.arange(0, len(neurons), -(-max(1, len(neurons)) // 10))
     ax.set_xticks(shown, labels=[plain(neurons[column], 12) for column in shown], size=SMALL)
     ax.set_xlabel("neuron")
     present = [code for code in STANDINGS if (worst.values == code).any()]

@@ -66,7 +66,7 @@ def _table(agreement: xr.Dataset) -> Markup:
                 int(known.sum()),
                 int(np.nanmax(counts.isel(one).values)),
                 three_figures(centre),
-                f"{three_figures(low)} to {three_figures(high)}",
+                f"{three_figures(low)}\u00a0to\u00a0{three_figures(high)}",
                 f"{int((p[known] < 0.05).sum())} of {int(known.sum())}",
             ]
         )

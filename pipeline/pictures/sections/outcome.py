@@ -144,6 +144,8 @@ def health_section(results: Sequence[Outcome]) -> Markup:
         raised = {words: maps for words, maps in by_flag.items() if maps.values.any()}
         if f"{entry.name}_health" not in entry.cube:
             parts.append(element("p", f"{entry.name}: the cube records no health of this map."))
+        elif not entry.count(DONE, UNTRUSTED):
+            parts.append(element("p", f"{entry.name}: no map is done, so none has a health."))
         elif not raised:
             parts.append(element("p", f"{entry.name}: no map carries a flag."))
         else:
@@ -261,9 +263,10 @@ def _untrusted_table(entry: Outcome, raised: Mapping[str, xr.DataArray]) -> Mark
     """One row per checkpoint and set of flags, with the neurons that carry it."""
     together = np.stack([maps.values for maps in raised.values()])
     found: dict[tuple[int, tuple[str, ...]], list[str]] = defaultdict(list)
+    labels = [str(label) for label in entry.worst["neuron"].values]
     for c, n in np.argwhere(together.any(axis=0)):
         words = tuple(word for word, up in zip(raised, together[:, c, n], strict=True) if up)
-        found[int(c), words].append(str(entry.worst["neuron"].values[n]))
+        found[int(c), words].append(labels[n])
     total = entry.worst.sizes["neuron"]
     rows = [
         [
