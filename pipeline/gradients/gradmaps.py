@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -27,6 +27,7 @@ from pipeline.gradients.routes.plain import few_rows
 from pipeline.gradients.routes.posing import pose_after_front_end
 from pipeline.gradients.routes.problem import Problem, Rows, before_start, pose
 from pipeline.gradients.routes.scope import Inventory, converted, quiet, twin_of
+from pipeline.gradients.silence import beside_silence
 
 # Up to here, replicating the stimulus once per neuron is quicker than any look at the model's inside.
 FEW_ROWS = 16
@@ -208,7 +209,7 @@ def compute_strf_gradmaps(
         model, stimuli, lags, neurons, objective, route, space, level, dtype, memory_bytes, check, False
     )
     assert found is not None
-    return _with_values(found, values)
+    return replace(found, values=values)
 
 
 def _strf(
@@ -271,7 +272,9 @@ def compute_waveform_gradmaps(
 ) -> Gradmaps:
     """Waveform gradmaps around several sounds of one length, with what is recorded about them.
 
-    As :func:`waveform_gradmaps`; ``check`` as in :func:`compute_strf_gradmaps`.
+    As :func:`waveform_gradmaps`; ``check`` as in :func:`compute_strf_gradmaps`. Where digital silence makes an entry
+    NaN, as it does behind the magnitude of a Fourier transform, the derivative is taken beside silence instead (see
+    :func:`~pipeline.gradients.silence.beside_silence`).
     """
     if window is not None:
         check_count(window, "window", "samples")
@@ -279,7 +282,33 @@ def compute_waveform_gradmaps(
     inventory = Inventory.of(model)
     dtype, device = checked_dtype(dtype, inventory), inventory.device
     waveforms = sounds(model, waveforms).to(device=device, dtype=dtype)
-    n_samples = waveforms.shape[-1]
+
+    def around(waveforms: Tensor) -> Gradmaps:
+        return _around_sounds(model, waveforms, window, neurons, objective, route, dtype, memory_bytes, check)
+
+    found = around(waveforms)
+    lost = ~found.values.isfinite()
+    if not lost.any() or not (waveforms == 0).any():
+        return found
+    beside = around(beside_silence(waveforms))
+    lost &= (beside.frames == found.frames)[..., None]
+    values = torch.where(lost, beside.values, found.values)
+    return replace(found, values=values, disagreement=beside.disagreement)
+
+
+def _around_sounds(
+    model: nn.Module,
+    waveforms: Float[Tensor, "stimulus sample"],
+    window: int | None,
+    neurons: Neurons,
+    objective: Objective,
+    route: str,
+    dtype: torch.dtype,
+    memory_bytes: int | None,
+    check: bool,
+) -> Gradmaps:
+    inventory = Inventory.of(model)
+    device, n_samples = inventory.device, waveforms.shape[-1]
     with quiet(inventory, dtype):
         source = converted(model, inventory, dtype)
         twin = twin_of(source)
@@ -289,7 +318,7 @@ def compute_waveform_gradmaps(
         found = _rows(
             model, twin, leaf, window or n_samples, None, neurons, objective, route, memory, check, _silent(twin)
         )
-    return _with_values(found, found.values.squeeze(2))
+    return replace(found, values=found.values.squeeze(2))
 
 
 def _silent(twin: nn.Module) -> nn.Module:
@@ -423,15 +452,3 @@ def _prefiltered(model: nn.Module, leaf: Tensor) -> Tensor:
 def _fresh(tensor: Tensor) -> Tensor:
     """A tensor that autograd may save, also where the caller made it in inference mode."""
     return tensor.detach().clone() if tensor.is_inference() else tensor.detach()
-
-
-def _with_values(found: Gradmaps, values: Tensor) -> Gradmaps:
-    return Gradmaps(
-        values,
-        found.frames,
-        found.before_start,
-        found.responses,
-        found.route,
-        found.block,
-        found.disagreement,
-    )

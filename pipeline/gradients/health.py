@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -133,6 +133,7 @@ def assess(
         flags = flags | _flag("near_eps_normalisation", _near_eps(setting))
     if setting.constant is None:
         flags = flags | _flag("clamped_or_silent_stimulus", _clamped_or_silent(model, stimuli, setting))
+        flags = _after_wider_views(model, flags, setting, objective, space, generator)
     elif objective == "last":
         flags = _after_longer_windows(model, values, flags, setting, space, generator)
     if finite_difference:
@@ -407,6 +408,40 @@ def _after_longer_windows(
         if ((again > WINDOW_TOLERANCE * doubled.flatten(1).norm(dim=1)) & (again > 0.5 * once)).any():
             flags = flags | FLAGS["window_dependent_model"]
     return flags
+
+
+def _after_wider_views(
+    model: nn.Module,
+    flags: Tensor,
+    setting: _Setting,
+    objective: Objective,
+    space: str,
+    generator: torch.Generator,
+) -> Tensor:
+    """The flags of truncation corrected by what lies before the window in the same stimulus, for a few of the maps.
+
+    A window that begins with its stimulus leaves nothing out.
+    """
+    from pipeline.gradients.gradmaps import compute_strf_gradmaps, compute_waveform_gradmaps
+
+    flags = torch.where(setting.starts.to(flags.device) == 0, flags & ~FLAGS["truncated_window"], flags)
+    candidates = (flags & FLAGS["truncated_window"]).nonzero()
+    chosen = torch.randperm(len(candidates), generator=generator)[:WINDOW_SAMPLE]
+    for stimulus, row in candidates[chosen.to(candidates.device)].tolist():
+        wanted: Neurons = "sum" if setting.neurons is None else [setting.neurons[row]]
+        # After a prefilter the stimulus would have to be heard again; such maps keep the flag that the threshold gave.
+        if space == "prefiltered":
+            return flags
+        heard = setting.heard[stimulus]
+        wider: dict[str, Any] = {"neurons": wanted, "objective": objective, "dtype": heard.dtype, "check": False}
+        if heard.ndim == 2:
+            found = compute_waveform_gradmaps(model, heard, 2 * setting.lags, **wider)
+        else:
+            found = compute_strf_gradmaps(model, heard, 2 * setting.lags, **wider)
+        energy = _energy(found.values)[0, 0]
+        if energy[setting.lags :].sum() > TRUNCATED_SHARE * energy.sum():
+            return flags
+    return flags & ~FLAGS["truncated_window"]
 
 
 def _settled(setting: _Setting) -> bool | None:

@@ -141,7 +141,8 @@ def compare_measures(
     Wilcoxon's signed-rank test is over the means of sites. ``reference`` and ``other`` are medians over neurons,
     ``difference`` is the median over sites of other - reference (frequencies in octaves), ``n`` counts the sites,
     ``p_value`` is two-sided and ``p_adjusted`` allows for the number of measures (Benjamini and Hochberg). ``note``
-    says what stands against a p value, or why there is none.
+    says what stands against a p value, or why there is none; a measure that the frequency axis does not allow has no
+    numbers.
 
     Parameters
     ----------
@@ -171,6 +172,9 @@ def compare_measures(
         for name in numbers[reference].data_vars
         if name != "degenerate"
     ]
+    for words in numbers[reference].attrs.get("left_out", []):
+        name, _, reason = words.partition(": ")
+        rows.append({"measure": name, "neurons": 0, "n": 0, "p_value": np.nan, "note": reason})
     table = pd.DataFrame(rows)
     table["p_adjusted"] = stats.benjamini_hochberg(table["p_value"])
     return table[[*(column for column in table.columns if column != "note"), "note"]]
@@ -198,8 +202,12 @@ def _summaries(maps: xr.DataArray, measures: Sequence[str] | None) -> xr.Dataset
     spectral = "frequency" in maps.dims
     known = STRF_MEASURES if spectral else WAVEFORM_MEASURES
     wanted = measures if measures is not None else STRF_COMPARED if spectral else WAVEFORM_COMPARED
-    scalar = [name for name in wanted if name not in known or not known[name].axes]
-    return (strf_summaries if spectral else waveform_summaries)(maps, scalar).compute()
+    vectors = [name for name in wanted if name in known and known[name].axes]
+    if vectors:
+        raise ValueError(
+            f"{', '.join(vectors)} has several numbers per map; a paired test is of one; name measures of one number"
+        )
+    return (strf_summaries if spectral else waveform_summaries)(maps, wanted).compute()
 
 
 def _row(

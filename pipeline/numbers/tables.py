@@ -1,5 +1,6 @@
 """Summaries of whole cubes, and tidy tables of them."""
 
+import json
 import operator
 import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -183,7 +184,9 @@ def population_table(
 
 
 def write_table(table: pd.DataFrame, path: str | Path) -> None:
-    """Write a table as Parquet (with units, long names and selection rules in its metadata) or as CSV (without).
+    """Write a table as Parquet or as CSV, with its units, long names and the rules by which rows were selected.
+
+    In the metadata of the Parquet file, or in a file of the same name with ``.json`` at its end beside the CSV.
 
     Raises
     ------
@@ -195,6 +198,8 @@ def write_table(table: pd.DataFrame, path: str | Path) -> None:
         table.to_parquet(path, engine="pyarrow", index=False)
     else:
         table.to_csv(path, index=False)
+        words = json.dumps(table.attrs, indent=2, ensure_ascii=False, default=str)
+        path.with_name(f"{path.name}.json").write_text(words + "\n", encoding="utf-8")
 
 
 def check_table_path(path: str | Path) -> Path:

@@ -227,7 +227,7 @@ def _print_tests(tests: Any, reference: str, other: str, site: str | None) -> No
             row["measure"],
             _figures(row["reference"]),
             _figures(row["other"]),
-            row["units"],
+            row["units"] if row["n"] else "-",
             f"{_figures(row['difference'], sign=True)} {'oct' if row['difference_units'] == 'octave' else ''}".strip(),
             row["n"],
             _figures(row["p_value"]),

@@ -69,7 +69,8 @@ def _unordered(value: Any) -> Any:
 def written(store: Path, name: str = "strf") -> dict[str, int]:
     """The objects of a map, with the time at which each was written."""
     folder = store / "lab" / name / "c"
-    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+    paths = [path for path in folder.rglob("*") if path.is_file() and path.name.isdigit()]
+    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in paths}
 
 
 def assert_done_is_true(store: Path, checkpoints: Path) -> int:

@@ -184,7 +184,9 @@ def reports_of(plan, shards: list[Shard]):
 
 def in_processes(count: int):
     def executor(plan, shards):
-        with ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("forkserver")) as pool:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["tests.faults.lab"])
+        with ProcessPoolExecutor(count, mp_context=context) as pool:
             jobs = [pool.submit(reports_of, plan, list(bundle.shards)) for bundle in bundles(shards, most=2)]
             for job in jobs:
                 yield from job.result()

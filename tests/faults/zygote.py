@@ -43,7 +43,7 @@ class Zygote:
         """A command under way.
 
         ``die_at`` kills it by SIGKILL just before it gives the nth file whose path holds ``match`` its name;
-        ``file_bytes`` limits the size of the files that it writes.
+        ``file_bytes`` limits the size of the files that it writes; ``env`` adds to its environment.
         """
         self.count += 1
         log = self.folder / f"child-{self.count}.log"
@@ -95,12 +95,21 @@ def serve() -> None:
 
 
 def import_everything() -> None:
-    import pipeline.demo.prepare
+    import dask.array  # noqa: F401
+    import sympy  # noqa: F401
+    import torch._functorch.eager_transforms
+    import torch._functorch.vmap
+    import torch._vmap_internals  # noqa: F401
+    import xarray
+
     import pipeline.inputs.checkpoints
     import pipeline.run
     import pipeline.store
     import tasks.cli
+    import tasks.commands.run
     import tests.faults.lab  # noqa: F401
+
+    xarray.DataArray([0.0])  # looks which kinds of arrays are installed
 
 
 def obey(order: dict[str, Any]) -> None:
@@ -112,6 +121,7 @@ def obey(order: dict[str, Any]) -> None:
         log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(log, 1)
         os.dup2(log, 2)
+        os.environ.update(order.get("env", {}))
         if order.get("die_at") is not None:
             die_at(order["die_at"], order.get("match", ""))
         if order.get("file_bytes") is not None:

@@ -1,5 +1,7 @@
 """From a cube to a tidy table: every row once, every label kept, nothing counted that is not done."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -233,6 +235,9 @@ def test_tables_come_back_from_parquet_with_their_record_and_from_csv_with_their
     plain = pd.read_csv(tmp_path / "table.csv")
     assert list(plain.columns) == list(table.columns)
     np.testing.assert_allclose(plain["strf_best_rate"], table["strf_best_rate"])
+    beside = json.loads((tmp_path / "table.csv.json").read_text(encoding="utf-8"))
+    assert beside["select"] == ["cc_test > 0.1"]
+    assert beside["units"]["strf_best_frequency"] == "Hz"
     with pytest.raises(ValueError, match=r"\.xlsx"):
         tables.write_table(table, tmp_path / "table.xlsx")
 

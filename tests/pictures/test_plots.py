@@ -1,5 +1,6 @@
 """Pictures say what the numbers are: axes, signs, scales, and what is missing."""
 
+import re
 import sys
 
 import matplotlib as mpl
@@ -179,6 +180,15 @@ def test_seeds_stand_beside_the_mean_of_their_shapes(cube):
     shapes = maps / np.sqrt((maps**2).sum(["frequency", "lag"]))
     drawn = mesh(ax.child_axes[3]).get_array()
     np.testing.assert_allclose(drawn.reshape(24, 20), shapes.mean("checkpoint").values, rtol=1e-5, atol=1e-7)
+
+
+def test_a_seed_that_arrives_as_a_float_reads_as_a_whole_number(cube):
+    floats = cube.assign_coords(seed=cube["seed"].astype(float))
+    words = texts(plots.plot_seeds(floats, "n001"))
+    assert "seed 0" in words
+    assert "seed 0." not in words
+    words = texts(plots.plot_distribution(floats["cc_test"], by="seed"))
+    assert re.search(r"^0: n = \d+", words, re.MULTILINE)
 
 
 def test_a_population_map_without_neurons_is_one_row(cube):

@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from pipeline.pictures.choosing import choose_measured
 from pipeline.pictures.page import cell, document, element, table
 from pipeline.pictures.report import write_report
+from pipeline.pictures.sections.measured import measure
+from pipeline.pictures.sections.outcome import outcomes
 from tests.pictures.cubes import failed, planted_cube
 
 HOSTILE = "<script>alert(1)</script>\"'&<img src=x onerror=alert(2)>"
@@ -54,7 +57,7 @@ def page_of(cohorts, folder: Path, **options) -> Page:
 
 @pytest.fixture(scope="module")
 def cube() -> xr.Dataset:
-    return planted_cube(n_neurons=9)
+    return planted_cube(n_neurons=9, waveform=False)
 
 
 @pytest.fixture(scope="module")
@@ -113,8 +116,8 @@ def test_the_page_is_one_file_that_loads_and_runs_nothing(page):
 
 
 def test_whatever_a_checkpoint_or_a_config_holds_stays_text(tmp_path):
-    ids = np.array([f"{HOSTILE}{k}" for k in range(3)], dtype=object)
-    cube = planted_cube(architectures=("linear",), n_neurons=3, waveform=False)
+    ids = np.array([f"{HOSTILE}{k}" for k in range(2)], dtype=object)
+    cube = planted_cube(architectures=("linear",), seeds=2, n_neurons=2, waveform=False)
     cube = cube.assign_coords(checkpoint=ids, architecture=("checkpoint", ids), site=("neuron", ids))
     cube.attrs |= {
         "failures": failed(ids[-1], HOSTILE, f"{HOSTILE} \x00\x1b[31m {'x' * 5000}"),
@@ -157,6 +160,8 @@ def test_a_cube_with_nothing_done_yet_still_makes_a_page(tmp_path):
     cube["strf_status"][:], cube["waveform_status"][:] = 0, 0
     page = page_of({"a": cube}, tmp_path)
     assert "there is no map to show yet" in page.words
+    assert "strf: no map is done, so none has a health" in page.words
+    assert "no map carries a flag" not in page.words
     assert "img" in page.tags  # the picture of what is done
 
 
@@ -164,24 +169,30 @@ def test_a_cube_with_nothing_done_yet_still_makes_a_page(tmp_path):
     "cut",
     [
         lambda cube: cube.drop_vars(["strf_status", "strf_health"]),
-        lambda cube: cube.drop_vars([name for name in cube.coords if name not in cube.dims]),
-        lambda cube: cube.isel(checkpoint=[0], neuron=[0]),
+        pytest.param(
+            lambda cube: cube.drop_vars([name for name in cube.coords if name not in cube.dims]),
+            marks=pytest.mark.slow,
+        ),
+        lambda cube: planted_cube(architectures=("ln",), seeds=1, n_neurons=1, n_lags=6),
         lambda cube: cube.isel(frequency=[3]),
-        lambda cube: cube.isel(lag=[0]),
+        pytest.param(lambda cube: cube.isel(lag=[0]), marks=pytest.mark.slow),
         lambda cube: cube.isel(checkpoint=slice(0, 0)),
         lambda cube: cube.isel(neuron=slice(0, 0)),
         lambda cube: cube.drop_vars(list(cube.data_vars)),
-        lambda cube: cube.assign_coords(frequency=np.linspace(0, 4000, cube.sizes["frequency"])),
+        pytest.param(
+            lambda cube: cube.assign_coords(frequency=np.linspace(0, 4000, cube.sizes["frequency"])),
+            marks=pytest.mark.slow,
+        ),
         lambda cube: cube.assign(strf=(cube["strf"] * 0).assign_attrs(cube["strf"].attrs)),
         lambda cube: cube.expand_dims(channel=2).assign(
             strf_status=cube["strf_status"], strf_health=cube["strf_health"], cc_test=cube["cc_test"]
         ),
-        lambda cube: cube.assign(attrs=None).drop_attrs(deep=False),
+        pytest.param(lambda cube: cube.assign(attrs=None).drop_attrs(deep=False), marks=pytest.mark.slow),
     ],
     ids=[
         "no status",
         "no metadata",
-        "one map",
+        "one map of each kind",
         "one band",
         "one lag",
         "no checkpoint",
@@ -199,7 +210,8 @@ def test_a_cube_of_any_kind_makes_a_page(tmp_path, cut):
 
 
 def test_summaries_that_the_cube_holds_are_taken_instead_of_measured_anew(tmp_path):
-    cube = planted_cube(architectures=("ln",), n_neurons=3, waveform=False)
+    cube = planted_cube(architectures=("ln",), seeds=1, n_neurons=2, waveform=False)
+    cube["strf_status"][:] = 1
     cube["strf_best_frequency"] = cube["strf_status"].astype(float) * 0 + 777.0
     cube["strf_best_frequency"].attrs = {"units": "Hz", "long_name": "best frequency"}
     page = page_of({"a": cube}, tmp_path)
@@ -207,11 +219,11 @@ def test_summaries_that_the_cube_holds_are_taken_instead_of_measured_anew(tmp_pa
     assert "from the cube's own summaries" in page.words
 
 
-def test_a_large_cube_makes_a_small_page_and_is_read_in_small_part(tmp_path):
+def large_cube(read: list[tuple[int, ...]]) -> xr.Dataset:
+    """300 checkpoints of 1000 neurons; what is read of their maps is noted in ``read``."""
     dask = pytest.importorskip("dask.array")
     small = planted_cube(architectures=("linear", "gru", "lstm"), seeds=100, n_neurons=1, n_lags=10, waveform=False)
     shape = (300, 1000, 24, 10)
-    read = []
 
     def block(values: np.ndarray, block_info: dict) -> np.ndarray:
         read.append(values.shape)
@@ -223,7 +235,7 @@ def test_a_large_cube_makes_a_small_page_and_is_read_in_small_part(tmp_path):
     status[7], status[20:40, 500:] = 2, 0
     health = np.zeros(shape[:2], dtype=np.uint16)
     health[50:150, ::3] = 2
-    cube = xr.Dataset(
+    return xr.Dataset(
         {
             "strf": (("checkpoint", "neuron", "frequency", "lag"), maps, small["strf"].attrs),
             "strf_status": (("checkpoint", "neuron"), status),
@@ -233,7 +245,21 @@ def test_a_large_cube_makes_a_small_page_and_is_read_in_small_part(tmp_path):
         | {"neuron": np.array([f"n{k}" for k in range(1000)], dtype=object)},
         attrs=small.attrs,
     )
-    path = write_report({"large": cube}, tmp_path / "report.html")
+
+
+def test_a_large_cube_is_measured_in_small_part():
+    read: list[tuple[int, ...]] = []
+    (entry,) = outcomes({"large": large_cube(read)})
+    found = measure(entry, choose_measured(entry.worst, entry.cube))
+    assert found.how.startswith("24 of 300 checkpoints, in turn from each architecture")
+    assert 1000 < found.maps.sizes["checkpoint"] * found.maps.sizes["neuron"] <= 2400
+    assert sum(np.prod(shape[:2]) for shape in read) < 0.1 * 300 * 1000
+
+
+@pytest.mark.slow
+def test_a_large_cube_makes_a_small_page_and_is_read_in_small_part(tmp_path):
+    read: list[tuple[int, ...]] = []
+    path = write_report({"large": large_cube(read)}, tmp_path / "report.html")
     assert path.stat().st_size < 4e6
     assert sum(np.prod(shape[:2]) for shape in read) < 0.1 * 300 * 1000
     words = Page(path.read_text()).words
@@ -242,7 +268,7 @@ def test_a_large_cube_makes_a_small_page_and_is_read_in_small_part(tmp_path):
 
 def test_agreement_over_seeds_is_high_where_the_truth_is_shared(page):
     rows = [row for row in page.rows if row[:1] in (["linear"], ["gru"]) and "of" in row[-1]]
-    assert len(rows) == 4  # two architectures, two maps
+    assert len(rows) == 2
     assert all(float(row[3]) > 0.7 for row in rows)
     assert rows[1][:3] == ["linear", "9", "3"]
 

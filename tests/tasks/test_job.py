@@ -59,8 +59,10 @@ def head():
     command += [f"--ray-client-server-port={client}", "--object-store-memory=100000000"]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        until = time.monotonic() + 120
-        while subprocess.run([RAY, "job", "list"], env=environment, capture_output=True).returncode:
+        until = time.monotonic() + 150
+        # The job server answers some seconds before there is an agent that takes a job.
+        probe = [RAY, "job", "submit", "--no-wait", "--", "true"]
+        while subprocess.run(probe, env=environment, capture_output=True, check=False).returncode:
             assert process.poll() is None
             assert time.monotonic() < until
             time.sleep(0.5)
@@ -119,6 +121,7 @@ def test_a_submitted_job_computes_on_the_cluster_what_one_process_computes(head,
     assert files_of(tmp_path / "job/cube.zarr") == files_of(tmp_path / "alone/cube.zarr")
 
 
+@pytest.mark.slow
 def test_a_job_whose_config_is_refused_fails_with_the_reason_in_its_log(head, tmp_path):
     done = ray_job(head, "submit", "--working-dir", ".", "--", "python", "-m", "tasks", "run", f"{tmp_path}/no.toml")
     assert done.returncode == 1

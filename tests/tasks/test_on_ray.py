@@ -85,7 +85,7 @@ def test_poison_of_every_kind_fails_alone_with_its_cause_and_all_others_finish(t
         "segfaulting": "segfault",
     }
     config = load_config(write_lab(tmp_path, troubles))
-    report = run_on_ray(config, work=logged, limits=Limits(shard_s=6.0))
+    report = run_on_ray(config, work=logged, limits=Limits(shard_s=5.0))
     assert report.pending == 0
     assert report.done + report.failed == (3 + len(troubles)) * NEURONS
     causes = {failure.checkpoint: (failure.cause, failure.shards) for failure in report.failures}
