@@ -244,7 +244,7 @@ def _record_attributes(
             _drop(failures, lambda entry, c=checkpoint, n=name: entry["checkpoint"] == c and entry["map"] == n)
     changed = dict(group.attributes)
     if routes != group.document("routes"):
-        changed["routes"] = json.dumps(routes)
+        changed["routes"] = json.dumps(routes, sort_keys=True)
     if failures != group.document("failures"):
         changed["failures"] = json.dumps(_counted(failures), ensure_ascii=False)
     if changed != group.attributes:
