@@ -67,7 +67,9 @@ def choose_maps(
     if select is not None and not (isinstance(select, list | tuple) and not select):
         without("by the rule", _selected(dataset, select))
     chunks = {dim: sizes for dim, sizes in maps.chunksizes.items() if dim in keep.dims}
-    return ChosenMaps(maps.where(keep.chunk(chunks) if chunks else keep), alike.size, left_out)
+    kept = maps.where(keep.chunk(chunks) if chunks else keep)
+    kept.encoding = maps.encoding  # along whose chunks the functions of agreement read
+    return ChosenMaps(kept, alike.size, left_out)
 
 
 def _companion(variable: xr.DataArray) -> xr.DataArray:

@@ -1,6 +1,6 @@
 """Groups of checkpoints against each other: who agrees with whom, on what, and by how much."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -37,18 +37,24 @@ CHANCE = 0.05
 
 
 def group_reliability(
-    maps: xr.DataArray, by: str | Sequence[str] = "architecture", *, n_null: int = 1000, rng: int = 0
+    maps: xr.DataArray,
+    by: str | Sequence[str] = "architecture",
+    *,
+    n_null: int = 1000,
+    rng: int = 0,
+    report: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame:
     """Return how well the maps of a neuron agree within each group of checkpoints: one row per group.
 
     ``checkpoints``: those of the group; ``neurons``: those with two or more maps that count (neurons x stimuli for
     maps around several); ``median``, ``low`` and ``high`` of their reliability, the mean correlation over all pairs of
     maps; ``above_chance``: neurons whose reliability exceeds that of shuffled maps at a false discovery rate of 5 %
-    within the group; ``ceiling``: the median correlation with the truth that the mean map can have.
+    within the group; ``ceiling``: the median correlation with the truth that the mean map can have. ``report`` is that
+    of `reliability`.
 
     NaN: no neuron of the group has two maps.
     """
-    found = reliability(maps, by, n_null=n_null, rng=rng)
+    found = reliability(maps, by, n_null=n_null, rng=rng, report=report)
     ceiling = noise_ceiling(found)["of_mean"]
     groups = groups_of(maps, "checkpoint", by)
     names = [by] if isinstance(by, str) else list(by)

@@ -1,12 +1,14 @@
 """`gradmap reliability` and `gradmap compare`: whether maps agree over seeds, and how architectures differ."""
 
 import argparse
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipeline.plan.config import ConfigError
 from tasks.commands.inspect import store_named
 from tasks.outcome import COMPLETE, counted, last_line, text_table
+from tasks.progress import LINE_EVERY_S
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -155,7 +157,7 @@ def _why_not(cube: "xr.Dataset", name: str, by: Sequence[str], labels: Sequence[
 def _print_reliability(maps: "xr.DataArray", by: Sequence[str], shuffles: int) -> int:
     from pipeline.numbers.comparing import group_reliability, label_text, variance_shares
 
-    found = group_reliability(maps, list(by) if len(by) > 1 else by[0], n_null=shuffles)
+    found = group_reliability(maps, list(by) if len(by) > 1 else by[0], n_null=shuffles, report=_told_now_and_then())
     rows: list[tuple[object, ...]] = []
     for _, row in found.iterrows():
         start = (*(label_text(row[name]) for name in by), row["checkpoints"], row["neurons"])
@@ -181,6 +183,19 @@ def _print_reliability(maps: "xr.DataArray", by: Sequence[str], shuffles: int) -
     else:
         print("variance of the maps' shapes: it takes two groups, one of them with two checkpoints, to divide it")
     return len(found)
+
+
+def _told_now_and_then() -> Callable[[int, int], None]:
+    """A line about the progress whenever some seconds have passed since the last one."""
+    last = time.monotonic()
+
+    def report(done: int, total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last > LINE_EVERY_S:
+            last = time.monotonic()
+            print(f"{done:,} of {total:,} neurons compared with shuffled maps", flush=True)
+
+    return report
 
 
 def _print_comparison(maps: "xr.DataArray", arguments: argparse.Namespace) -> int:

@@ -12,6 +12,7 @@ import platform
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -44,12 +45,12 @@ def write_population(folder: Path, checkpoints: int, neurons: int) -> None:
         model.save_pretrained(folder / f"checkpoints/statenet-seed{seed:03d}", metadata={"seed": seed}, model_card="x")
 
 
-def measure(checkpoints: int, neurons: int) -> dict[str, object]:
+def measure(checkpoints: int, neurons: int) -> dict[str, Any]:
     """Seconds of the whole run and of its engine calls, for both executors."""
     from pipeline import load_config, run_locally
     from tasks.cluster import run_on_ray
 
-    figures: dict[str, object] = {"checkpoints": checkpoints, "neurons": neurons, "machine": platform.processor()}
+    figures: dict[str, Any] = {"checkpoints": checkpoints, "neurons": neurons, "machine": platform.processor()}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         write_population(folder, checkpoints, neurons)
@@ -73,12 +74,9 @@ def main() -> None:
     measure(2, arguments.neurons)  # the first calls pay for imports
     figures = measure(arguments.checkpoints, arguments.neurons)
     local, ray = figures["local"], figures["ray"]
-    print(
-        f"one process:  {local['wall_s']:.2f} s, engine {local['engine_s']:.2f} s, ratio {local['wall_s'] / local['engine_s']:.2f}"
-    )
-    print(
-        f"two workers:  {ray['wall_s']:.2f} s with Ray's start, {local['wall_s'] / ray['wall_s']:.2f} times as fast as one process"
-    )
+    ratio, gain = local["wall_s"] / local["engine_s"], local["wall_s"] / ray["wall_s"]
+    print(f"one process:  {local['wall_s']:.2f} s, engine {local['engine_s']:.2f} s, ratio {ratio:.2f}")
+    print(f"two workers:  {ray['wall_s']:.2f} s with Ray's start, {gain:.2f} times as fast as one process")
     if arguments.json is not None:
         arguments.json.write_text(json.dumps(figures, indent=2))
 

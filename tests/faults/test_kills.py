@@ -1,4 +1,4 @@
-"""A run killed at any moment is finished by the next one, to the byte, and only what was in flight is computed again."""
+"""A run killed at any moment is finished by the next one, to the byte, and only what was in flight is repeated."""
 
 import json
 import random
@@ -17,9 +17,7 @@ from pipeline.run.driver import FLUSH_SECONDS
 from pipeline.store import verify_store
 from tests.faults.lab import assert_done_is_true, contents, write_lab, written
 from tests.faults.zygote import ROOT
-
-CHECKPOINTS, NEURONS = 10, 3
-SHARDS = CHECKPOINTS * NEURONS
+from tests.run.lab import NEURONS
 
 
 @dataclass
@@ -29,6 +27,7 @@ class Lab:
     config: Path
     store: Path
     undisturbed: dict[str, Any]
+    shards: int
     seconds: float
 
     def clear(self) -> None:
@@ -37,24 +36,25 @@ class Lab:
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory, zygote) -> Lab:
-    return finished_lab(tmp_path_factory.mktemp("kills"), zygote, pause_ms=14.0)
+    return finished_lab(tmp_path_factory.mktemp("kills"), zygote, checkpoints=10, pause_ms=14.0)
 
 
 @pytest.fixture(scope="module")
 def quick_lab(tmp_path_factory, zygote) -> Lab:
-    return finished_lab(tmp_path_factory.mktemp("quick"), zygote, pause_ms=0.0)
+    return finished_lab(tmp_path_factory.mktemp("quick"), zygote, checkpoints=3, pause_ms=0.0)
 
 
-def finished_lab(folder: Path, zygote, pause_ms: float) -> Lab:
-    config = write_lab(folder, CHECKPOINTS, pause_ms=pause_ms)
+def finished_lab(folder: Path, zygote, checkpoints: int, pause_ms: float) -> Lab:
+    config = write_lab(folder, checkpoints, pause_ms=pause_ms)
     store = folder / "cube.zarr"
     child = zygote.start("run", "--local", config)
     await_store(store)
     started = time.monotonic()
     assert zygote.wait(child) == 0
     seconds = time.monotonic() - started
-    assert assert_done_is_true(store, folder / "checkpoints") == SHARDS
-    return Lab(config, store, contents(store), seconds)
+    shards = checkpoints * NEURONS
+    assert assert_done_is_true(store, folder / "checkpoints") == shards
+    return Lab(config, store, contents(store), shards, seconds)
 
 
 def await_store(store: Path) -> None:
@@ -89,7 +89,7 @@ def recover(zygote, lab: Lab) -> tuple[int, int]:
         # What is lost was computed since the last record but one, and a record is at most so long ago.
         times = sorted(before.values())[-len(again) :]
         assert (times[-1] - times[0]) / 1e9 < FLUSH_SECONDS + 2.0
-    assert computed(zygote, lab) == SHARDS - claimed
+    assert computed(zygote, lab) == lab.shards - claimed
     assert contents(lab.store) == lab.undisturbed
     rewritten = [key for key, when in written(lab.store).items() if key in before and before[key] != when]
     assert len(rewritten) == len(again)
@@ -132,7 +132,7 @@ def storm(lab: Lab, trials: int, start, kill, zygote) -> None:
             moment = float("inf")  # it was over before
         outcomes.append((round(moment, 2), *recover(zygote, lab)))
     print(f"\n{trials} of {trials} equal to the byte; (second of the kill, shards done, executed again): {outcomes}")
-    assert any(0 < done < SHARDS for _, done, _ in outcomes)
+    assert any(0 < done < lab.shards for _, done, _ in outcomes)
 
 
 # Killed where it hurts: the bytes are written, the file has not got its name yet.
@@ -163,10 +163,10 @@ def test_a_run_killed_while_it_writes(quick_lab, zygote, place):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_a_run_killed_at_every_fifth_write(quick_lab, zygote):
+def test_a_run_killed_at_every_third_write(quick_lab, zygote):
     lab = quick_lab
     outcomes = []
-    for number in range(1, 1000, 5):
+    for number in range(1, 1000, 3):
         lab.clear()
         status, said = zygote.run("run", "--local", lab.config, die_at=number)
         if status == 0:

@@ -146,6 +146,7 @@ def maps_in(store):
     return [key for name in ("strf", "around") for key in keys_below(opened, f"lab/{name}/c/")]
 
 
+@pytest.mark.slow
 def test_a_run_killed_in_a_bucket_is_finished_by_the_next_at_once(lab, bucket, zygote, tmp_path):
     config = lab.with_name("killed.toml")
     store = f"{bucket}/killed/cube.zarr"

@@ -1,4 +1,4 @@
-"""Who may write a store, what a reader sees meanwhile, and that neither order nor bundles nor processes change a byte."""
+"""Who may write a store, what a reader sees meanwhile, and that order, bundles and processes change no byte."""
 
 import json
 import multiprocessing
@@ -30,7 +30,7 @@ def lab(tmp_path):
 
 @pytest.fixture
 def slow_lab(tmp_path):
-    return write_lab(tmp_path, 4, pause_ms=40.0)
+    return write_lab(tmp_path, 4, pause_ms=50.0)
 
 
 def run(config: Path) -> int:
@@ -77,6 +77,7 @@ def test_attributes_of_other_settings_are_refused_as_well(lab, capsys):
 
 # One driver
 
+
 def await_shards(store: Path, count: int) -> None:
     limit = time.monotonic() + 60
     while not store.exists() or len(written(store)) < count:
@@ -104,6 +105,7 @@ def test_a_second_driver_is_refused_with_status_2_and_a_killed_one_is_followed_a
 
 # A reader during the run
 
+
 def test_a_reader_during_the_run_sees_whole_maps_or_nothing(slow_lab, zygote):
     store = slow_lab.parent / "cube.zarr"
     child = zygote.start("run", "--local", slow_lab)
@@ -123,14 +125,15 @@ def test_a_reader_during_the_run_sees_whole_maps_or_nothing(slow_lab, zygote):
         assert counts[0] <= counts[1]
         seen.append(counts[1])
         assert len(seen) < 3000
-        time.sleep(0.05)
+        time.sleep(0.2)
     assert zygote.wait(child) == 0
     assert seen == sorted(seen)
-    assert 0 < len(set(seen) - {0, SHARDS}) or seen[0] == 0
+    assert set(seen) - {0, SHARDS}, "no reading fell into the middle of the run"
     print(f"{len(seen)} readings, shards seen: {sorted(set(seen))}")
 
 
 # New checkpoints
+
 
 def test_only_new_checkpoints_are_computed_and_old_objects_keep_bytes_and_times(lab, tmp_path, capsys):
     assert run(lab) == 0
@@ -152,6 +155,7 @@ def test_only_new_checkpoints_are_computed_and_old_objects_keep_bytes_and_times(
 
 
 # Order, bundles, processes
+
 
 def in_order(plan, shards):
     for bundle in bundles(shards):

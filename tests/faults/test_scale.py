@@ -82,8 +82,8 @@ def simulate(store: Path, n_checkpoints: int, *, write: bool, limit: float) -> N
     figures.note("objects of an empty cube", f"{sum(1 for path in store.rglob('*') if path.is_file()):,}")
     aligned = align(plan)
     half = n_checkpoints // 2
-    with figures.time(f"first half of the run, {half:,} shards of no work", 10 * limit):
-        grown = drive(plan, aligned, half, write=write)
+    with figures.time(f"first half of the run, {half:,} shards of no work, memory traced", 10 * limit):
+        grown = drive(plan, aligned, half, write=write, traced=True)
     for what, (first, last) in grown.items():
         figures.note(f"{what}, after a tenth and at the end of that half", f"{first:.1f} and {last:.1f} MiB")
     # Flat: what is left at the end does not grow with the shards that were recorded.
@@ -94,7 +94,7 @@ def simulate(store: Path, n_checkpoints: int, *, write: bool, limit: float) -> N
     assert (left.done, len(left.pending)) == (half, n_checkpoints - half)
     with figures.time("gradmap status", 2.0 if n_checkpoints <= 1000 else 2 * limit):
         assert main(["status", str(store)]) == 4
-    with figures.time("the rest of the run", 10 * limit):
+    with figures.time(f"second half, {n_checkpoints - half:,} shards", 10 * limit):
         drive(plan, aligned, n_checkpoints, write=write)
     with figures.time("third start, nothing left", 2 * limit), open_run(plan) as opened:
         assert (opened.pending, opened.done_before) == ([], n_checkpoints)
@@ -103,12 +103,15 @@ def simulate(store: Path, n_checkpoints: int, *, write: bool, limit: float) -> N
     print("\n".join(["", "| what | measured |", "| --- | --- |", *figures.rows]))
 
 
-def drive(plan: RunPlan, aligned: RunPlan, count: int, *, write: bool) -> dict[str, tuple[float, float]]:
+def drive(
+    plan: RunPlan, aligned: RunPlan, count: int, *, write: bool, traced: bool = False
+) -> dict[str, tuple[float, float]]:
     """The loop of a local run without the engine, until so many shards are done; memory early and late."""
     probe = np.ones(NEURONS, np.float32)
     block = np.ones((NEURONS, 2, 2), np.float32)
     seen: list[tuple[float, float]] = []
-    tracemalloc.start()
+    if traced:
+        tracemalloc.start()
     try:
         with open_run(plan) as opened:
             shards = [shard for bundle in bundles(computable(opened)) for shard in bundle.shards]
@@ -117,12 +120,14 @@ def drive(plan: RunPlan, aligned: RunPlan, count: int, *, write: bool) -> dict[s
                 if write:
                     write_region(aligned, shard, label(aligned, shard, block))
                 opened.record(no_op(shard, probe))
-                if number % max(1, len(shards) // 10) == 0 and number:
+                if traced and number and number % max(1, len(shards) // 10) == 0:
                     opened.flush()
                     gc.collect()
                     seen.append((tracemalloc.get_traced_memory()[0] / 2**20, resident_mib()))
     finally:
         tracemalloc.stop()
+    if not seen:
+        return {}
     return {
         "objects of the driver (tracemalloc)": (seen[0][0], seen[-1][0]),
         "resident memory of the driver": (seen[0][1], seen[-1][1]),

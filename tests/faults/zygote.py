@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -94,22 +95,27 @@ def serve() -> None:
         print(pid, flush=True)
 
 
+#: What a command imports on its way, some of it late.
+MODULES = (
+    "dask.array",
+    "sympy",
+    "torch._functorch.eager_transforms",
+    "torch._functorch.vmap",
+    "torch._vmap_internals",
+    "xarray",
+    "pipeline.inputs.checkpoints",
+    "pipeline.run",
+    "pipeline.store",
+    "tasks.cli",
+    "tasks.commands.run",
+    "tests.faults.lab",
+)
+
+
 def import_everything() -> None:
-    import dask.array  # noqa: F401
-    import sympy  # noqa: F401
-    import torch._functorch.eager_transforms
-    import torch._functorch.vmap
-    import torch._vmap_internals  # noqa: F401
-    import xarray
-
-    import pipeline.inputs.checkpoints
-    import pipeline.run
-    import pipeline.store
-    import tasks.cli
-    import tasks.commands.run
-    import tests.faults.lab  # noqa: F401
-
-    xarray.DataArray([0.0])  # looks which kinds of arrays are installed
+    for name in MODULES:
+        import_module(name)
+    sys.modules["xarray"].DataArray([0.0])  # looks which kinds of arrays are installed
 
 
 def obey(order: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from scipy import stats
 
 from pipeline import open_cube
 from tasks.cli import main
+from tasks.commands import agreement
 
 CONFIG = """
 store = "gradmaps.zarr"
@@ -174,6 +175,12 @@ def test_maps_around_several_stimuli_and_of_waveforms_are_compared_as_well(demo_
     assert table_of(told, "architecture")["neurons x stimuli"].tolist() == ["32"]
     told = printed_by(capsys, "compare", demo_store, "0", "1", "--by", "seed", "--map", "waveform", "--untrusted")
     assert "centroid_frequency" in told
+
+
+def test_long_comparisons_tell_how_far_they_are(demo_store, capsys, monkeypatch):
+    monkeypatch.setattr(agreement, "LINE_EVERY_S", 0.0)
+    told = printed_by(capsys, "reliability", demo_store, "--cohort", "demo", "--shuffles", 5)
+    assert "16 of 16 neurons compared with shuffled maps" in told
 
 
 def test_checkpoints_alone_in_their_group_are_shown_without_a_number(demo_store, capsys):

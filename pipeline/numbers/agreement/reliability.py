@@ -1,6 +1,6 @@
 """How well maps of one neuron agree between seeds, folds and architectures."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -18,6 +18,7 @@ def reliability(
     null: Literal["shift", "entries"] = "shift",
     n_null: int = 1000,
     rng: int | np.random.Generator = 0,
+    report: Callable[[int, int], None] | None = None,
 ) -> xr.Dataset:
     """Return for each neuron how well its maps agree within each group of checkpoints.
 
@@ -39,6 +40,8 @@ def reliability(
         Shuffles per neuron and group.
     rng
         Seed or generator. The result does not depend on how the neurons are blocked.
+    report
+        Called after every neuron with the number of neurons that are done, and of all.
 
     Returns
     -------
@@ -61,6 +64,7 @@ def reliability(
     names = ("reliability", "n_maps", "n_pairs", "null_mean", "null_sd", "z", "p_value")
     found = {name: np.full((len(groups.indices), *sizes), np.nan) for name in names}
     seed = int(rng.integers(2**63)) if isinstance(rng, np.random.Generator) else int(rng)
+    done = 0
     for region, values in blocks(maps, along, entries):
         start = [region[dim].start for dim in others]
         for local in np.ndindex(values.shape[:-2]):
@@ -71,6 +75,9 @@ def reliability(
                 row = _one_group(rows[index], shape, null, n_null, own)
                 for name in names:
                     found[name][(number, *at)] = row[name]
+            done += 1
+            if report is not None:
+                report(done, int(np.prod(sizes)))
     for name in names:
         result[name] = (("group", *others), found[name], LABELS[name])
     result.attrs["null"] = f"{n_null} shuffles ({null}), seed {seed}"

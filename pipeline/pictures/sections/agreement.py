@@ -57,7 +57,7 @@ def _table(agreement: xr.Dataset) -> Markup:
         numbers, p = values.isel(one).values, p_values.isel(one).values
         known = np.isfinite(numbers)
         if not known.any():
-            rows.append([str(group), 0, "", "", "", "fewer than two checkpoints"])
+            rows.append([str(group), 0, "", "", "", "fewer than two maps to be trusted"])
             continue
         low, centre, high = np.quantile(numbers[known], [0.25, 0.5, 0.75])
         rows.append(
