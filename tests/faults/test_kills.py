@@ -36,7 +36,7 @@ class Lab:
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory, zygote) -> Lab:
-    return finished_lab(tmp_path_factory.mktemp("kills"), zygote, checkpoints=10, pause_ms=14.0)
+    return finished_lab(tmp_path_factory.mktemp("kills"), zygote, checkpoints=10, pause_ms=22.0)
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def recover(zygote, lab: Lab) -> tuple[int, int]:
 
 
 def test_runs_killed_at_random_instants_end_with_the_bytes_of_an_undisturbed_one(lab, zygote):
-    storm(lab, 4, lambda: zygote.start("run", "--local", lab.config), zygote.kill, zygote)
+    storm(lab, 4, lambda: zygote.start("run", "--local", lab.config), zygote.kill, zygote, lab.seconds)
 
 
 @pytest.mark.slow
@@ -115,16 +115,21 @@ def test_twenty_processes_of_gradmap_run_killed_at_random_instants(lab, zygote):
         process.kill()
         return process.wait()
 
-    storm(lab, 20, start, kill, zygote)
+    lab.clear()
+    undisturbed = start()
+    await_store(lab.store)
+    started = time.monotonic()
+    assert undisturbed.wait() == 0
+    storm(lab, 20, start, kill, zygote, time.monotonic() - started)
 
 
-def storm(lab: Lab, trials: int, start, kill, zygote) -> None:
+def storm(lab: Lab, trials: int, start, kill, zygote, seconds: float) -> None:
     draw = random.Random(20)
     outcomes = []
     for trial in range(trials):
         lab.clear()
         # Spread over the run, each somewhere within its part.
-        moment = lab.seconds * (trial + draw.random()) / trials
+        moment = seconds * (trial + draw.random()) / trials
         running = start()
         await_store(lab.store)
         time.sleep(moment)

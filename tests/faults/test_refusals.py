@@ -186,12 +186,18 @@ def reports_of(plan, shards: list[Shard]):
     return list(run_bundle(plan, shards))
 
 
-def in_processes(count: int):
+def in_processes(count: int, copies: int = 1):
+    """Bundles in several processes at a time; with copies, the same shards in several of them at once."""
+
     def executor(plan, shards):
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["tests.faults.lab"])
         with ProcessPoolExecutor(count, mp_context=context) as pool:
-            jobs = [pool.submit(reports_of, plan, list(bundle.shards)) for bundle in bundles(shards, most=2)]
+            jobs = [
+                pool.submit(reports_of, plan, list(bundle.shards))
+                for bundle in bundles(shards, most=2)
+                for _ in range(copies)
+            ]
             for job in jobs:
                 yield from job.result()
 
@@ -215,9 +221,10 @@ def test_order_bundles_and_repetition_change_no_byte(lab):
         assert bytes_by(lab, executor) == wanted, executor.__name__
 
 
-def test_one_process_or_two_change_no_byte(lab):
+def test_one_process_or_two_change_no_byte_nor_do_two_at_the_same_shards(lab):
     wanted = bytes_by(lab, in_order)
     assert bytes_by(lab, in_processes(2)) == wanted
+    assert bytes_by(lab, in_processes(2, copies=2)) == wanted
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
-from pipeline.numbers.agreement.groups import MAP_DIMS, groups_of, map_dims, require_dims
+from pipeline.numbers.agreement.groups import entry_dims, groups_of, map_dims, require_dims
 
 
 def mean_map(
@@ -160,7 +160,7 @@ def variance_components(
     Variables in the squared units of the data. NaN: fewer than two groups hold a finite value, or none holds two.
     """
     groups = groups_of(data, along, group)
-    entries = [dim for dim in MAP_DIMS if dim in data.dims]
+    entries = entry_dims(data)
     values = unit_norm(data, entries) if entries and normalise else data
     valid = values.notnull().all(entries) if entries else values.notnull()
     values = values.where(valid, 0.0)

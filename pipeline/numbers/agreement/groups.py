@@ -10,7 +10,7 @@ import xarray as xr
 from pipeline.numbers.measures import regions
 
 MAP_DIMS = ("channel", "frequency", "lag", "waveform_lag")
-"""Dimensions that hold the entries of one map."""
+"""Dimensions that hold the entries of one map; a map with labels of its own has ``<map>_<dimension>``."""
 
 
 @dataclass(frozen=True)
@@ -56,13 +56,18 @@ def groups_of(data: xr.DataArray, along: str, group: str | Sequence[str] | None)
 def map_dims(maps: xr.DataArray) -> list[str]:
     """Return the dimensions that hold the entries of one map."""
     require_dims(maps, ())
-    found = [dim for dim in MAP_DIMS if dim in maps.dims]
+    found = entry_dims(maps)
     if not found:
         raise ValueError(
             f"the dimensions {tuple(maps.dims)} hold no map (none of {', '.join(MAP_DIMS)}); maps are compared entry by"
             " entry; pass maps, or variance_components and the functions of tables for numbers per neuron"
         )
     return found
+
+
+def entry_dims(data: xr.DataArray) -> list[str]:
+    """Return the dimensions that hold entries of a map, none for numbers per map."""
+    return [str(dim) for dim in data.dims if any(dim == own or str(dim).endswith(f"_{own}") for own in MAP_DIMS)]
 
 
 def require_dims(data: xr.DataArray, dims: Sequence[Hashable]) -> None:
