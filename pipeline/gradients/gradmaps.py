@@ -27,7 +27,7 @@ from pipeline.gradients.routes.plain import few_rows
 from pipeline.gradients.routes.posing import pose_after_front_end
 from pipeline.gradients.routes.problem import Problem, Rows, before_start, pose
 from pipeline.gradients.routes.scope import Inventory, converted, quiet, twin_of
-from pipeline.gradients.silence import beside_silence
+from pipeline.gradients.silence import beside_silence, has_no_slope
 
 # Up to here, replicating the stimulus once per neuron is quicker than any look at the model's inside.
 FEW_ROWS = 16
@@ -272,8 +272,8 @@ def compute_waveform_gradmaps(
 ) -> Gradmaps:
     """Waveform gradmaps around several sounds of one length, with what is recorded about them.
 
-    As :func:`waveform_gradmaps`; ``check`` as in :func:`compute_strf_gradmaps`. Where digital silence makes an entry
-    NaN, as it does behind the magnitude of a Fourier transform, the derivative is taken beside silence instead (see
+    As :func:`waveform_gradmaps`; ``check`` as in :func:`compute_strf_gradmaps`. Where a front-end has no
+    derivative at digital silence, as behind the magnitude of a Fourier transform, it is taken beside silence (see
     :func:`~pipeline.gradients.silence.beside_silence`).
     """
     if window is not None:
@@ -282,37 +282,13 @@ def compute_waveform_gradmaps(
     inventory = Inventory.of(model)
     dtype, device = checked_dtype(dtype, inventory), inventory.device
     waveforms = sounds(model, waveforms).to(device=device, dtype=dtype)
-
-    def around(waveforms: Tensor) -> Gradmaps:
-        return _around_sounds(model, waveforms, window, neurons, objective, route, dtype, memory_bytes, check)
-
-    found = around(waveforms)
-    lost = ~found.values.isfinite()
-    if not lost.any() or not (waveforms == 0).any():
-        return found
-    beside = around(beside_silence(waveforms))
-    lost &= (beside.frames == found.frames)[..., None]
-    values = torch.where(lost, beside.values, found.values)
-    return replace(found, values=values, disagreement=beside.disagreement)
-
-
-def _around_sounds(
-    model: nn.Module,
-    waveforms: Float[Tensor, "stimulus sample"],
-    window: int | None,
-    neurons: Neurons,
-    objective: Objective,
-    route: str,
-    dtype: torch.dtype,
-    memory_bytes: int | None,
-    check: bool,
-) -> Gradmaps:
-    inventory = Inventory.of(model)
-    device, n_samples = inventory.device, waveforms.shape[-1]
+    n_samples = waveforms.shape[-1]
     with quiet(inventory, dtype):
         source = converted(model, inventory, dtype)
         twin = twin_of(source)
         check_eval(twin, model)
+        if has_no_slope(twin.wav2spec, waveforms):
+            waveforms = beside_silence(waveforms)
         leaf = _fresh(waveforms).unsqueeze(1)
         memory = budget(device, memory_bytes)
         found = _rows(

@@ -2,7 +2,7 @@
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 # Small enough that no other sample of a sound changes, large enough that its square is a normal float32.
 _FAINT = 2.0**-40
@@ -20,3 +20,13 @@ def beside_silence(waveforms: Float[Tensor, "stimulus sample"]) -> Float[Tensor,
     signs = torch.randint(0, 2, noise.shape, generator=generator) * 2 - 1
     faint = (_FAINT * noise * signs).to(device=waveforms.device, dtype=waveforms.dtype)
     return torch.where(waveforms == 0, faint, waveforms)
+
+
+def has_no_slope(front_end: nn.Module | Tensor, waveforms: Float[Tensor, "stimulus sample"]) -> bool:
+    """Whether the chain rule through a front-end gives NaN in a digital silence of these sounds."""
+    if not isinstance(front_end, nn.Module) or not bool((waveforms == 0).any()):
+        return False
+    with torch.enable_grad():
+        heard = waveforms.detach().clone().unsqueeze(1).requires_grad_(True)
+        (slope,) = torch.autograd.grad(front_end(heard).sum(), heard)
+    return not bool(slope.isfinite().all())

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from pipeline import load_config, open_cube
+from pipeline.gradients.health import FLAGS
 from pipeline.plan.shards import DONE, Shard
 from pipeline.run import bundles, open_run, prepare_run, run_bundle
 from pipeline.run.driver import computable
@@ -233,3 +235,20 @@ def test_one_process_or_four_change_no_byte_over_many_checkpoints(tmp_path):
     wanted = bytes_by(config, in_order)
     for count in (1, 2, 4):
         assert bytes_by(config, in_processes(count)) == wanted
+
+
+# A neuron that answers to nothing
+
+
+def test_a_dead_neuron_is_computed_and_stored_as_zero_and_is_not_missing(lab):
+    path = lab.parent / "checkpoints/c01/model.safetensors"
+    weights = load_file(path)
+    weights["readout.weight"][1] = 0.0
+    save_file(weights, path)
+    assert run(lab) == 0
+    cube = open_cube(lab.parent / "cube.zarr").sel(checkpoint="c01").load()
+    assert (cube.strf_status == DONE).all()
+    assert (cube.strf.isel(neuron=1) == 0.0).all()
+    flag = FLAGS["all_zero_map"]
+    assert [bool(value & flag) for value in cube.strf_health.values] == [False, True, False]
+    assert main(["verify", str(lab)]) == 0

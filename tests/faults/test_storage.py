@@ -80,6 +80,21 @@ def test_weights_that_cannot_be_read_for_a_moment_are_read_again(tmp_path):
     assert verify_store(tmp_path / "cube.zarr").complete
 
 
+def test_a_checkpoint_that_could_not_be_read_when_the_run_was_planned_is_taken_up_by_the_next_run(tmp_path):
+    flaky.clear()
+    config = write_lab(tmp_path, 2)
+    for path in tmp_path.glob("checkpoints/*/*"):
+        flaky.Flaky().pipe_file(f"/weights/{path.parent.name}/{path.name}", path.read_bytes())
+    config.write_text(config.read_text().replace("checkpoints/*", "flaky://weights/*"))
+    silence = flaky.fails(OSError("no answer"), "c01/model.safetensors", what="open")
+    with flaky.in_trouble(silence):
+        assert main(["run", "--local", str(config)]) == 3
+    (status,) = store_status(tmp_path / "cube.zarr")
+    assert (status.regions.done, status.regions.failed) == (3, 3)
+    assert main(["run", "--local", str(config)]) == 0
+    assert verify_store(tmp_path / "cube.zarr").complete
+
+
 def test_storage_that_stays_away_stops_the_run_after_three_tries_and_the_next_run_finishes_it(lab, capsys):
     config, undisturbed = lab
     with flaky.in_trouble(flaky.fails(OSError("the storage is away"), "/strf/c/", after=2)) as calls:
