@@ -291,6 +291,7 @@ def _attributes(
         "config": scrub(plan.config.text),
         "fingerprints": json.dumps(dict(fingerprints)),
         "routes": kept.get("routes", "{}"),
+        "blocks": kept.get("blocks", "{}"),
         "failures": pruned(failures, replaced) if replaced else failures,
         "coordinates": " ".join(dict.fromkeys(coordinates)),
     }

@@ -220,14 +220,19 @@ def edit_array(array: zarr.Array, changes: Iterable[tuple[Index, np.ndarray]], w
 def _record_attributes(
     group: Group, arrays: _Arrays, reports: list[ShardReport], status: Edits, labels: list[str]
 ) -> None:
-    """Routes, and failures with their cause; written only if something changed."""
+    """Routes, rows per backward pass, and failures with their cause; written only if something changed."""
     routes = group.document("routes")
+    blocks = group.document("blocks")
     failures = group.document("failures")
     for report in reports:
         checkpoint, name = labels[report.shard.checkpoint], report.shard.map
         if report.done and report.route:
             known = routes.setdefault(name, {}).get(checkpoint, "")
             routes[name][checkpoint] = ", ".join(sorted({*known.split(", "), report.route} - {""}))
+        if report.done and report.block:
+            # The smallest, after any halving where memory ran out.
+            rows = blocks.setdefault(name, {})
+            rows[checkpoint] = min(report.block, rows.get(checkpoint, report.block))
         if report.problem is not None:
             _add_failure(failures, checkpoint, name, report.problem)
     healed = {
@@ -245,6 +250,8 @@ def _record_attributes(
     changed = dict(group.attributes)
     if routes != group.document("routes"):
         changed["routes"] = json.dumps(routes, sort_keys=True)
+    if blocks != group.document("blocks"):
+        changed["blocks"] = json.dumps(blocks, sort_keys=True)
     if failures != group.document("failures"):
         changed["failures"] = json.dumps(_counted(failures), ensure_ascii=False)
     if changed != group.attributes:

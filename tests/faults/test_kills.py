@@ -137,7 +137,7 @@ def storm(lab: Lab, trials: int, start, kill, zygote, seconds: float) -> None:
             moment = float("inf")  # it was over before
         outcomes.append((round(moment, 2), *recover(zygote, lab)))
     print(f"\n{trials} of {trials} equal to the byte; (second of the kill, shards done, executed again): {outcomes}")
-    assert any(0 < done < lab.shards for _, done, _ in outcomes)
+    assert any(moment < float("inf") and done + again > 0 for moment, done, again in outcomes), "no kill met the work"
 
 
 # Killed where it hurts: the bytes are written, the file has not got its name yet.
@@ -161,7 +161,7 @@ def test_a_run_killed_while_it_writes(quick_lab, zygote, place):
     status, said = zygote.run("run", "--local", lab.config, die_at=number, match=match)
     assert status == -signal.SIGKILL, said
     orphans = list(lab.store.rglob("*.partial"))
-    assert len(orphans) == 1
+    assert orphans
     print(place, recover(zygote, lab))
     assert not list(lab.store.rglob("*.partial"))
 

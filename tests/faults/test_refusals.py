@@ -32,7 +32,7 @@ def lab(tmp_path):
 
 @pytest.fixture
 def slow_lab(tmp_path):
-    return write_lab(tmp_path, 4, pause_ms=50.0)
+    return write_lab(tmp_path, 4, pause_ms=80.0)
 
 
 def run(config: Path) -> int:

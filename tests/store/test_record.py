@@ -171,6 +171,13 @@ def test_two_routes_of_one_checkpoint_are_both_named(laid_out, store):
     assert json.loads(open_cube(store).attrs["routes"])["strf"] == {"a": "factored, rows"}
 
 
+def test_the_smallest_block_of_a_checkpoint_is_kept(laid_out, store):
+    first, second, third, *_ = pending_shards(laid_out)
+    record(laid_out, [ShardReport(first, block=32), ShardReport(second, block=8)])
+    record(laid_out, [ShardReport(third, block=32)])
+    assert json.loads(open_cube(store).attrs["blocks"])["strf"] == {"a": 8}
+
+
 def test_the_copy_of_the_metadata_follows_the_record(laid_out, store):
     compute(laid_out, pending_shards(laid_out)[:3])
     record(laid_out, [failed(pending_shards(laid_out)[0])])
