@@ -4,10 +4,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pipeline.gradients.frame_jacobians import frame_gradmaps
     from pipeline.gradients.gradmaps import strf_gradmaps, waveform_gradmaps
     from pipeline.gradients.models import AudioEncodingModel
+    from pipeline.gradients.window import find_window
     from pipeline.inputs.checkpoints import load_checkpoint
-    from pipeline.numbers.tables import summarise
+    from pipeline.numbers.agreement import reliability
+    from pipeline.numbers.strf import strf_summaries
+    from pipeline.numbers.tables import population_table, summarise, summary_table, write_table
+    from pipeline.numbers.waveform import waveform_summaries
+    from pipeline.pictures.plots import plot_grid, plot_map
+    from pipeline.pictures.report import write_report
+    from pipeline.pictures.sound import write_sound
     from pipeline.plan.config import ConfigError, load_config
     from pipeline.run import plan_shards, run_locally
     from pipeline.store.reader import open_cube
@@ -15,27 +23,51 @@ if TYPE_CHECKING:
 __all__ = [
     "AudioEncodingModel",
     "ConfigError",
+    "find_window",
+    "frame_gradmaps",
     "load_checkpoint",
     "load_config",
     "open_cube",
     "plan_shards",
+    "plot_grid",
+    "plot_map",
+    "population_table",
+    "reliability",
     "run_locally",
     "strf_gradmaps",
+    "strf_summaries",
     "summarise",
+    "summary_table",
     "waveform_gradmaps",
+    "waveform_summaries",
+    "write_report",
+    "write_sound",
+    "write_table",
 ]
 
 _HOMES = {
     "AudioEncodingModel": "pipeline.gradients.models",
     "ConfigError": "pipeline.plan.config",
+    "find_window": "pipeline.gradients.window",
+    "frame_gradmaps": "pipeline.gradients.frame_jacobians",
     "load_checkpoint": "pipeline.inputs.checkpoints",
     "load_config": "pipeline.plan.config",
     "open_cube": "pipeline.store.reader",
     "plan_shards": "pipeline.run",
+    "plot_grid": "pipeline.pictures.plots",
+    "plot_map": "pipeline.pictures.plots",
+    "population_table": "pipeline.numbers.tables",
+    "reliability": "pipeline.numbers.agreement",
     "run_locally": "pipeline.run",
     "strf_gradmaps": "pipeline.gradients.gradmaps",
+    "strf_summaries": "pipeline.numbers.strf",
     "summarise": "pipeline.numbers.tables",
+    "summary_table": "pipeline.numbers.tables",
     "waveform_gradmaps": "pipeline.gradients.gradmaps",
+    "waveform_summaries": "pipeline.numbers.waveform",
+    "write_report": "pipeline.pictures.report",
+    "write_sound": "pipeline.pictures.sound",
+    "write_table": "pipeline.numbers.tables",
 }
 
 

@@ -1,9 +1,13 @@
 """The rooms: which wing may import what, read from the files."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+
+import pipeline
 
 ROOT = Path(__file__).resolve().parents[1]
 SCIENTIFIC = {"numpy", "scipy", "pandas", "statsmodels", "xarray", "matplotlib", "zarr", "torch", "ray", "deepSTRF"}
@@ -71,3 +75,16 @@ def test_only_the_store_touches_zarr():
     for path in sorted((ROOT / "pipeline").rglob("*.py")):
         if path.parts[-2] != "store":
             assert "zarr" not in imported(path), path
+
+
+def test_every_public_name_is_there_and_documented():
+    assert sorted(pipeline.__all__) == pipeline.__all__ == dir(pipeline)
+    for name in pipeline.__all__:
+        assert getattr(pipeline, name).__doc__, name
+    with pytest.raises(AttributeError, match="has no attribute 'strf_gradmap'"):
+        _ = pipeline.strf_gradmap
+
+
+def test_a_status_does_not_wait_for_torch():
+    code = "import sys, tasks.cli, pipeline.store.status; assert not {'torch', 'ray', 'matplotlib'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
