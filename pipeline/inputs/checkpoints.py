@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -48,12 +48,19 @@ PROBE_FRAMES = 64
 PROBE_SEED = 20180412
 
 
-def describe_checkpoint(source: CheckpointSource) -> Checkpoint:
+def describe_checkpoint(
+    source: CheckpointSource, keep: Callable[[Checkpoint, nn.Module], None] | None = None
+) -> Checkpoint:
     """What the cube needs to know of a checkpoint, which is read, rebuilt and loaded once for it.
 
     Where the checkpoint's own files are at fault nothing is raised: ``error`` says what is wrong, why it matters and
     what to do, and the other fields hold what could be found out. The fingerprint is empty only where the weights or
     config.json could not be read at all.
+
+    Parameters
+    ----------
+    keep
+        Given the checkpoint and its module, so that one who needs it soon need not load it again.
 
     Raises
     ------
@@ -69,12 +76,15 @@ def describe_checkpoint(source: CheckpointSource) -> Checkpoint:
         model = _build(files, recipe)
         found = replace(found, **_model_fields(model, recipe, source.location))
         metadata = _metadata(source.location, found.n_neurons)
-        return replace(
+        found = replace(
             found,
             neurons=metadata.neurons,
             scalars={**metadata.scalars, "class": found.model_class},
             per_neuron=metadata.per_neuron,
         )
+        if keep is not None:
+            keep(found, model)
+        return found
     except ConfigError:
         raise
     except (CheckpointError, FileTooLargeError) as error:

@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from torch import nn
+
 from pipeline.gradients.health import FLAGS
 from pipeline.plan.config import RunConfig
 from pipeline.plan.reports import Problem, ShardReport
-from pipeline.plan.shards import RunPlan, Shard
+from pipeline.plan.shards import Checkpoint, RunPlan, Shard
 from pipeline.run.prepare import prepare_run
 from pipeline.run.shard import run_shard
 from pipeline.store.backend import clean_partials
@@ -25,6 +27,9 @@ FLUSH_SECONDS = 2.0
 
 #: Seconds before each further try after the storage failed.
 STORAGE_PAUSES = (0.5, 2.0)
+
+#: Parameters of all the modules together that a run in one process keeps between describing and computing.
+KEPT_PARAMETERS = 2**26
 
 #: Shards in one bundle at most, so that one checkpoint with many shards still spreads over the workers.
 BUNDLE_SHARDS = 16
@@ -218,13 +223,15 @@ def run_locally(
     ConfigError
         If the run is refused before any compute.
     """
-    plan = run if isinstance(run, RunPlan) else prepare_run(run)
+    models = _Models()
+    plan = run if isinstance(run, RunPlan) else prepare_run(run, models.keep)
     with open_run(plan) as opened:
-        for shards in (bundle.shards for bundle in bundles(computable(opened))):
-            for number, shard in enumerate(shards):
+        for bundle in bundles(computable(opened)):
+            model = models.take(opened.plan.cohort(bundle.cohort).checkpoints[bundle.checkpoint])
+            for number, shard in enumerate(bundle.shards):
                 if stop():
                     return opened.summary(stopped=True, reason="asked to stop")
-                outcome = _patiently(opened.plan, shard, device, with_probe=number == 0)
+                outcome = _patiently(opened.plan, shard, device, number == 0, model)
                 if outcome.problem is not None and outcome.problem.cause == "storage":
                     return opened.summary(stopped=True, reason=outcome.problem.message)
                 opened.record(outcome)
@@ -234,14 +241,32 @@ def run_locally(
         return opened.summary()
 
 
-def _patiently(plan: RunPlan, shard: Shard, device: str, *, with_probe: bool) -> ShardReport:
+class _Models:
+    """Modules that were built to describe their checkpoints, kept for their shards as far as they are small."""
+
+    def __init__(self) -> None:
+        self._modules: dict[tuple[str, str], nn.Module] = {}
+        self._parameters = 0
+
+    def keep(self, checkpoint: Checkpoint, module: nn.Module) -> None:
+        if self._parameters + checkpoint.n_parameters <= KEPT_PARAMETERS:
+            self._parameters += checkpoint.n_parameters
+            self._modules[checkpoint.source.location, checkpoint.fingerprint] = module
+
+    def take(self, checkpoint: Checkpoint) -> nn.Module | None:
+        module = self._modules.pop((checkpoint.source.location, checkpoint.fingerprint), None)
+        self._parameters -= checkpoint.n_parameters if module is not None else 0
+        return module
+
+
+def _patiently(plan: RunPlan, shard: Shard, device: str, with_probe: bool, model: nn.Module | None) -> ShardReport:
     """The outcome of one shard, tried again after a pause where the storage failed."""
     for pause in STORAGE_PAUSES:
-        outcome = run_shard(plan, shard, device, with_probe=with_probe)
+        outcome = run_shard(plan, shard, device, with_probe=with_probe, model=model)
         if outcome.problem is None or outcome.problem.cause != "storage":
             return outcome
         time.sleep(pause)
-    return run_shard(plan, shard, device, with_probe=with_probe)
+    return run_shard(plan, shard, device, with_probe=with_probe, model=model)
 
 
 def computable(opened: OpenedRun) -> list[Shard]:

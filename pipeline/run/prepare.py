@@ -1,9 +1,12 @@
 """A config and what lies on disk, made into a plan that can be computed; everything wrong is refused here."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from torch import nn
+
+from pipeline.gradients.window import find_window
 from pipeline.inputs.checkpoints import describe_checkpoint, discover, load_checkpoint
 from pipeline.inputs.neurons import read_neuron_table
 from pipeline.inputs.stimuli import SoundFile, describe_sounds, describe_spectrograms
@@ -26,7 +29,11 @@ from pipeline.plan.shards import Checkpoint, CohortPlan, MapPlan, RunPlan, Shard
 LONGEST_WINDOW = 512
 
 
-def prepare_run(config: RunConfig) -> RunPlan:
+#: Takes each checkpoint with its module, as it is described.
+Keep = Callable[[Checkpoint, nn.Module], None]
+
+
+def prepare_run(config: RunConfig, keep: Keep | None = None) -> RunPlan:
     """The plan of a run: every checkpoint described, every axis labelled, every map laid out.
 
     No map is computed and nothing is written. A checkpoint whose file is at fault stays in the plan with its error, so
@@ -39,7 +46,7 @@ def prepare_run(config: RunConfig) -> RunPlan:
         its axes or its maps. The message says what to change.
     """
     stimuli = {name: _describe_stimuli(config, name, settings) for name, settings in config.maps.items()}
-    cohorts = tuple(_prepare_cohort(config, cohort, stimuli) for cohort in config.cohort)
+    cohorts = tuple(_prepare_cohort(config, cohort, stimuli, keep) for cohort in config.cohort)
     return RunPlan(store=config.store_location(), cohorts=cohorts, config=config)
 
 
@@ -95,9 +102,11 @@ def _one_sample_rate(name: str, sounds: Sequence[SoundFile]) -> float:
     return float(next(iter(rates)))
 
 
-def _prepare_cohort(config: RunConfig, cohort: CohortConfig, stimuli: Mapping[str, _Stimuli]) -> CohortPlan:
+def _prepare_cohort(
+    config: RunConfig, cohort: CohortConfig, stimuli: Mapping[str, _Stimuli], keep: Keep | None
+) -> CohortPlan:
     frequencies = read_frequencies(config, cohort)
-    checkpoints = _describe(config, cohort)
+    checkpoints = [describe_checkpoint(source, keep) for source in discover(config, cohort)]
     usable = [checkpoint for checkpoint in checkpoints if checkpoint.usable]
     neurons, metadata = _neurons(config, cohort, usable, checkpoints)
     for checkpoint in usable:
@@ -128,10 +137,6 @@ def _prepare_cohort(config: RunConfig, cohort: CohortConfig, stimuli: Mapping[st
         neuron_metadata=metadata,
         attributes={"window": "found" if cohort.lags == "auto" else "given"},
     )
-
-
-def _describe(config: RunConfig, cohort: CohortConfig) -> list[Checkpoint]:
-    return [describe_checkpoint(source) for source in discover(config, cohort)]
 
 
 def _neurons(
@@ -259,8 +264,6 @@ def _found_window(config: RunConfig, cohort: CohortConfig, usable: Sequence[Chec
             f'cohort {cohort.name!r}: lags = "auto" needs a checkpoint that loads to find the window with, and none'
             " does; mend the files or give lags as a number"
         )
-    from pipeline.gradients.window import find_window
-
     windows = [
         find_window(load_checkpoint(checkpoint.source), maximum=LONGEST_WINDOW).lags for checkpoint in chosen.values()
     ]

@@ -31,16 +31,25 @@ def run_bundle(plan: RunPlan, shards: Sequence[Shard], device: str = "cpu") -> I
         yield run_shard(plan, shard, device, with_probe=number == 0)
 
 
-def run_shard(plan: RunPlan, shard: Shard, device: str = "cpu", *, with_probe: bool = True) -> ShardReport:
+def run_shard(
+    plan: RunPlan, shard: Shard, device: str = "cpu", *, with_probe: bool = True, model: nn.Module | None = None
+) -> ShardReport:
     """Compute one shard and write its region.
 
     Whatever goes wrong with the checkpoint, the numbers or the store comes back as the report's problem; nothing is
     written then.
+
+    Parameters
+    ----------
+    with_probe
+        Whether the checkpoint's response to the fixed probe is reported as well.
+    model
+        The checkpoint's module, where the caller has it; loaded otherwise.
     """
     started = time.perf_counter()
     try:
         with _threads(THREADS):
-            report = _compute(plan, shard, device, with_probe)
+            report = _compute(plan, shard, device, with_probe, model)
     except Exception as error:
         problem = Problem(_cause(error), _message(error))
         return ShardReport(shard, problem, seconds=time.perf_counter() - started)
@@ -66,12 +75,12 @@ def _message(error: Exception) -> str:
     )
 
 
-def _compute(plan: RunPlan, shard: Shard, device: str, with_probe: bool) -> ShardReport:
+def _compute(plan: RunPlan, shard: Shard, device: str, with_probe: bool, model: nn.Module | None) -> ShardReport:
     started = time.perf_counter()
     cohort = plan.cohort(shard.cohort)
     entry = cohort.map_plan(shard.map)
     checkpoint = cohort.checkpoints[shard.checkpoint]
-    model = _model(checkpoint, device)
+    model = _model(checkpoint, device) if model is None else model.to(device)
     order = _model_neurons(cohort, checkpoint)
     neurons: list[int] | str = "sum" if shard.neurons is None else list(shard.neurons.of(order))
     batches = _stimuli(cohort, entry, shard, device)
