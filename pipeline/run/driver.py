@@ -5,9 +5,11 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import numpy as np
 from torch import nn
 
 from pipeline.gradients.health import FLAGS
@@ -15,7 +17,7 @@ from pipeline.plan.config import RunConfig
 from pipeline.plan.reports import Problem, ShardReport
 from pipeline.plan.shards import Checkpoint, RunPlan, Shard
 from pipeline.run.prepare import prepare_run
-from pipeline.run.shard import run_shard
+from pipeline.run.shard import compute_shard, store_shard
 from pipeline.store.backend import clean_partials
 from pipeline.store.cube import align, create_or_extend
 from pipeline.store.lease import Lease, hold_lease
@@ -225,20 +227,85 @@ def run_locally(
     """
     models = _Models()
     plan = run if isinstance(run, RunPlan) else prepare_run(run, models.keep)
-    with open_run(plan) as opened:
+    with open_run(plan) as opened, _Writer(opened, report) as writer:
         for bundle in bundles(computable(opened)):
             model = models.take(opened.plan.cohort(bundle.cohort).checkpoints[bundle.checkpoint])
             for number, shard in enumerate(bundle.shards):
-                if stop():
-                    return opened.summary(stopped=True, reason="asked to stop")
-                outcome = _patiently(opened.plan, shard, device, number == 0, model)
-                if outcome.problem is not None and outcome.problem.cause == "storage":
-                    return opened.summary(stopped=True, reason=outcome.problem.message)
-                opened.record(outcome)
-                if report is not None:
-                    report(opened)
-        opened.flush()
-        return opened.summary()
+                if writer.failure or stop():
+                    break
+                writer.write(*_computed(opened.plan, shard, device, number == 0, model))
+            else:
+                continue
+            break
+        writer.finish()
+        left = opened.summary().pending
+        if left and writer.failure:
+            return opened.summary(stopped=True, reason=writer.failure)
+        return opened.summary(stopped=left > 0, reason="asked to stop" if left else "")
+
+
+class _Writer:
+    """Writes the maps of one shard while the next one is computed, and records what was written.
+
+    ``failure`` says why nothing more can be written, once that is so.
+    """
+
+    def __init__(self, opened: OpenedRun, report: Callable[[OpenedRun], None] | None) -> None:
+        self.failure = ""
+        self._opened, self._report = opened, report
+        self._thread = ThreadPoolExecutor(1)
+        self._writing: Future[ShardReport] | None = None
+
+    def __enter__(self) -> "_Writer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.shutdown()
+
+    def write(self, computed: ShardReport, values: np.ndarray | None) -> None:
+        """Have a shard written, once the one before is."""
+        self._settle()
+        if not self.failure:
+            self._writing = self._thread.submit(_patiently, lambda: store_shard(self._opened.plan, computed, values))
+
+    def finish(self) -> None:
+        """Wait for the last shard and record everything; after a failure the end of the run does that, once."""
+        self._settle()
+        if not self.failure:
+            self._opened.flush()
+
+    def _settle(self) -> None:
+        if self._writing is None:
+            return
+        outcome, self._writing = self._writing.result(), None
+        if outcome.problem is not None and outcome.problem.cause == "storage":
+            self.failure = outcome.problem.message
+            return
+        self._opened.record(outcome)
+        if self._report is not None:
+            self._report(self._opened)
+
+
+def _computed(
+    plan: RunPlan, shard: Shard, device: str, with_probe: bool, model: nn.Module | None
+) -> tuple[ShardReport, np.ndarray | None]:
+    """A shard's maps; a checkpoint or a sound that cannot be read for the moment is read again after a pause."""
+    for pause in (*STORAGE_PAUSES, None):
+        report, values = compute_shard(plan, shard, device, with_probe=with_probe, model=model)
+        if pause is None or report.problem is None or report.problem.cause != "storage":
+            break
+        time.sleep(pause)
+    return report, values
+
+
+def _patiently(write: Callable[[], ShardReport]) -> ShardReport:
+    """The outcome of writing a shard, tried again after a pause where the storage failed."""
+    for pause in STORAGE_PAUSES:
+        outcome = write()
+        if outcome.problem is None or outcome.problem.cause != "storage":
+            return outcome
+        time.sleep(pause)
+    return write()
 
 
 class _Models:
@@ -257,16 +324,6 @@ class _Models:
         module = self._modules.pop((checkpoint.source.location, checkpoint.fingerprint), None)
         self._parameters -= checkpoint.n_parameters if module is not None else 0
         return module
-
-
-def _patiently(plan: RunPlan, shard: Shard, device: str, with_probe: bool, model: nn.Module | None) -> ShardReport:
-    """The outcome of one shard, tried again after a pause where the storage failed."""
-    for pause in STORAGE_PAUSES:
-        outcome = run_shard(plan, shard, device, with_probe=with_probe, model=model)
-        if outcome.problem is None or outcome.problem.cause != "storage":
-            return outcome
-        time.sleep(pause)
-    return run_shard(plan, shard, device, with_probe=with_probe, model=model)
 
 
 def computable(opened: OpenedRun) -> list[Shard]:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import groupby
 from typing import Any
@@ -46,14 +46,38 @@ def run_shard(
     model
         The checkpoint's module, where the caller has it; loaded otherwise.
     """
+    return store_shard(plan, *compute_shard(plan, shard, device, with_probe=with_probe, model=model))
+
+
+def compute_shard(
+    plan: RunPlan, shard: Shard, device: str = "cpu", *, with_probe: bool = True, model: nn.Module | None = None
+) -> tuple[ShardReport, np.ndarray | None]:
+    """The report of a shard and its maps, which are still to be written; None in their place if there is a problem.
+
+    The parameters are those of `run_shard`.
+    """
     started = time.perf_counter()
     try:
         with _threads(THREADS):
-            report = _compute(plan, shard, device, with_probe, model)
+            return _compute(plan, shard, device, with_probe, model)
     except Exception as error:
-        problem = Problem(_cause(error), _message(error))
-        return ShardReport(shard, problem, seconds=time.perf_counter() - started)
-    return report
+        return _failed(shard, error, started), None
+
+
+def store_shard(plan: RunPlan, report: ShardReport, values: np.ndarray | None) -> ShardReport:
+    """The report of a shard whose maps have been written, or the problem why they could not."""
+    if values is None:
+        return report
+    started = time.perf_counter() - report.seconds
+    try:
+        write_region(plan, report.shard, label(plan, report.shard, values))
+    except Exception as error:
+        return _failed(report.shard, error, started)
+    return replace(report, seconds=time.perf_counter() - started)
+
+
+def _failed(shard: Shard, error: Exception, started: float) -> ShardReport:
+    return ShardReport(shard, Problem(_cause(error), _message(error)), seconds=time.perf_counter() - started)
 
 
 def _cause(error: Exception) -> Cause:
@@ -75,7 +99,9 @@ def _message(error: Exception) -> str:
     )
 
 
-def _compute(plan: RunPlan, shard: Shard, device: str, with_probe: bool, model: nn.Module | None) -> ShardReport:
+def _compute(
+    plan: RunPlan, shard: Shard, device: str, with_probe: bool, model: nn.Module | None
+) -> tuple[ShardReport, np.ndarray]:
     started = time.perf_counter()
     cohort = plan.cohort(shard.cohort)
     entry = cohort.map_plan(shard.map)
@@ -87,16 +113,16 @@ def _compute(plan: RunPlan, shard: Shard, device: str, with_probe: bool, model: 
     before = time.perf_counter()
     found = _joined([_found(plan, cohort, entry, model, batch, neurons) for batch in batches])
     after = time.perf_counter()
-    write_region(plan, shard, label(plan, shard, _on_map_axes(found.values, entry)))
-    return ShardReport(
+    report = ShardReport(
         shard,
         route=found.route,
         block=found.block,
-        seconds=time.perf_counter() - started,
         engine_seconds=after - before,
         companions=_companions(cohort, entry, found),
         probe=probe_response(model, checkpoint.front_end)[order] if with_probe else None,
+        seconds=time.perf_counter() - started,
     )
+    return report, _on_map_axes(found.values, entry)
 
 
 @contextmanager

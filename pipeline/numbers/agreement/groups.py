@@ -66,8 +66,9 @@ def map_dims(maps: xr.DataArray) -> list[str]:
 
 
 def entry_dims(data: xr.DataArray) -> list[str]:
-    """Return the dimensions that hold entries of a map, none for numbers per map."""
-    return [str(dim) for dim in data.dims if any(dim == own or str(dim).endswith(f"_{own}") for own in MAP_DIMS)]
+    """Return the dimensions that hold entries of a map, in the order of `MAP_DIMS`; none for numbers per map."""
+    found = [dim for own in MAP_DIMS for dim in map(str, data.dims) if dim == own or dim.endswith(f"_{own}")]
+    return list(dict.fromkeys(found))
 
 
 def require_dims(data: xr.DataArray, dims: Sequence[Hashable]) -> None:
