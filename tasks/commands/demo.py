@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,7 @@ def _report_stage() -> Any:
 def _compare(files: Any) -> None:
     """Print planted against recovered numbers, neuron by neuron, and draw the maps."""
     from pipeline.demo.recovery import recovery
+    from pipeline.numbers.strf import best_frequency, peak_latency
     from pipeline.store.groups import cohort_names, open_existing
     from pipeline.store.reader import open_cube
 
@@ -69,6 +71,11 @@ def _compare(files: Any) -> None:
         for checkpoint in cube["checkpoint"].values:
             maps = cube["strf"].sel(checkpoint=checkpoint, neuron=labels).transpose("neuron", "frequency", "lag")
             rows = recovery(files.population, maps.values, cube["frequency"].values, cube["lag"].values)
+            measures = zip(rows, best_frequency(maps).values, peak_latency(maps).values, strict=True)
+            rows = tuple(
+                replace(row, recovered_best_frequency_hz=float(frequency), recovered_latency_ms=float(latency))
+                for row, frequency, latency in measures
+            )
             score = float(np.median([row.correlation for row in rows]))
             scores.append((cohort, str(checkpoint), round(score, 3)))
             if best is None or score > best[0]:
