@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 from torch import nn
@@ -23,6 +24,8 @@ from pipeline.store.cube import align, create_or_extend
 from pipeline.store.lease import Lease, hold_lease
 from pipeline.store.record import record
 from pipeline.store.status import backlog
+
+T = TypeVar("T")
 
 #: Seconds between two writes of the record. A crash costs at most the work of this time, done again.
 FLUSH_SECONDS = 2.0
@@ -266,7 +269,9 @@ class _Writer:
         """Have a shard written, once the one before is."""
         self._settle()
         if not self.failure:
-            self._writing = self._thread.submit(_patiently, lambda: store_shard(self._opened.plan, computed, values))
+            self._writing = self._thread.submit(
+                _patiently, lambda: store_shard(self._opened.plan, computed, values), lambda report: report
+            )
 
     def finish(self) -> None:
         """Wait for the last shard and record everything; after a failure the end of the run does that, once."""
@@ -290,22 +295,20 @@ def _computed(
     plan: RunPlan, shard: Shard, device: str, with_probe: bool, model: nn.Module | None
 ) -> tuple[ShardReport, np.ndarray | None]:
     """A shard's maps; a checkpoint or a sound that cannot be read for the moment is read again after a pause."""
-    for pause in (*STORAGE_PAUSES, None):
-        report, values = compute_shard(plan, shard, device, with_probe=with_probe, model=model)
-        if pause is None or report.problem is None or report.problem.cause != "storage":
-            break
-        time.sleep(pause)
-    return report, values
+    return _patiently(
+        lambda: compute_shard(plan, shard, device, with_probe=with_probe, model=model), lambda computed: computed[0]
+    )
 
 
-def _patiently(write: Callable[[], ShardReport]) -> ShardReport:
-    """The outcome of writing a shard, tried again after a pause where the storage failed."""
+def _patiently(attempt: Callable[[], T], report_of: Callable[[T], ShardReport]) -> T:
+    """What an attempt gives, tried again after a pause where its report says that the storage failed."""
     for pause in STORAGE_PAUSES:
-        outcome = write()
-        if outcome.problem is None or outcome.problem.cause != "storage":
-            return outcome
+        made = attempt()
+        problem = report_of(made).problem
+        if problem is None or problem.cause != "storage":
+            return made
         time.sleep(pause)
-    return write()
+    return attempt()
 
 
 class _Models:

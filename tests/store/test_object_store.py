@@ -1,6 +1,5 @@
 """Everything that works in a folder works in a bucket, and no credential is written anywhere."""
 
-import logging
 import re
 import subprocess
 import sys
@@ -9,7 +8,6 @@ import time
 import numpy as np
 import pytest
 import xarray as xr
-from zarr.core.sync import sync
 
 from pipeline.plan.axes import Block
 from pipeline.plan.reports import Problem, ShardReport
@@ -31,6 +29,7 @@ from pipeline.store import (
 )
 from pipeline.store.backend import keys_below, open_store, read_bytes, write_bytes
 from pipeline.store.regions import forget
+from tests.buckets import s3_bucket
 from tests.store.conftest import compute
 from tests.store.plans import HEALTH, cohort, numbers, run_plan
 
@@ -41,26 +40,8 @@ OBJECT = "speech/strf/c/1/1/0/0"
 @pytest.fixture(scope="module")
 def bucket():
     """An S3-compatible server on loopback with one bucket."""
-    boto3 = pytest.importorskip("boto3")
-    s3fs = pytest.importorskip("s3fs")
-    server_module = pytest.importorskip("moto.server")
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    _, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ACCESS_KEY_ID", KEY)
-        patch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
-        s3fs.S3FileSystem.clear_instance_cache()
-        boto3.client("s3").create_bucket(Bucket="lab")
-        yield "s3://lab"
-        for filesystem in s3fs.S3FileSystem._cache.values():
-            if filesystem.asynchronous and filesystem._s3 is not None:
-                sync(filesystem._s3creator.__aexit__(None, None, None))
-        s3fs.S3FileSystem.clear_instance_cache()
-    server.stop()
+    with s3_bucket("lab", KEY, SECRET) as url:
+        yield url
 
 
 @pytest.fixture(params=["s3", "memory"])
