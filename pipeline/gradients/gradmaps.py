@@ -22,7 +22,7 @@ from pipeline.gradients.arguments import (
 )
 from pipeline.gradients.objectives import Objective, Weighing, weigh
 from pipeline.gradients.routes.choice import TOLERANCE, limits_of, take
-from pipeline.gradients.routes.memory import budget, in_blocks
+from pipeline.gradients.routes.memory import budget, check_memory, in_blocks
 from pipeline.gradients.routes.plain import few_rows
 from pipeline.gradients.routes.posing import pose_after_front_end
 from pipeline.gradients.routes.problem import Problem, Rows, before_start, pose
@@ -231,13 +231,13 @@ def _strf(
     With ``few`` a handful of neurons may be computed in one plain pass, of which nothing is recorded.
     """
     check_count(lags, "lags", "frames")
+    check_memory(memory_bytes)
     if space not in SPACES:
         raise ValueError(f"space {space!r} is not known, so there is nothing to differentiate; give one of {SPACES}")
     check_common(model, objective, route)
     inventory = Inventory.of(model)
     dtype, device = checked_dtype(dtype, inventory), inventory.device
     stimuli = spectrograms(model, stimuli, lags, level).to(device=device, dtype=dtype)
-    memory = budget(device, memory_bytes)
     with quiet(inventory, dtype):
         source = converted(model, inventory, dtype)
         silent = {"wav2spec": nn.Identity()} if has_front_end(source) else {}
@@ -253,6 +253,7 @@ def _strf(
         if values is None:
             twin = twin_of(source, silent)
             check_eval(twin, model)
+            memory = budget(device, memory_bytes)
             found = _rows(model, twin, leaf, lags, 1, neurons, objective, route, memory, check)
             values = found.values
     return values if space == "prefiltered" else values.squeeze(2), found

@@ -45,19 +45,19 @@ def weigh(objective: Objective, response: Float[Tensor, "stimulus neuron time"])
     response = response.detach()
     n_frames = response.shape[-1]
     check_objective(objective, n_frames)
-    weights = torch.zeros_like(response)
     end = n_frames - 1
     if callable(objective):
         values, weights, couples = _weigh_function(objective, response)
         return Weighing(weights, _all(end, response), values, couples)
     if objective == "peak":
         frames = response.argmax(dim=-1)
-        weights.scatter_(-1, frames.unsqueeze(-1), 1.0)
+        weights = torch.zeros_like(response).scatter_(-1, frames.unsqueeze(-1), 1.0)
         return Weighing(weights, frames, response.amax(dim=-1), False)
     start, stop, weight = _span(objective, n_frames)
+    weights = response.new_zeros(response.shape[0], 1, n_frames)
     weights[..., start:stop] = weight
     values = (response[..., start:stop] * weight).sum(dim=-1)
-    return Weighing(weights, _all(stop - 1, response), values, False)
+    return Weighing(weights.expand_as(response), _all(stop - 1, response), values, False)
 
 
 def evaluate(objective: Objective, response: Float[Tensor, "stimulus neuron time"]) -> Float[Tensor, "stimulus neuron"]:

@@ -83,17 +83,12 @@ def take(model: nn.Module, problem: Problem, rows: Rows, route: str, check: bool
 
 
 def disagreement(problem: Problem, rows: Rows, values: Tensor, route: str) -> float:
-    """Largest difference from plain backward passes on a few rows, relative to the largest entry."""
-    n_rows = len(rows)
-    positions = sorted({0, n_rows // 2, n_rows - 1})
-    if rows.coupled is not None or not bool((rows.ends == rows.ends[:, :1]).all()):
-        positions = positions[:1]
-    got = values[:, positions]
+    """Largest difference from a plain backward pass for a mixture of rows, relative to the largest entry."""
     if route == "loop" and problem.whole is None:
-        expected, _ = replicated(problem, rows.pick(positions[:1]))
-        got = got[:, :1]
+        expected, _ = replicated(problem, rows.pick([0]))
+        got = values[:, :1]
     else:
-        expected, got = _mixture(problem, rows, positions, got)
+        expected, got = _mixtures(problem, rows, values)
     size = expected.abs().amax()
     difference = (got - expected).abs().amax()
     if not bool(torch.isfinite(difference)):
@@ -101,16 +96,17 @@ def disagreement(problem: Problem, rows: Rows, values: Tensor, route: str) -> fl
     return float(difference / size) if size > 0 else (math.inf if difference > 0 else 0.0)
 
 
-def _mixture(problem: Problem, rows: Rows, positions: list[int], got: Tensor) -> tuple[Tensor, Tensor]:
-    """One backward pass for a mixture of rows, and the same mixture of the rows that a route gave."""
-    shares = torch.linspace(1.0, 0.5, len(positions)).to(got)
-    mixed = rows.pick(positions).mixture(problem.response, shares)
-    response, leaf = problem.response, problem.leaf
+def _mixtures(problem: Problem, rows: Rows, values: Tensor) -> tuple[Tensor, Tensor]:
+    """One backward pass for the sample of rows, and the same mixture of the rows that a route gave."""
     if problem.whole is not None and problem.source is not None:
-        response, leaf = problem.whole, problem.source.leaf
-    (gradient,) = torch.autograd.grad(response, leaf, mixed, retain_graph=True)
-    expected = windowed(gradient.unsqueeze(1), rows.ends[:, positions[:1]], rows.lags)
-    return expected, torch.tensordot(shares, got, dims=([0], [1])).unsqueeze(1)
+        later, leaf, mixed = problem.whole, problem.source.leaf, rows.mixture(problem.response)
+    elif rows.passed:
+        (later, mixed), leaf = rows.passed[-1], problem.leaf
+    else:
+        later, leaf, mixed = problem.response, problem.leaf, rows.mixture(problem.response)
+    (gradient,) = torch.autograd.grad(later, leaf, mixed, retain_graph=True)
+    expected = windowed(gradient.unsqueeze(1), rows.ends[:, :1], rows.lags)
+    return expected, torch.tensordot(rows.shares, values[:, rows.sample], dims=([0], [1])).unsqueeze(1)
 
 
 def order(problem: Problem, rows: Rows) -> list[str]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pipeline.gradients.routes.backward import pull_back
 from pipeline.gradients.routes.forward import load_forward_mode
 from pipeline.gradients.routes.frames import Layout, acts_on_each_frame, layouts
-from pipeline.gradients.routes.memory import in_blocks, rows_that_fit
+from pipeline.gradients.routes.memory import in_blocks, room, rows_that_fit
 from pipeline.gradients.routes.plain import LIVE_TENSORS, vjp
 from pipeline.gradients.routes.problem import Problem, Rows
 from pipeline.gradients.routes.trace import Call, is_plain, nodes_between
@@ -53,7 +53,7 @@ class Patterns:
 
 def factored(problem: Problem, rows: Rows) -> tuple[Tensor, int]:
     """As many backward passes as the cut is wide, or as there are rows where those are fewer."""
-    cut = find_cut(problem, rows.only_frame)
+    cut = find_cut(problem, rows)
     if cut is None:
         raise DoesNotFactorError(
             f"{type(problem.model).__name__} has no part whose output describes each frame of the response by itself,"
@@ -66,24 +66,25 @@ def factored(problem: Problem, rows: Rows) -> tuple[Tensor, int]:
     return _by_rows(problem, rows, cut)
 
 
-def find_cut(problem: Problem, frame: int | None = None) -> Cut | None:
+def find_cut(problem: Problem, rows: Rows) -> Cut | None:
     """The narrowest cut in or right before the readout, or anywhere in a model that has no such part; None if none.
 
-    Where only one ``frame`` is asked for, it is enough that the response at that frame depends on the cut at that
-    frame alone.
+    Where only one frame is asked for, it is enough that the response at that frame depends on the cut at that frame
+    alone.
     """
     calls = _calls_to_cut_at(problem)
     n_neurons = problem.response.shape[1]
-    return _narrowest(problem, calls, frame, n_neurons) or _narrowest(problem, calls, frame, None)
+    return _narrowest(problem, calls, rows, n_neurons) or _narrowest(problem, calls, rows, None)
 
 
-def _narrowest(problem: Problem, calls: list[Call], frame: int | None, below: int | None) -> Cut | None:
+def _narrowest(problem: Problem, calls: list[Call], rows: Rows, below: int | None) -> Cut | None:
     """The narrowest cut among what these calls were given, narrower than ``below``; None if none."""
     response = problem.response
     n_stimuli, _, n_frames = response.shape
     whole = Layout("stimulus", 2, tuple(response.shape), n_stimuli, n_frames)
     best: Cut | None = None
     tried: set[int] = set()
+    frame = rows.only_frame
     for call in calls:
         tensor = call.given
         if id(tensor) in tried or not is_plain(tensor):
@@ -102,7 +103,7 @@ def _narrowest(problem: Problem, calls: list[Call], frame: int | None, below: in
             if (
                 acts_on_each_frame(response, whole, tensor, one)
                 if frame is None
-                else _hears_only(response, frame, tensor, one)
+                else _hears_only(response, rows, frame, tensor, one)
             )
         ]
         if not fitting:
@@ -112,14 +113,15 @@ def _narrowest(problem: Problem, calls: list[Call], frame: int | None, below: in
     return best
 
 
-def _hears_only(response: Tensor, frame: int, tensor: Tensor, layout: Layout) -> bool:
+def _hears_only(response: Tensor, rows: Rows, frame: int, tensor: Tensor, layout: Layout) -> bool:
     """Whether the responses at ``frame`` depend on the tensor at that frame alone: other gradients are exactly 0."""
-    weights = torch.zeros_like(response)
-    weights[..., frame] = torch.rand(response.shape[1], generator=torch.Generator().manual_seed(5)).to(response) + 0.5
-    vectors = layout.split(torch.autograd.grad(response, tensor, weights, retain_graph=True)[0])
-    others = vectors.clone()
+    (gradient,) = torch.autograd.grad(response, tensor, rows.mixture(response), retain_graph=True)
+    others = layout.split(gradient).clone()
     others[:, frame] = 0
-    return not bool(others.any())
+    if bool(others.any()):
+        return False
+    rows.passed.append((tensor, gradient))
+    return True
 
 
 def _calls_to_cut_at(problem: Problem) -> list[Call]:
@@ -135,9 +137,10 @@ def _calls_to_cut_at(problem: Problem) -> list[Call]:
 def patterns_of(rows: Rows) -> Patterns:
     """The distinct ways in which these rows weigh frames."""
     assert rows.neurons is not None
-    chosen = rows.weights[:, rows.neurons]
+    weights = rows.distinct_weights
+    chosen = weights if weights.shape[1] == 1 else weights[:, rows.neurons]
     if bool((chosen == chosen[:, :1]).all()) and bool((rows.ends == rows.ends[:, :1]).all()):
-        of = torch.zeros(chosen.shape[:2], dtype=torch.long, device=chosen.device)
+        of = torch.zeros(rows.ends.shape, dtype=torch.long, device=chosen.device)
         return Patterns(chosen[:, :1], rows.ends[:, :1], of)
     each = [_distinct(weights, ends) for weights, ends in zip(chosen, rows.ends, strict=True)]
     n_patterns = max(len(ends) for _, ends, _ in each)
@@ -158,7 +161,7 @@ def _by_basis(problem: Problem, rows: Rows, cut: Cut, patterns: Patterns) -> tup
     n_patterns, width = len(patterns), cut.width
     n_basis = n_patterns * width
     shape = (problem.n_stimuli, n_basis, *problem.given_shape, rows.lags)
-    basis = torch.empty(shape, dtype=problem.leaf.dtype, device=problem.leaf.device)
+    basis = room(shape, problem.leaf)
 
     def backward(start: int, stop: int) -> None:
         unit = torch.arange(start, stop, device=basis.device)
@@ -171,7 +174,7 @@ def _by_basis(problem: Problem, rows: Rows, cut: Cut, patterns: Patterns) -> tup
     block = in_blocks(n_basis, rows_that_fit(n_basis, _bytes_per_row(problem), problem.memory), backward)
     slopes = _slopes(problem, cut, patterns, rows.neurons).detach()
     flat = basis.view(problem.n_stimuli, n_patterns, width, -1)
-    values = basis.new_empty((problem.n_stimuli, len(rows), flat.shape[-1]))
+    values = room((problem.n_stimuli, len(rows), flat.shape[-1]), basis)
     for stimulus in range(problem.n_stimuli):
         for pattern in range(n_patterns):
             if n_patterns == 1:
@@ -185,7 +188,7 @@ def _by_basis(problem: Problem, rows: Rows, cut: Cut, patterns: Patterns) -> tup
 def _by_rows(problem: Problem, rows: Rows, cut: Cut) -> tuple[Tensor, int]:
     """Each row to the cut, which is cheap, then through the rest of the model together."""
     shape = (problem.n_stimuli, len(rows), *problem.given_shape, rows.lags)
-    values = torch.empty(shape, dtype=problem.leaf.dtype, device=problem.leaf.device)
+    values = room(shape, problem.leaf)
 
     def backward(start: int, stop: int) -> None:
         part = rows.part(start, stop)

@@ -1,15 +1,19 @@
 """How many rows go through one backward pass, and what happens when memory runs out."""
 
 import gc
+import math
 import os
 from collections.abc import Callable
 
+import numpy
 import torch
+from torch import Tensor
 
 HOST_BYTES = 512 * 2**20
 SHARE_OF_DEVICE = 1 / 8
 SHARE_OF_HOST = 1 / 16
 LARGEST_BLOCK = 4096
+ALIGNMENT = 64
 
 
 def budget(device: torch.device, memory_bytes: int | None = None) -> int:
@@ -19,15 +23,20 @@ def budget(device: torch.device, memory_bytes: int | None = None) -> int:
     them the last bits of the result.
     """
     if memory_bytes is not None:
-        if isinstance(memory_bytes, bool) or memory_bytes <= 0:
-            raise ValueError(
-                f"memory_bytes = {memory_bytes!r} leaves no room for even one row; give a positive number of bytes,"
-                " or None for a share of the device's memory"
-            )
+        check_memory(memory_bytes)
         return int(memory_bytes)
     if device.type == "cuda":
         return int(SHARE_OF_DEVICE * torch.cuda.mem_get_info(device)[1])
     return int(min(HOST_BYTES, SHARE_OF_HOST * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")))
+
+
+def check_memory(memory_bytes: int | None) -> None:
+    """Refuse what is not a number of bytes that something fits in."""
+    if memory_bytes is not None and (isinstance(memory_bytes, bool) or memory_bytes <= 0):
+        raise ValueError(
+            f"memory_bytes = {memory_bytes!r} leaves no room for even one row; give a positive number of bytes,"
+            " or None for a share of the device's memory"
+        )
 
 
 def rows_that_fit(n_rows: int, bytes_per_row: int, budget_bytes: int) -> int:
@@ -57,6 +66,18 @@ def in_blocks(n_rows: int, block: int, run: Callable[[int, int], None]) -> int:
             continue
         start = stop
     return block
+
+
+def room(shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """An uninitialised tensor of the dtype and on the device of ``like``, for results that may be large."""
+    if like.device.type != "cpu":
+        return like.new_empty(shape)
+    # NumPy asks the kernel for huge pages and torch does not: writing for the first time to small pages takes longer
+    # than the products. The last bits of a product depend on how its output is aligned, so that is as torch does it.
+    n_bytes = math.prod(shape) * like.element_size()
+    pages = numpy.empty(n_bytes + ALIGNMENT, dtype=numpy.uint8)
+    start = -pages.ctypes.data % ALIGNMENT
+    return torch.from_numpy(pages[start : start + n_bytes]).view(like.dtype).view(shape)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

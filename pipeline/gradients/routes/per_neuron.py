@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.gradients.routes.forward import decomposed
-from pipeline.gradients.routes.memory import in_blocks, rows_that_fit
+from pipeline.gradients.routes.memory import in_blocks, room, rows_that_fit
 from pipeline.gradients.routes.problem import Problem, Rows
 
 SAME = 1e-4
@@ -25,7 +25,7 @@ def per_neuron(problem: Problem, rows: Rows) -> tuple[Tensor, int]:
     leaf = problem.leaf.detach()
     own, shared = _split(problem)
     shape = (problem.n_stimuli, len(rows), *problem.given_shape, rows.lags)
-    values = leaf.new_empty(shape)
+    values = room(shape, leaf)
 
     def one(mine: dict[str, Tensor], weights: Tensor, stimulus: Tensor) -> tuple[Tensor, Tensor]:
         answer = torch.func.functional_call(problem.model, {**shared, **mine}, (stimulus,))

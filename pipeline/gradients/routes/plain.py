@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.gradients.objectives import Objective, check_objective, only_frame, weigh
-from pipeline.gradients.routes.memory import in_blocks, is_out_of_memory, rows_that_fit
+from pipeline.gradients.routes.memory import in_blocks, is_out_of_memory, room, rows_that_fit
 from pipeline.gradients.routes.problem import Problem, Rows, frames_of, windowed
 
 # Tensors of the size of the largest activation that one row keeps alive during its backward pass.
@@ -126,5 +126,4 @@ def _bytes_per_row(problem: Problem) -> int:
 
 
 def _empty(problem: Problem, rows: Rows) -> Tensor:
-    shape = (problem.n_stimuli, len(rows), *problem.given_shape, rows.lags)
-    return torch.empty(shape, dtype=problem.leaf.dtype, device=problem.leaf.device)
+    return room((problem.n_stimuli, len(rows), *problem.given_shape, rows.lags), problem.leaf)

@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from pipeline.gradients.objectives import Objective, evaluate
 from pipeline.gradients.routes.trace import Trace, traced
 
+# About how many rows are compared with another way to them.
+SAMPLE = 64
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -57,8 +60,9 @@ class Rows:
 
     ``weights`` is d objective of a neuron / d its response at each frame, for every neuron of the model; ``neurons``
     the neurons asked for, or None for the one row that is the sum over all of them. ``ends`` is the index along the
-    leaf's time axis that is lag 0, and ``lags`` how many entries before it are kept. ``objective`` is set where the
-    objective of one neuron depends on the response of another.
+    leaf's time axis that is lag 0, and ``lags`` how many entries before it are kept. ``coupled`` is set where the
+    objective of one neuron depends on the response of another. ``passed`` holds tensors through which alone the
+    response hears the stimulus, with the gradient of the sample there: the rest of its backward pass starts there.
     """
 
     weights: Float[Tensor, "stimulus all_neurons frame"]
@@ -66,6 +70,7 @@ class Rows:
     ends: Int[Tensor, "stimulus neuron"]
     lags: int
     coupled: Objective | None = None
+    passed: list[tuple[Tensor, Tensor]] = field(default_factory=list, compare=False)
 
     def __len__(self) -> int:
         return 1 if self.neurons is None else len(self.neurons)
@@ -100,21 +105,40 @@ class Rows:
         cotangents[rows, :, self.neurons] = self.weights[:, self.neurons].transpose(0, 1)
         return cotangents
 
+    @property
+    def sample(self) -> list[int]:
+        """Positions of the rows that checks look at, spread evenly; they end at the same time."""
+        if self.coupled is not None or not bool((self.ends == self.ends[:, :1]).all()):
+            return [0]
+        step = max(1, (len(self) - 1) // (SAMPLE - 1))
+        return sorted({*range(0, len(self), step), len(self) - 1})
+
+    @property
+    def shares(self) -> Float[Tensor, "sample"]:
+        """How much of each row of the sample goes into its mixture."""
+        return torch.linspace(1.0, 0.5, len(self.sample), dtype=self.weights.dtype, device=self.weights.device)
+
     def mixture(
-        self, response: Float[Tensor, "stimulus all_neurons frame"], shares: Float[Tensor, "neuron"]
+        self, response: Float[Tensor, "stimulus all_neurons frame"]
     ) -> Float[Tensor, "stimulus all_neurons frame"]:
-        """d (sum of the rows' objectives, each with its share) / d response."""
-        if self.coupled is not None or self.neurons is None:
-            return torch.tensordot(shares, self.cotangents(response), dims=1)
-        mixed = torch.zeros_like(self.weights)
-        return mixed.index_add_(1, self.neurons, self.weights[:, self.neurons] * shares.view(1, -1, 1))
+        """d (sum of the sample's objectives, each with its share) / d response."""
+        rows, shares = self.pick(self.sample), self.shares
+        if rows.coupled is not None or rows.neurons is None:
+            return torch.tensordot(shares, rows.cotangents(response), dims=1)
+        mixed = torch.zeros_like(rows.weights)
+        return mixed.index_add_(1, rows.neurons, rows.weights[:, rows.neurons] * shares.view(1, -1, 1))
+
+    @property
+    def distinct_weights(self) -> Float[Tensor, "stimulus neuron_or_1 frame"]:
+        """The weights, once where they are known to be the same for all neurons."""
+        return self.weights[:, :1] if self.weights.stride(1) == 0 else self.weights
 
     @property
     def only_frame(self) -> int | None:
         """The one frame that every row looks at, around every stimulus; None if there is more than one."""
         if self.coupled is not None:
             return None
-        busy = self.weights.ne(0).flatten(0, 1).any(dim=0).nonzero().flatten()
+        busy = self.distinct_weights.ne(0).flatten(0, 1).any(dim=0).nonzero().flatten()
         return int(busy[0]) if len(busy) == 1 else None
 
     def _coupled_cotangents(self, response: Tensor) -> Tensor:

@@ -10,18 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-# Each of these may let float32 products be rounded to TF32 or bfloat16.
-_PRECISIONS: tuple[Any, ...] = tuple(
-    getattr(getattr(torch.backends, backend), operation)
-    for backend, operation in (
-        ("cuda", "matmul"),
-        ("cudnn", "conv"),
-        ("cudnn", "rnn"),
-        ("mkldnn", "matmul"),
-        ("mkldnn", "conv"),
-        ("mkldnn", "rnn"),
-    )
-)
+# Each of these may let float32 products be rounded to TF32 or bfloat16, on the CPU and elsewhere.
+_MKLDNN: tuple[Any, ...] = (torch.backends.mkldnn.matmul, torch.backends.mkldnn.conv, torch.backends.mkldnn.rnn)
+_CUDA: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn)
 _HOOKS = tuple(name for name in vars(nn.Module()) if "_hooks" in name)
 _FACTORIES = (torch.ones, torch.zeros, torch.empty, torch.rand, torch.randn, torch.linspace, torch.eye)
 _FACTORIES_OF_VALUES = (torch.full, torch.tensor, torch.arange)
@@ -37,11 +28,17 @@ def quiet(inventory: "Inventory", dtype: torch.dtype) -> Iterator[None]:
     """
     device = inventory.device
     with ExitStack() as stack:
-        stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.enable_grad())
-        stack.enter_context(torch.autocast(device.type, enabled=False))
+        # Entering a context costs as much as a small layer, so those that would change nothing are not entered.
+        if torch.is_inference_mode_enabled():
+            stack.enter_context(torch.inference_mode(False))
+        if not torch.is_grad_enabled():
+            stack.enter_context(torch.enable_grad())
+        if torch.is_autocast_enabled(device.type):
+            stack.enter_context(torch.autocast(device.type, enabled=False))
         stack.enter_context(torch.random.fork_rng(devices=[device] if device.type == "cuda" else []))
-        stack.enter_context(_full_precision())
+        lowered = _lowered(_MKLDNN if device.type == "cpu" else (*_MKLDNN, *_CUDA))
+        if lowered:
+            stack.enter_context(_full_precision(lowered))
         if device.type == "cuda" and inventory.recurrent and torch.backends.cudnn.enabled:
             stack.enter_context(torch.backends.cudnn.flags(enabled=False))
         if dtype == torch.float64:
@@ -49,12 +46,14 @@ def quiet(inventory: "Inventory", dtype: torch.dtype) -> Iterator[None]:
         yield
 
 
+def _lowered(backends: tuple[Any, ...]) -> list[tuple[Any, str]]:
+    """Those that may round, with their setting."""
+    settings = [(backend, backend.fp32_precision) for backend in backends]
+    return [(backend, value) for backend, value in settings if value not in ("none", "ieee")]
+
+
 @contextmanager
-def _full_precision() -> Iterator[None]:
-    before = [backend.fp32_precision for backend in _PRECISIONS]
-    lowered = [
-        (backend, value) for backend, value in zip(_PRECISIONS, before, strict=True) if value not in ("none", "ieee")
-    ]
+def _full_precision(lowered: list[tuple[Any, str]]) -> Iterator[None]:
     try:
         for backend, _ in lowered:
             backend.fp32_precision = "ieee"
@@ -107,7 +106,7 @@ def _twin(module: nn.Module, seen: dict[int, nn.Module], constants: dict[int, Te
     twin = object.__new__(type(module))
     seen[id(module)] = twin
     state = dict(vars(module))
-    for name in _HOOKS:
+    for name in () if light else _HOOKS:
         hooks = state.get(name)
         if hooks is not None:
             state[name] = hooks.copy()
