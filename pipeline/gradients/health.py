@@ -1,7 +1,6 @@
 """Whether a gradmap can be trusted, told by numbers computed from the map, its model and its stimulus."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -9,11 +8,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from pipeline.gradients.arguments import Neurons
+from pipeline.gradients.gradmaps import compute_strf_gradmaps, compute_waveform_gradmaps
 from pipeline.gradients.objectives import Objective, evaluate
 from pipeline.gradients.probes import clamped_bins, home_of, in_double, near_eps, silent_samples, undisturbed
 from pipeline.gradients.routes.scope import twin_of
-
-Neurons = Sequence[int] | int | str | None
 
 FLAGS = {
     "all_zero_map": 1,
@@ -381,7 +380,6 @@ def _after_longer_windows(
     Energy in the oldest lags is no truncation where a model has nothing beyond them, as a linear model in a window of
     its own length; and a window may matter although nothing is cut off, as with absolute positions.
     """
-    from pipeline.gradients.gradmaps import compute_strf_gradmaps
 
     def longer(factor: int, rows: list[int]) -> Tensor:
         assert setting.constant is not None
@@ -422,8 +420,6 @@ def _after_wider_views(
 
     A window that begins with its stimulus leaves nothing out.
     """
-    from pipeline.gradients.gradmaps import compute_strf_gradmaps, compute_waveform_gradmaps
-
     flags = torch.where(setting.starts.to(flags.device) == 0, flags & ~FLAGS["truncated_window"], flags)
     candidates = (flags & FLAGS["truncated_window"]).nonzero()
     chosen = torch.randperm(len(candidates), generator=generator)[:WINDOW_SAMPLE]

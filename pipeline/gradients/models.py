@@ -8,6 +8,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
+from pipeline.gradients.gradmaps import compute_waveform_gradmaps, strf_gradmaps
 from pipeline.gradients.probes import home_of
 
 SLOTS = ("wav2spec", "prefiltering", "core", "readout")
@@ -121,8 +122,6 @@ class AudioEncodingModel(nn.Module):
         ValueError
             If the model is in training mode, or ``T`` is not positive.
         """
-        from pipeline.gradients.gradmaps import strf_gradmaps
-
         self.validate()
         gradmaps = strf_gradmaps(self, lags=self.T if T is None else _size("T", T))
         return gradmaps.flip(-1).unsqueeze(1)
@@ -164,8 +163,6 @@ class AudioEncodingModel(nn.Module):
 
 
 def _waveform_gradmap(model: AudioEncodingModel, waveform: Tensor, neuron: int | None, reduce: str) -> Tensor:
-    from pipeline.gradients.gradmaps import compute_waveform_gradmaps
-
     found = compute_waveform_gradmaps(
         model, waveform.unsqueeze(0), None, neurons="sum" if neuron is None else neuron, objective=reduce
     )

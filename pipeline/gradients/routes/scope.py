@@ -11,8 +11,13 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 # Each of these may let float32 products be rounded to TF32 or bfloat16, on the CPU and elsewhere.
-_MKLDNN: tuple[Any, ...] = (torch.backends.mkldnn.matmul, torch.backends.mkldnn.conv, torch.backends.mkldnn.rnn)
-_CUDA: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn)
+_MKLDNN, _CUDA = (
+    tuple(getattr(getattr(torch.backends, backend), operation) for backend, operation in operations)
+    for operations in (
+        (("mkldnn", "matmul"), ("mkldnn", "conv"), ("mkldnn", "rnn")),
+        (("cuda", "matmul"), ("cudnn", "conv"), ("cudnn", "rnn")),
+    )
+)
 _HOOKS = tuple(name for name in vars(nn.Module()) if "_hooks" in name)
 _FACTORIES = (torch.ones, torch.zeros, torch.empty, torch.rand, torch.randn, torch.linspace, torch.eye)
 _FACTORIES_OF_VALUES = (torch.full, torch.tensor, torch.arange)
