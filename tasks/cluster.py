@@ -79,6 +79,7 @@ def run_on_ray(
                 ledger,
                 notify,
                 work,
+                pace=opened.pace,
                 gpus=_gpus_per_task(say) if gpus is None else gpus,
                 limits=limits,
                 stop=stop,

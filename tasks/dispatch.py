@@ -1,14 +1,18 @@
 """The driver's loop on Ray: bundles go out, reports stream back, and the ledger says what happens next."""
 
+import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Protocol
 
+from pipeline.plan.pace import Pace
 from pipeline.plan.reports import Problem, ShardReport
 from pipeline.plan.shards import RunPlan, Shard, weigh
 from tasks.ledger import Assignment, Ledger
+from tasks.outcome import readable_seconds
+from tasks.session import head_address, head_answers
 
 Work = Callable[[RunPlan, Sequence[Shard], str], Iterator[ShardReport]]
 
@@ -25,6 +29,9 @@ RECORD_TRIES = 5
 
 #: Seconds given to reports that are already on their way when a run is stopped.
 LAST_REPORTS_S = 0.3
+
+#: Stragglers that are told while they run; a whole slow node would fill the log.
+TOLD_STRAGGLERS = 20
 
 
 class Recorder(Protocol):
@@ -49,20 +56,25 @@ class Limits:
         Time after which a run that has nothing but waiting bundles says what it waits for, again and again.
     infrastructure
         Losses of nodes or objects that a run takes.
+    head_s
+        Time for which the head may not answer before the run stops. Ray ends the driver after a minute of it, without
+        a word that says how far the run came; leaving it takes up to 15 s.
     """
 
     shard_s: float = 1800.0
     silence_s: float = 60.0
     infrastructure: int = 100
+    head_s: float = 15.0
 
 
 @dataclass
 class _Flight:
-    """One bundle on the way: which of its shards is being computed, and since when."""
+    """One bundle on the way: which of its shards is being computed, since when, and on which machine."""
 
     assignment: Assignment
     position: int = 0
     since: float | None = None
+    node: str = ""
     cancelled: bool = False
 
     @property
@@ -88,6 +100,8 @@ class Dispatcher:
         Share of a GPU per task; 0 computes on CPUs. Bookkeeping only: nothing limits the memory of a task to it.
     say
         Takes sentences for the user.
+    pace
+        Knows which shards take too long for their kind; without it none is told.
     """
 
     plan: RunPlan
@@ -98,9 +112,11 @@ class Dispatcher:
     limits: Limits = Limits()
     stop: Callable[[], bool] = lambda: False
     say: Callable[[str], None] = lambda sentence: None
+    pace: Pace | None = None
     _flights: dict[Any, _Flight] = field(default_factory=dict)
     _slots: int = 0
     _slots_read: float = 0.0
+    _head_silent: float | None = None
     _alive: float = 0.0
     _said: float = 0.0
     _flushed: float = 0.0
@@ -121,6 +137,7 @@ class Dispatcher:
             self._submit()
             self._collect()
             self._end_hangs()
+            self._tell_stragglers()
             self._flush_now_and_then()
             self._say_what_is_missing()
         self._cancel_all()
@@ -152,9 +169,27 @@ class Dispatcher:
         now = time.monotonic()
         if self._slots and now - self._slots_read < 5.0:
             return
+        self._slots_read = now
+        if not self._head_is_there():
+            return  # Ray would wait for its answer, and nothing else would be done meanwhile
         resources = ray.cluster_resources()
         self._slots = int(resources.get("GPU", 0) / self.gpus) if self.gpus else int(resources.get("CPU", 0))
-        self._slots_read = now
+
+    def _head_is_there(self) -> bool:
+        """Whether the head answers now; the run stops once it has not for too long."""
+        if head_answers():
+            self._head_silent = None
+            return True
+        now = time.monotonic()
+        if self._head_silent is None:
+            self._head_silent = now  # and not when it was last asked: this process may have been busy since
+        silence = now - self._head_silent
+        if silence > self.limits.head_s:
+            self.ledger.stop(
+                f"Ray's head at {head_address()} has not answered for {silence:.0f} s, so nothing can be computed any"
+                " more; see to its machine, or start another cluster"
+            )
+        return False
 
     def _collect(self, timeout: float = 0.2) -> bool:
         """Take what has arrived, waiting for the first item; False where nothing did."""
@@ -196,6 +231,8 @@ class Dispatcher:
         flight.since = self._alive
         if isinstance(item, ShardReport):
             self._note(flight, item)
+        else:
+            flight.node = item.node
 
     def _note(self, flight: _Flight, report: ShardReport) -> None:
         flight.position += 1
@@ -242,6 +279,17 @@ class Dispatcher:
                 flight.cancelled = True
                 # A gentle cancel does not interrupt a sleeping task, nor one inside a call into C.
                 ray.cancel(generator, force=True)
+
+    def _tell_stragglers(self) -> None:
+        if self.pace is None:
+            return
+        now = time.monotonic()
+        for flight in self._flights.values():
+            if flight.since is None or flight.position == len(flight.assignment.shards):
+                continue
+            found = self.pace.running(flight.current, now - flight.since, flight.node)
+            if found is not None and len(self.pace.stragglers) <= TOLD_STRAGGLERS:
+                self.say(f"slow: {found}; its deadline is {readable_seconds(self.limits.shard_s)}")
 
     def _cancel_all(self) -> None:
         import ray
@@ -297,6 +345,8 @@ class Dispatcher:
 class Started:
     """First item of a bundle: a worker has begun, so the deadline of its first shard runs from now."""
 
+    node: str
+
 
 def _compute_bundle(
     plan_ref: Sequence[Any], assignment: Assignment, device: str, work: Work
@@ -305,7 +355,7 @@ def _compute_bundle(
     plan = _shipped_plan(plan_ref[0])
     if assignment.halvings:
         plan = _with_less_memory(plan, assignment.halvings)
-    yield Started()
+    yield Started(socket.gethostname())
     for report in work(plan, assignment.shards, device):
         yield report
         if report.problem is not None and report.problem.cause == "storage":

@@ -147,6 +147,23 @@ def _check_reachable(address: str) -> None:
         raise ConfigError(_unreachable(address, error)) from error
 
 
+def head_address() -> str:
+    """Where the head of the cluster that this process uses is."""
+    import ray
+
+    return str(ray.get_runtime_context().gcs_address)
+
+
+def head_answers() -> bool:
+    """Whether the head can be reached. Asking Ray anything of a head that is gone takes a minute, this does not."""
+    host, _, port = head_address().rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=2.0).close()
+    except OSError:
+        return False
+    return True
+
+
 def _unreachable(address: str, error: Exception) -> str:
     mode = os.environ.get("RAY_AUTH_MODE")
     first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -50,3 +50,10 @@ class ShardReport:
     def done(self) -> bool:
         """Whether the shard's region holds its numbers."""
         return self.problem is None
+
+
+def span(what: str, labels: tuple[str, ...]) -> str:
+    """Neighbouring labels of an axis in words, such as ``neuron ch0 to ch9``."""
+    if not labels:
+        return ""
+    return f"{what} {labels[0]}" if len(labels) == 1 else f"{what} {labels[0]} to {labels[-1]}"

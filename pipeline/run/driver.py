@@ -15,6 +15,7 @@ from torch import nn
 
 from pipeline.gradients.health import FLAGS
 from pipeline.plan.config import RunConfig
+from pipeline.plan.pace import Pace, Straggler
 from pipeline.plan.reports import Problem, ShardReport
 from pipeline.plan.shards import Checkpoint, RunPlan, Shard
 from pipeline.run.prepare import prepare_run
@@ -84,6 +85,7 @@ class RunReport:
     seconds: float
     engine_seconds: float
     failures: tuple[Failure, ...] = ()
+    stragglers: tuple[Straggler, ...] = ()
     stopped: bool = False
     reason: str = ""
 
@@ -105,6 +107,7 @@ class OpenedRun:
     done_before: int
     failed_before: int
     lease: Lease
+    pace: Pace
     started: float = field(default_factory=time.monotonic)
     computed: int = 0
     failed: int = 0
@@ -119,6 +122,7 @@ class OpenedRun:
         self.engine_seconds += report.engine_seconds
         if report.done:
             self.computed += 1
+            self.pace.finished(report)
         else:
             self._note_failure(report)
         if time.monotonic() - self._flushed > FLUSH_SECONDS:
@@ -169,6 +173,7 @@ class OpenedRun:
             seconds=time.monotonic() - self.started,
             engine_seconds=self.engine_seconds,
             failures=tuple(self._failures.values()),
+            stragglers=self.pace.stragglers,
             stopped=stopped,
             reason=reason,
         )
@@ -191,7 +196,7 @@ def open_run(plan: RunPlan) -> Iterator[OpenedRun]:
         create_or_extend(plan, health_flags=FLAGS)
         plan = align(plan)
         left = backlog(plan)
-        opened = OpenedRun(plan, left.pending, left.done, left.failed, lease)
+        opened = OpenedRun(plan, left.pending, left.done, left.failed, lease, Pace(plan))
         try:
             _record_unusable(opened)
             yield opened
@@ -264,6 +269,7 @@ class _Writer:
 
     def __exit__(self, *_: object) -> None:
         self._thread.shutdown()
+        self._settle()  # an interrupt may have come after a shard was written and before it was recorded
 
     def write(self, computed: ShardReport, values: np.ndarray | None) -> None:
         """Have a shard written, once the one before is."""

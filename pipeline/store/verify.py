@@ -14,7 +14,7 @@ import zarr
 from zarr.abc.store import Store
 
 from pipeline.plan.axes import blocks
-from pipeline.plan.reports import COMPANIONS
+from pipeline.plan.reports import COMPANIONS, span
 from pipeline.plan.shards import DONE, FAILED, PENDING
 from pipeline.store.backend import METADATA, delete_object, keys_below, read_json, storage_errors, write_json
 from pipeline.store.groups import (
@@ -62,15 +62,9 @@ class Finding:
     detail: str = ""
 
     def __str__(self) -> str:
-        parts = [f"{self.cohort}: {self.name}", self.checkpoint, _span("neuron", self.neurons)]
-        parts += [_span("stimulus", self.stimuli), MEANINGS[self.kind], self.detail]
+        parts = [f"{self.cohort}: {self.name}", self.checkpoint, span("neuron", self.neurons)]
+        parts += [span("stimulus", self.stimuli), MEANINGS[self.kind], self.detail]
         return f"{self.kind}: " + ", ".join(part for part in parts if part)
-
-
-def _span(what: str, labels: tuple[str, ...]) -> str:
-    if not labels:
-        return ""
-    return f"{what} {labels[0]}" if len(labels) == 1 else f"{what} {labels[0]} to {labels[-1]}"
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from tasks.outcome import COMPLETE, FAILURES, STOPPED, counted, last_line, leave
 from tasks.progress import Progress
 from tasks.stopping import StopRequest
 
-#: Failures that are listed on the screen; the others are counted, and all of them are in the report.
-LISTED_FAILURES = 20
+#: Failures and slow shards that are listed on the screen; the others are counted, and all are in the report.
+LISTED = 20
 
 
 def add_parser(commands: Any) -> None:
@@ -80,17 +80,23 @@ class Ended:
                 for name in ("done", "failed", "pending", "computed", "seconds", "engine_seconds", "by_cause")
             }
             content["failures"] = list(report.failures)
+            content["stragglers"] = list(report.stragglers)
             content["faults"] = dict(getattr(report, "faults", ()))
         return content
 
     def tell(self) -> int:
-        """Print failures, advice and the last line; the exit status."""
+        """Print slow shards, failures, advice and the last line; the exit status."""
+        stragglers = () if self.report is None else self.report.stragglers
+        for straggler in stragglers[:LISTED]:
+            print(f"slow: {straggler}")
+        if len(stragglers) > LISTED:
+            print(f"... and {counted(len(stragglers) - LISTED, 'slow shard')} more; `--report` lists all")
         failures = () if self.report is None else self.report.failures
-        for failure in failures[:LISTED_FAILURES]:
+        for failure in failures[:LISTED]:
             where = f"{failure.cohort}/{failure.checkpoint} {failure.map}"
             print(f"failed: {where}: {failure.cause} ({counted(failure.shards, 'shard')}): {failure.message}")
-        if len(failures) > LISTED_FAILURES:
-            print(f"... and {len(failures) - LISTED_FAILURES} more; `gradmap status {self.store}` lists all")
+        if len(failures) > LISTED:
+            print(f"... and {len(failures) - LISTED} more; `gradmap status {self.store}` lists all")
         if self.status == FAILURES:
             print(
                 f"failed shards stay aside: mend their cause, `gradmap verify --requeue {self.store}`, then run again"

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from pipeline.plan.shards import DONE
 from pipeline.store import open_cube
@@ -27,6 +28,15 @@ class Slow(LabModel):
 
     def forward(self, x):
         time.sleep(self.pause_ms / 1000.0)
+        return super().forward(x)
+
+
+class Cramped(LabModel):
+    """A linear model on a device that has room for one row at a time."""
+
+    def forward(self, x):
+        if len(x) > 1:
+            raise torch.OutOfMemoryError(f"CUDA out of memory. Tried to allocate {4 * x.numel()} bytes")
         return super().forward(x)
 
 

@@ -1,4 +1,4 @@
-"""A machine whose memory is taken: Ray ends every task, and the run ends all the same."""
+"""Too little memory, on the device or on the machine: smaller blocks, a few more tries, and the run ends."""
 
 import json
 import os
@@ -7,12 +7,30 @@ import sys
 
 import pytest
 
+from pipeline import open_cube
 from pipeline.store import store_status
-from tests.faults.lab import write_lab
+from tasks.cli import main
+from tests.faults.lab import assert_done_is_true, write_lab
 from tests.faults.zygote import ROOT
+from tests.run.lab import NEURONS, entry
+
+MODELS = {"LabModel": "tests.run.lab.LabModel", "Cramped": "tests.faults.lab.Cramped"}
 
 #: Ray's monitor finds the memory used up from the start, and looks often.
 TAKEN = {"RAY_memory_usage_threshold": "0.001", "RAY_memory_monitor_refresh_ms": "50"}
+
+
+def test_a_run_in_too_little_device_memory_takes_smaller_blocks_records_them_and_writes_the_same_maps(tmp_path):
+    replicated = '[maps.strf]\nkind = "strf"\nroute = "replicated"\n'
+    blocks = {}
+    for model in ("LabModel", "Cramped"):
+        config = write_lab(tmp_path / model, 1, more="", maps=replicated, entries=entry(model_class=MODELS[model]))
+        for path in config.parent.glob("checkpoints/*/config.json"):
+            path.write_text(path.read_text().replace("LabModel", model))
+        assert main(["run", "--local", str(config)]) == 0
+        assert assert_done_is_true(config.parent / "cube.zarr", config.parent / "checkpoints") == NEURONS
+        blocks[model] = json.loads(open_cube(config.parent / "cube.zarr").attrs["blocks"])["strf"]
+    assert blocks == {"LabModel": {"c00": NEURONS}, "Cramped": {"c00": 1}}
 
 
 @pytest.mark.slow

@@ -59,6 +59,22 @@ def test_failures_are_listed_with_their_cause_and_end_with_status_3(tmp_path, gr
     assert {entry["cause"] for entry in cohorts[0]["failures"]} == {"load", "compute"}
 
 
+def test_shards_that_were_slow_are_listed_at_the_end_and_in_the_report(tmp_path, gradmap, monkeypatch):
+    monkeypatch.setattr("pipeline.plan.pace.LEAST_S", 0.25)
+    config = write_lab(tmp_path, {"even-0": "", "even-1": "", "late": "slow"}, healthy=0)
+    status, out, _ = gradmap("run", "--local", config, "--report", tmp_path / "run.json")
+    assert status == 0
+    slow = [line for line in out if line.startswith("slow: ")]
+    assert [line.partition(":")[2].partition(":")[0] for line in slow] == [
+        " lab/late strf, neuron n0",
+        " lab/late strf, neuron n1",
+        " lab/late strf, neuron n2",
+    ]
+    listed = json.loads((tmp_path / "run.json").read_text())["stragglers"]
+    assert [(entry["checkpoint"], entry["neurons"]) for entry in listed] == [("late", [f"n{k}"]) for k in range(3)]
+    assert all(entry["seconds"] > 0.3 > 4 * entry["median_s"] for entry in listed)
+
+
 def test_verify_requeues_what_failed_for_the_next_run(tmp_path, gradmap):
     config = write_lab(tmp_path, {"raising": "raise"}, healthy=1)
     gradmap("run", "--local", config)

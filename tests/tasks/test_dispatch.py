@@ -13,7 +13,7 @@ from pipeline.plan.axes import Block
 from pipeline.plan.config import CheckpointsConfig, CohortConfig, RunConfig, StrfMapConfig
 from pipeline.plan.reports import Problem, ShardReport
 from pipeline.plan.shards import RunPlan, Shard
-from tasks.dispatch import Dispatcher, Limits
+from tasks.dispatch import BUNDLES_PER_SLOT, Dispatcher, Limits
 from tasks.ledger import Ledger
 
 pytestmark = pytest.mark.usefixtures("own_ray")
@@ -169,6 +169,32 @@ def test_time_in_the_queue_does_not_count_towards_the_deadline(tmp_path):
     _, record, ledger, _ = dispatch(tmp_path, shards, slow, limits=Limits(shard_s=1.4))
     assert all(report.done for report in record.reports)
     assert ledger.faults == {}
+
+
+class Watched(Ledger):
+    """Counts the shards on the way to workers at the moments at which that number is largest."""
+
+    def __init__(self, shards: list[Shard]) -> None:
+        super().__init__(shards)
+        self.total, self.ended, self.most = len(shards), 0, 0
+
+    def take(self, slots=1):
+        assignment = super().take(slots)
+        self.most = max(self.most, self.total - self.waiting - self.ended)
+        return assignment
+
+    def done(self, report):
+        self.ended += 1
+        return super().done(report)
+
+
+def test_no_more_than_two_bundles_per_slot_are_on_the_way(tmp_path):
+    # One shard each, so that each bundle is one shard.
+    ledger = Watched([shard for checkpoint in range(60) for shard in shards_of(checkpoint, 1)])
+    record = Record()
+    assert Dispatcher(a_plan(tmp_path), ledger, record, healthy).run()
+    assert len(record.reports) == 60
+    assert ledger.most == BUNDLES_PER_SLOT * 2
 
 
 def test_an_error_that_escapes_the_work_is_a_compute_problem_and_is_not_retried(tmp_path):

@@ -1,9 +1,12 @@
 """The whole run on a Ray: the same bytes as in one process, whatever happens to the workers."""
 
+import platform
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import xarray as xr
 
@@ -18,6 +21,8 @@ from tests.tasks.trouble import (
     killed_after_the_report,
     killed_before_computing,
     logged,
+    noted,
+    straggling,
     write_lab,
 )
 
@@ -117,6 +122,66 @@ def test_poison_of_every_kind_fails_alone_with_its_cause_and_all_others_finish(t
     assert all(status[name] == [2, 2, 2] for name in troubles)
     done = cube.strf.where(cube.strf_status == 1)
     assert int(np.isfinite(done).sum()) == int((cube.strf_status == 1).sum()) * 4 * 6
+
+
+def test_a_hang_inside_c_is_ended_at_its_deadline_with_its_process_and_costs_two_attempts(tmp_path):
+    troubles = {"in_c": "hang in C", "with_the_lock": "hang in C with the lock"}
+    limits = Limits(shard_s=3.0)
+    config = load_config(write_lab(tmp_path, troubles, healthy=2))
+    report = run_on_ray(config, work=logged, limits=limits)
+    assert (report.done, report.failed, report.pending) == (2 * NEURONS, 2 * NEURONS, 0)
+    assert {failure.checkpoint: (failure.cause, failure.shards) for failure in report.failures} == {
+        "in_c": ("hang", 3),
+        "with_the_lock": ("hang", 3),
+    }
+    assert all("not finished 3 s after a worker started on it" in failure.message for failure in report.failures)
+    assert dict(report.faults) == {"hang": 4}
+    rows = {row for row, name in enumerate_rows(tmp_path) if name in troubles}
+    attempts = noted(tmp_path / "cube.zarr")
+    hanging = [entry for entry in attempts if int(entry[0].split("/")[1]) in rows]
+    assert len(attempts) == 2 * NEURONS + len(hanging)
+    assert [sum(int(key.split("/")[1]) == row for key, _, _ in hanging) for row in sorted(rows)] == [2, 2]
+    for row in rows:
+        first, second = (when for key, _, when in hanging if int(key.split("/")[1]) == row)
+        assert second - first > limits.shard_s
+    # The processes end with their attempts: nothing keeps computing, or holding memory, behind the run's back.
+    until = time.monotonic() + 5.0
+    while left := [pid for _, pid, _ in hanging if psutil.pid_exists(pid)]:
+        assert time.monotonic() < until, left
+        time.sleep(0.05)
+
+
+def test_a_straggler_is_named_while_it_runs_and_in_the_report_and_the_rest_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.plan.pace.LEAST_S", 3.0)
+    calm, config = tmp_path / "calm", load_config(write_lab(tmp_path / "slow", healthy=2, neurons=14))
+    said, counts = [], []
+    report = run_on_ray(
+        config,
+        work=straggling,
+        report=lambda opened: counts.append(opened.computed),
+        say=lambda sentence: said.append((sentence, counts[-1])),
+    )
+    assert (report.done, report.failed, report.pending) == (28, 0, 0)
+    store = tmp_path / "slow/cube.zarr"
+    attempts = noted(store)
+    key, _, start = attempts[11]
+    (straggler,) = report.stragglers
+    _, row, name, neuron = key.split("/")
+    assert (straggler.cohort, straggler.checkpoint, straggler.map) == ("lab", f"good-{row}", name)
+    assert straggler.neurons == (f"n{neuron.removeprefix('neurons ').split(':')[0]}",)
+    assert straggler.seconds > 4.0
+    assert straggler.median_s < straggler.seconds / 4
+    assert straggler.alike >= 5
+    ((sentence, computed),) = said
+    assert sentence.startswith(f"slow: lab/good-{row} {name}, neuron {straggler.neurons[0]}: ")
+    assert f"on {platform.node()}" in sentence
+    # By then the other worker had done what was left, but for the few shards behind the straggler.
+    assert 12 < computed < 28
+    assert len([when for _, _, when in attempts if when < start + 5.0]) > 16
+    assert set(begun(store).values()) == {1}
+    even = run_on_ray(load_config(write_lab(calm, healthy=2, neurons=14)), work=logged, say=said.append)
+    assert (even.done, even.stragglers, len(said)) == (28, (), 1)
+    assert files_of(store) == files_of(calm / "cube.zarr")
 
 
 def enumerate_rows(folder):

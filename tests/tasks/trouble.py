@@ -1,5 +1,6 @@
 """Models that misbehave when they are called, and workers that die at a chosen moment."""
 
+import ctypes
 import json
 import os
 import signal
@@ -30,6 +31,8 @@ class Trouble(LabModel):
                 time.sleep(0.01)
         if self.trouble == "hang in C":
             time.sleep(600)
+        if self.trouble == "hang in C with the lock":
+            ctypes.PyDLL(None).sleep(600)  # no thread of this interpreter runs meanwhile
         if self.trouble == "raise":
             raise RuntimeError("this model always fails")
         if self.trouble == "nan":
@@ -67,10 +70,15 @@ def note(plan, shard) -> None:
         file.write(json.dumps([shard.key(), os.getpid(), time.time()]) + "\n")
 
 
+def noted(store: Path | str) -> list[tuple[str, int, float]]:
+    """Shard, process and time of everything that was begun, in that order."""
+    lines = Path(str(store) + ".log").read_text().splitlines()
+    return [tuple(json.loads(line)) for line in lines]
+
+
 def begun(store: Path) -> Counter[str]:
     """How often each shard was begun."""
-    lines = Path(str(store) + ".log").read_text().splitlines()
-    return Counter(json.loads(line)[0] for line in lines)
+    return Counter(key for key, _, _ in noted(store))
 
 
 def logged(plan, shards, device):
@@ -85,6 +93,15 @@ def paced(plan, shards, device):
     for shard in shards:
         note(plan, shard)
         time.sleep(0.3)
+        yield from run_bundle(plan, [shard], device)
+
+
+def straggling(plan, shards, device):
+    """The real work, with five seconds for the twelfth shard that is begun."""
+    for shard in shards:
+        note(plan, shard)
+        if [key for key, _, _ in noted(plan.store)[11:12]] == [shard.key()]:
+            time.sleep(5.0)
         yield from run_bundle(plan, [shard], device)
 
 

@@ -1,0 +1,109 @@
+"""Which shards take much longer than others like them, while they run and afterwards."""
+
+from bisect import insort
+from collections import defaultdict
+from dataclasses import dataclass, replace
+
+from pipeline.plan.reports import ShardReport, span
+from pipeline.plan.shards import RunPlan, Shard
+
+#: A shard is a straggler when it takes so many times the median of those like it, of which so many are finished.
+TIMES = 4.0
+FEWEST = 5
+
+#: Fewer seconds are no straggler: the first shards of a process take some more than the others, and nobody minds.
+LEAST_S = 10.0
+
+
+@dataclass(frozen=True)
+class Straggler:
+    """A shard that takes, or took, much longer than others like it.
+
+    Attributes
+    ----------
+    seconds
+        The longest of its attempts, so far.
+    median_s, alike
+        Median time of the shards like it that were finished when it was noticed, and their number.
+    node
+        Name of the machine that computes it; empty for the driver's own process.
+    """
+
+    cohort: str
+    checkpoint: str
+    map: str
+    neurons: tuple[str, ...]
+    stimuli: tuple[str, ...]
+    seconds: float
+    median_s: float
+    alike: int
+    node: str = ""
+
+    def __str__(self) -> str:
+        parts = [f"{self.cohort}/{self.checkpoint} {self.map}", span("neuron", self.neurons)]
+        where = ", ".join(part for part in [*parts, span("stimulus", self.stimuli)] if part)
+        node = f" on {self.node}" if self.node else ""
+        return f"{where}: {self.seconds:.0f} s{node}; {self.alike} shards like it took {self.median_s:.2f} s (median)"
+
+
+_Kind = tuple[str, str, str, int]  # cohort, map, class and number of parameters
+
+
+class Pace:
+    """The times of the shards of a run, and the stragglers among them.
+
+    Shards are alike when they are of one map and of checkpoints of one class and size: the blocks of neurons and
+    stimuli of a map are of about one length, so they cost about the same.
+    """
+
+    def __init__(self, plan: RunPlan) -> None:
+        self._plan = plan
+        self._finished: defaultdict[_Kind, list[float]] = defaultdict(list)
+        self._stragglers: dict[Shard, Straggler] = {}
+
+    @property
+    def stragglers(self) -> tuple[Straggler, ...]:
+        """Every shard that was noticed, in the order in which they were."""
+        return tuple(self._stragglers.values())
+
+    def running(self, shard: Shard, seconds: float, node: str = "") -> Straggler | None:
+        """The shard where it has just become a straggler, after so many seconds of this attempt; None otherwise."""
+        known = self._stragglers.get(shard)
+        if known is not None:
+            self._stragglers[shard] = replace(known, seconds=max(known.seconds, seconds))
+            return None
+        if seconds <= LEAST_S:
+            return None
+        finished = self._finished[self._kind(shard)]
+        if len(finished) < FEWEST or seconds <= TIMES * _median(finished):
+            return None
+        self._stragglers[shard] = self._straggler(shard, seconds, finished, node)
+        return self._stragglers[shard]
+
+    def finished(self, report: ShardReport) -> None:
+        """Take the time of a shard that is done."""
+        self.running(report.shard, report.seconds)
+        insort(self._finished[self._kind(report.shard)], report.seconds)
+
+    def _kind(self, shard: Shard) -> _Kind:
+        checkpoint = self._plan.cohort(shard.cohort).checkpoints[shard.checkpoint]
+        return (shard.cohort, shard.map, checkpoint.model_class, checkpoint.n_parameters)
+
+    def _straggler(self, shard: Shard, seconds: float, finished: list[float], node: str) -> Straggler:
+        cohort = self._plan.cohort(shard.cohort)
+        stimuli = cohort.map_plan(shard.map).stimuli
+        return Straggler(
+            cohort=shard.cohort,
+            checkpoint=cohort.checkpoints[shard.checkpoint].id,
+            map=shard.map,
+            neurons=() if shard.neurons is None else tuple(shard.neurons.of(cohort.neurons)),
+            stimuli=() if shard.stimuli is None else tuple(shard.stimuli.of(stimuli)),
+            seconds=seconds,
+            median_s=_median(finished),
+            alike=len(finished),
+            node=node,
+        )
+
+
+def _median(ascending: list[float]) -> float:
+    return ascending[len(ascending) // 2]
