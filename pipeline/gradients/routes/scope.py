@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,12 +40,13 @@ def quiet(inventory: "Inventory", dtype: torch.dtype) -> Iterator[None]:
             stack.enter_context(torch.enable_grad())
         if torch.is_autocast_enabled(device.type):
             stack.enter_context(torch.autocast(device.type, enabled=False))
-        stack.enter_context(torch.random.fork_rng(devices=[device] if device.type == "cuda" else []))
+        forked = [device] if device.type == "cuda" else []
+        stack.enter_context(torch.random.fork_rng(forked, device_type=device.type))
         lowered = _lowered(_MKLDNN if device.type == "cpu" else (*_MKLDNN, *_CUDA))
         if lowered:
             stack.enter_context(_full_precision(lowered))
         if device.type == "cuda" and inventory.recurrent and torch.backends.cudnn.enabled:
-            stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+            stack.enter_context(_without_cudnn())
         if dtype == torch.float64:
             stack.enter_context(_DoubleByDefault())
         yield
@@ -59,13 +60,41 @@ def _lowered(backends: tuple[Any, ...]) -> list[tuple[Any, str]]:
 
 @contextmanager
 def _full_precision(lowered: list[tuple[Any, str]]) -> Iterator[None]:
+    cudnn: Any = torch.backends.cudnn
+    settings = [(backend, backend.fp32_precision) for backend in (*_MKLDNN, *_CUDA)]
+    # Torch's older switches are moved as well: a product on a GPU may raise where they say otherwise than these. They
+    # cannot be read, and are left alone, where the caller's own settings disagree already.
+    matmul, convolution = None, None
+    with suppress(RuntimeError):
+        matmul = torch.get_float32_matmul_precision()
+    with suppress(RuntimeError):
+        convolution = cudnn.allow_tf32
     try:
+        if matmul is not None:
+            torch.set_float32_matmul_precision("highest")
+        if convolution is not None:
+            cudnn.allow_tf32 = False
         for backend, _ in lowered:
             backend.fp32_precision = "ieee"
         yield
     finally:
-        for backend, value in lowered:
+        if matmul is not None:
+            torch.set_float32_matmul_precision(matmul)
+        if convolution is not None:
+            cudnn.allow_tf32 = convolution
+        for backend, value in settings:
             backend.fp32_precision = value
+
+
+@contextmanager
+def _without_cudnn() -> Iterator[None]:
+    # Not by torch.backends.cudnn.flags, which moves the switches for TF32 too.
+    cudnn: Any = torch.backends.cudnn
+    cudnn.enabled = False
+    try:
+        yield
+    finally:
+        cudnn.enabled = True
 
 
 class _DoubleByDefault(TorchFunctionMode):
