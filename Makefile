@@ -22,7 +22,7 @@ bench: $(VENV)/.test
 	$(BIN)/python tests/benchmarks/bench_engine.py --json benchmarks.json
 
 chaos: $(VENV)/.test
-	$(BIN)/python -m tests.chaos
+	$(BIN)/python -m tests.chaos --rounds 3
 
 $(BIN)/python:
 	python3 -m venv $(VENV)
