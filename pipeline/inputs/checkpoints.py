@@ -410,8 +410,14 @@ def probe_response(model: nn.Module, front_end: FrontEnd | None, frames: int = P
     if tensor is not None:
         probe = probe.to(device=tensor.device, dtype=tensor.dtype)
     # cuDNN may round to TF32; its RNNs are not bitwise the same from one version to the next.
-    with torch.no_grad(), torch.backends.cudnn.flags(enabled=False):
-        response = model(probe)
+    cudnn: Any = torch.backends.cudnn
+    enabled = cudnn.enabled
+    try:
+        cudnn.enabled = False
+        with torch.no_grad():
+            response = model(probe)
+    finally:
+        cudnn.enabled = enabled
     if response.ndim != 4 or response.shape[0] != 1 or response.shape[2] != 1:
         raise ValueError(
             f"{type(model).__name__} answers one stimulus with shape {tuple(response.shape)}, not (1, neuron, 1, time),"

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pipeline.gradients.gradmaps import compute_strf_gradmaps, compute_waveform_gradmaps
 from pipeline.gradients.health import assess
+from pipeline.gradients.routes.memory import is_out_of_memory
 from pipeline.inputs.checkpoints import CheckpointError, load_checkpoint, probe_response
 from pipeline.inputs.stimuli import read_sound, read_spectrograms
 from pipeline.plan.config import ConfigError
@@ -85,10 +86,10 @@ def _cause(error: Exception) -> Cause:
         return "load"
     if isinstance(error, NonFiniteError):
         return "non-finite"
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return "out of memory"
     if isinstance(error, OSError):
         return "storage"
+    if is_out_of_memory(error):
+        return "out of memory"
     return "compute"
 
 
