@@ -3,15 +3,16 @@
 import importlib
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
+from torch.backends import mkldnn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pipeline.gradients.routes.memory import in_blocks, rows_that_fit
 from pipeline.gradients.routes.problem import Problem, Rows, frames_of
+from pipeline.gradients.routes.scope import without
 
 
 def forward(problem: Problem, rows: Rows) -> tuple[Tensor, int]:
@@ -54,20 +55,15 @@ def forward(problem: Problem, rows: Rows) -> tuple[Tensor, int]:
 @contextmanager
 def decomposed(model: nn.Module) -> Iterator[None]:
     """Attention and LSTM layers in small steps: their fused kernels know neither forward mode nor ``vmap``."""
-    mkldnn: Any = torch.backends.mkldnn
-    fused = mkldnn.enabled and any(isinstance(part, nn.LSTM) for part in model.modules())
+    fused = any(isinstance(part, nn.LSTM) for part in model.modules())
     fast = torch.backends.mha.get_fastpath_enabled()
-    with sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings():
+    with sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings(), without(mkldnn) if fused else nullcontext():
         warnings.filterwarnings("ignore", message="There is a performance drop")
         try:
-            if fused:
-                mkldnn.enabled = False
             if fast:
                 torch.backends.mha.set_fastpath_enabled(False)
             yield
         finally:
-            if fused:
-                mkldnn.enabled = True
             if fast:
                 torch.backends.mha.set_fastpath_enabled(True)
 

@@ -1,5 +1,6 @@
 """Rows by autograd alone: batched, one at a time, or of a stimulus replicated once per row."""
 
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -81,13 +82,16 @@ def vjp(outputs: Tensor, inputs: Tensor, cotangents: Tensor, limits: set[str] | 
 
 
 def _grad(outputs: Tensor, inputs: Tensor, cotangents: Tensor, together: bool) -> Tensor:
-    (gradient,) = torch.autograd.grad(
-        outputs, inputs, cotangents, retain_graph=True, is_grads_batched=together, allow_unused=True
-    )
-    if gradient is None:
-        shape = (len(cotangents), *inputs.shape) if together else inputs.shape
-        return torch.zeros(shape, dtype=inputs.dtype, device=inputs.device)
-    return gradient
+    def pulled(cotangent: Tensor) -> Tensor:
+        (gradient,) = torch.autograd.grad(outputs, inputs, cotangent, retain_graph=True, allow_unused=True)
+        return torch.zeros_like(inputs) if gradient is None else gradient
+
+    if not together:
+        return pulled(cotangents)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="There is a performance drop")
+        # Not by is_grads_batched, whose vmap takes many operations, convolutions among them, one row at a time.
+        return torch.func.vmap(pulled)(cotangents)
 
 
 def _by_blocks(

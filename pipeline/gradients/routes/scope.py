@@ -45,8 +45,8 @@ def quiet(inventory: "Inventory", dtype: torch.dtype) -> Iterator[None]:
         lowered = _lowered(_MKLDNN if device.type == "cpu" else (*_MKLDNN, *_CUDA))
         if lowered:
             stack.enter_context(_full_precision(lowered))
-        if device.type == "cuda" and inventory.recurrent and torch.backends.cudnn.enabled:
-            stack.enter_context(_without_cudnn())
+        if device.type == "cuda" and inventory.recurrent:
+            stack.enter_context(without(torch.backends.cudnn))
         if dtype == torch.float64:
             stack.enter_context(_DoubleByDefault())
         yield
@@ -87,14 +87,15 @@ def _full_precision(lowered: list[tuple[Any, str]]) -> Iterator[None]:
 
 
 @contextmanager
-def _without_cudnn() -> Iterator[None]:
-    # Not by torch.backends.cudnn.flags, which moves the switches for TF32 too.
-    cudnn: Any = torch.backends.cudnn
-    cudnn.enabled = False
+def without(backend: Any) -> Iterator[None]:
+    """One of ``torch.backends`` switched off, so that torch's own kernels compute the same."""
+    # Not by its ``flags``, which for cuDNN move the switches for TF32 too.
+    enabled = backend.enabled
     try:
+        backend.enabled = False
         yield
     finally:
-        cudnn.enabled = True
+        backend.enabled = enabled
 
 
 class _DoubleByDefault(TorchFunctionMode):
