@@ -120,6 +120,27 @@ def test_a_route_that_raises_is_left_once_and_remembered():
     torch.testing.assert_close(first.values[0], strf_gradmaps(expected, 4))
 
 
+@pytest.mark.parametrize("objective", ["last", "peak", "sum", {"mean_over": [2, 5]}])
+@pytest.mark.parametrize("name", ["StateNet-GRU", "Linear", "DNet"])
+def test_a_route_that_gives_wrong_numbers_is_left_for_one_that_does_not(monkeypatch, name, objective):
+    model = ZOO[name](200)
+    stimulus = torch.randn(1, model.F, LAGS, generator=torch.Generator().manual_seed(5))
+    right = compute_strf_gradmaps(model, stimulus, LAGS, objective=objective)
+    assert right.disagreement < 1e-5
+    honest = choice.ROUTES[right.route]
+
+    def wrong(problem, rows):
+        values, block = honest(problem, rows)
+        return values * 1.001, block
+
+    monkeypatch.setitem(choice.ROUTES, right.route, wrong)
+    found = compute_strf_gradmaps(ZOO[name](200), stimulus, LAGS, objective=objective)
+    assert found.route != right.route
+    torch.testing.assert_close(found.values, right.values, rtol=1e-3, atol=1e-5 * float(right.values.abs().max()))
+    told = compute_strf_gradmaps(ZOO[name](200), stimulus, LAGS, objective=objective, route=right.route)
+    assert 5e-4 < told.disagreement < 2e-3
+
+
 def test_what_is_remembered_of_a_model_goes_with_it():
     model = seeded(Recurrent)
     compute_strf_gradmaps(model, None, 4)
@@ -266,6 +287,14 @@ def test_blocks_cover_every_row_once_whatever_fits(n_rows, block, limit):
     final = memory.in_blocks(n_rows, block, run)
     assert done == list(range(n_rows))
     assert final <= max(limit, 1) or final >= n_rows
+
+
+@given(shape=st.lists(st.integers(0, 40), max_size=4), dtype=st.sampled_from([torch.float32, torch.float64]))
+def test_room_for_results_is_aligned_as_torch_aligns_it(shape, dtype):
+    room = memory.room(tuple(shape), torch.zeros(1, dtype=dtype))
+    assert (room.shape, room.dtype, room.is_contiguous()) == (torch.Size(shape), dtype, True)
+    assert room.numel() == 0 or room.data_ptr() % 64 == 0
+    assert room.fill_(3.0).eq(3.0).all()
 
 
 def test_an_error_that_is_not_about_memory_is_not_swallowed():
