@@ -11,6 +11,7 @@ from pipeline.gradients.gradmaps import (
     strf_gradmaps,
     waveform_gradmaps,
 )
+from pipeline.gradients.routes.scope import without
 from tests.gradients.small import FrameAverage, Kernels, OnOff, Recurrent, by_autograd, relative, seeded
 
 N, F, T = 6, 4, 7
@@ -281,6 +282,18 @@ def test_two_threads_may_share_a_model():
     for one, all_of_them in zip(expected, got, strict=True):
         assert len(all_of_them) == 5
         assert all(relative(each, one) < 1e-6 for each in all_of_them)
+
+
+def test_a_backend_stays_off_until_the_last_of_two_overlapping_computations_ends():
+    mkldnn = torch.backends.mkldnn
+    before = mkldnn.enabled
+    first, second = without(mkldnn), without(mkldnn)
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert not mkldnn.enabled
+    second.__exit__(None, None, None)
+    assert mkldnn.enabled == before
 
 
 def test_the_same_call_gives_the_same_bytes(stimulus):

@@ -1,6 +1,8 @@
 """A computation that leaves no trace: own copy of the module tree, exact arithmetic, no global state changed."""
 
 import copy
+import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -18,6 +20,9 @@ _MKLDNN, _CUDA = (
         (("cuda", "matmul"), ("cudnn", "conv"), ("cudnn", "rnn")),
     )
 )
+_switching = threading.Lock()
+_switched_off: Counter[Any] = Counter()
+_were: dict[Any, bool] = {}
 _HOOKS = tuple(name for name in vars(nn.Module()) if "_hooks" in name)
 _FACTORIES = (torch.ones, torch.zeros, torch.empty, torch.rand, torch.randn, torch.linspace, torch.eye)
 _FACTORIES_OF_VALUES = (torch.full, torch.tensor, torch.arange)
@@ -88,14 +93,22 @@ def _full_precision(lowered: list[tuple[Any, str]]) -> Iterator[None]:
 
 @contextmanager
 def without(backend: Any) -> Iterator[None]:
-    """One of ``torch.backends`` switched off, so that torch's own kernels compute the same."""
-    # Not by its ``flags``, which for cuDNN move the switches for TF32 too.
-    enabled = backend.enabled
+    """One of ``torch.backends`` switched off, so that torch's own kernels compute the same.
+
+    The switch is the whole process's: the first thread that needs it off moves it, and the last one moves it back.
+    """
+    # Not by the backend's ``flags``, which for cuDNN move the switches for TF32 too.
+    with _switching:
+        if not _switched_off[backend]:
+            _were[backend], backend.enabled = backend.enabled, False
+        _switched_off[backend] += 1
     try:
-        backend.enabled = False
         yield
     finally:
-        backend.enabled = enabled
+        with _switching:
+            _switched_off[backend] -= 1
+            if not _switched_off[backend]:
+                backend.enabled = _were.pop(backend)
 
 
 class _DoubleByDefault(TorchFunctionMode):
