@@ -390,7 +390,7 @@ def _solve(
     frames, values = _of_rows(weighing, chosen)
     hop = hop or _hop(problem)
     ends = (frames + 1) * hop - 1
-    rows = Rows(weighing.weights, chosen, ends, lags, objective if weighing.couples else None)
+    rows = Rows(weighing.weights, chosen, ends, lags, objective if weighing.couples else None, check)
     taken = take(model, problem, rows, route, check)
     return Gradmaps(
         taken.values, frames, before_start(ends, lags), values, taken.route, taken.block, taken.disagreement

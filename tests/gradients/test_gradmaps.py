@@ -1,5 +1,6 @@
 import copy
 import threading
+import warnings
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from pipeline.gradients.gradmaps import (
     strf_gradmaps,
     waveform_gradmaps,
 )
-from pipeline.gradients.routes.scope import without
+from pipeline.gradients.routes.switches import attention_in_steps, full_precision, slow_batching, without_onednn
 from tests.gradients.small import FrameAverage, Kernels, OnOff, Recurrent, by_autograd, relative, seeded
 
 N, F, T = 6, 4, 7
@@ -284,16 +285,23 @@ def test_two_threads_may_share_a_model():
         assert all(relative(each, one) < 1e-6 for each in all_of_them)
 
 
-def test_a_backend_stays_off_until_the_last_of_two_overlapping_computations_ends():
-    mkldnn = torch.backends.mkldnn
-    before = mkldnn.enabled
-    first, second = without(mkldnn), without(mkldnn)
-    first.__enter__()
-    second.__enter__()
-    first.__exit__(None, None, None)
-    assert not mkldnn.enabled
-    second.__exit__(None, None, None)
-    assert mkldnn.enabled == before
+def test_switches_stay_moved_until_the_last_of_two_overlapping_computations_ends():
+    mkldnn, filters = torch.backends.mkldnn, list(warnings.filters)
+    enabled, precision = mkldnn.enabled, mkldnn.matmul.fp32_precision
+    mkldnn.matmul.fp32_precision = "bf16"
+    try:
+        switches = [full_precision, without_onednn, slow_batching, attention_in_steps]
+        for _ in range(2):
+            for switch in switches:
+                switch.__enter__()
+        for users in (1, 0):
+            for switch in reversed(switches):
+                switch.__exit__(None, None, None)
+            assert mkldnn.matmul.fp32_precision == ("ieee" if users else "bf16")
+            assert mkldnn.enabled == (enabled and not users)
+            assert (list(warnings.filters) == filters) == (not users)
+    finally:
+        mkldnn.matmul.fp32_precision = precision
 
 
 def test_the_same_call_gives_the_same_bytes(stimulus):

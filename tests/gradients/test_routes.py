@@ -188,6 +188,76 @@ def test_a_model_that_does_not_factor_there_is_not_factored_wrongly(model_class)
     assert found.disagreement < 1e-5
 
 
+class Gated(nn.Module):
+    """Its readout is given one half of a tensor, and the other half multiplies the response."""
+
+    F, C_in, T = 6, 1, 8
+
+    def __init__(self):
+        super().__init__()
+        self.wav2spec, self.prefiltering = nn.Identity(), nn.Identity()
+        self.mix, self.readout = nn.Conv1d(6, 14, 3), nn.Conv1d(7, 100, 1)
+
+    def forward(self, x):
+        signal, gate = torch.tanh(self.mix(nn.functional.pad(x[:, 0], (2, 0)))).chunk(2, dim=1)
+        return (self.readout(signal) * torch.sigmoid(gate.sum(dim=1, keepdim=True))).unsqueeze(2)
+
+
+@pytest.mark.parametrize("neurons", [None, [3, 5, 60]])
+def test_one_half_of_a_split_tensor_is_not_the_only_way_to_the_stimulus(neurons):
+    model = seeded(Gated)
+    heard = torch.randn(1, 6, 12, generator=torch.Generator().manual_seed(2))
+    expected = compute_strf_gradmaps(model, heard, 8, neurons=neurons, route="loop").values
+    found = compute_strf_gradmaps(model, heard, 8, neurons=neurons)
+    assert found.disagreement < 1e-5
+    torch.testing.assert_close(found.values, expected, rtol=1e-4, atol=1e-6)
+    assert "batched" not in choice.limits_of(model)
+    with pytest.raises(RuntimeError, match="does not factor"):
+        compute_strf_gradmaps(model, heard, 8, neurons=neurons, route="factored")
+
+
+class Delayed(nn.Module):
+    """Its readout hears the present frame, but for a few neurons, which hear earlier ones too."""
+
+    F, C_in, T = 6, 1, 8
+    LATE = (3, 500, 777)
+
+    def __init__(self):
+        super().__init__()
+        self.wav2spec, self.prefiltering = nn.Identity(), nn.Identity()
+        self.mix = nn.Conv1d(6, 7, 3, bias=False)
+        self.readout = nn.Sequential(nn.ZeroPad2d((2, 0, 0, 0)), nn.Conv1d(7, 1000, 3, bias=False))
+        weight = self.readout[1].weight.detach()
+        present = [neuron for neuron in range(1000) if neuron not in self.LATE]
+        weight[present, :, :2] = 0
+
+    def forward(self, x):
+        return self.readout(torch.tanh(self.mix(nn.functional.pad(x[:, 0], (2, 0))))).unsqueeze(2)
+
+
+def test_a_few_neurons_that_hear_other_frames_are_not_overlooked():
+    model = seeded(Delayed)
+    expected = compute_strf_gradmaps(model, None, 8, route="batched").values
+    found = compute_strf_gradmaps(model, None, 8)
+    assert found.disagreement < 1e-5
+    torch.testing.assert_close(found.values, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["StateNet-GRU", "Linear"])
+def test_one_wrong_map_among_hundreds_is_found(monkeypatch, name):
+    right = compute_strf_gradmaps(ZOO[name](700), None, LAGS)
+    honest = choice.ROUTES[right.route]
+
+    def wrong(problem, rows):
+        values, block = honest(problem, rows)
+        values[:, 123] *= -1
+        return values, block
+
+    monkeypatch.setitem(choice.ROUTES, right.route, wrong)
+    found = compute_strf_gradmaps(ZOO[name](700), None, LAGS)
+    assert found.route != right.route
+
+
 def test_a_state_given_to_a_recurrent_layer_is_not_forgotten():
     class Primed(Recurrent):
         def forward(self, x):

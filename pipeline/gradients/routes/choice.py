@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.backends import mkldnn
 
 from pipeline.gradients.routes.factored import factored
 from pipeline.gradients.routes.forward import forward
@@ -15,7 +14,7 @@ from pipeline.gradients.routes.memory import is_out_of_memory
 from pipeline.gradients.routes.per_neuron import has_own_parameters, per_neuron, shares_nothing
 from pipeline.gradients.routes.plain import batched, loop, replicated
 from pipeline.gradients.routes.problem import Problem, Route, Rows, windowed
-from pipeline.gradients.routes.scope import without
+from pipeline.gradients.routes.switches import without_onednn
 
 ROUTES: dict[str, Route] = {
     "factored": factored,
@@ -27,7 +26,8 @@ ROUTES: dict[str, Route] = {
 }
 NAMES = ("auto", *ROUTES)
 
-# A route that differs by more from another one is wrong for this model, not merely rounded.
+# A route that differs by more from plain autograd is wrong for this model, not merely rounded. The difference is one of
+# mixtures of all rows, so that of one row alone counts for less the more rows there are.
 TOLERANCE = 1e-4
 
 # Routes that raised for a model and what else it does not allow, not tried again for as long as it lives.
@@ -92,7 +92,7 @@ def disagreement(problem: Problem, rows: Rows, values: Tensor, route: str) -> fl
         got = values[:, :1]
     else:
         # Backward through a convolution with one filter per neuron, oneDNN takes four times as long as torch itself.
-        with without(mkldnn) if route == "per_neuron" else nullcontext():
+        with without_onednn if route == "per_neuron" else nullcontext():
             expected, got = _mixtures(problem, rows, values)
     size = expected.abs().amax()
     difference = (got - expected).abs().amax()
@@ -102,16 +102,14 @@ def disagreement(problem: Problem, rows: Rows, values: Tensor, route: str) -> fl
 
 
 def _mixtures(problem: Problem, rows: Rows, values: Tensor) -> tuple[Tensor, Tensor]:
-    """One backward pass for the sample of rows, and the same mixture of the rows that a route gave."""
+    """One backward pass for a mixture of the rows, and the same mixture of the rows that a route gave."""
     if problem.whole is not None and problem.source is not None:
-        later, leaf, mixed = problem.whole, problem.source.leaf, rows.mixture(problem.response)
-    elif rows.passed:
-        (later, mixed), leaf = rows.passed[-1], problem.leaf
+        mixed = rows.mixture(problem.response)
+        (gradient,) = torch.autograd.grad(problem.whole, problem.source.leaf, mixed, retain_graph=True)
     else:
-        later, leaf, mixed = problem.response, problem.leaf, rows.mixture(problem.response)
-    (gradient,) = torch.autograd.grad(later, leaf, mixed, retain_graph=True)
+        gradient = rows.plain_gradients(problem, [problem.leaf])[id(problem.leaf)]
     expected = windowed(gradient.unsqueeze(1), rows.ends[:, :1], rows.lags)
-    return expected, torch.tensordot(rows.shares, values[:, rows.sample], dims=([0], [1])).unsqueeze(1)
+    return expected, torch.matmul(rows.shares(), values.flatten(2)).view_as(expected)
 
 
 def order(problem: Problem, rows: Rows) -> list[str]:

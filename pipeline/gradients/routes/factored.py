@@ -85,6 +85,7 @@ def _narrowest(problem: Problem, calls: list[Call], rows: Rows, below: int | Non
     best: Cut | None = None
     tried: set[int] = set()
     frame = rows.only_frame
+    given = {} if frame is None else rows.plain_gradients(problem, _heard(problem, calls))
     for call in calls:
         tensor = call.given
         if id(tensor) in tried or not is_plain(tensor):
@@ -103,7 +104,7 @@ def _narrowest(problem: Problem, calls: list[Call], rows: Rows, below: int | Non
             if (
                 acts_on_each_frame(response, whole, tensor, one)
                 if frame is None
-                else _hears_only(response, rows, frame, tensor, one)
+                else _hears_only(given[id(tensor)], frame, one)
             )
         ]
         if not fitting:
@@ -113,15 +114,17 @@ def _narrowest(problem: Problem, calls: list[Call], rows: Rows, below: int | Non
     return best
 
 
-def _hears_only(response: Tensor, rows: Rows, frame: int, tensor: Tensor, layout: Layout) -> bool:
-    """Whether the responses at ``frame`` depend on the tensor at that frame alone: other gradients are exactly 0."""
-    (gradient,) = torch.autograd.grad(response, tensor, rows.mixture(response), retain_graph=True)
+def _heard(problem: Problem, calls: list[Call]) -> list[Tensor]:
+    """What the calls were given, as far as the response follows it."""
+    given = {id(call.given): call.given for call in calls if is_plain(call.given)}
+    return list(given.values())
+
+
+def _hears_only(gradient: Tensor, frame: int, layout: Layout) -> bool:
+    """Whether responses at ``frame`` depend on a tensor at that frame alone: gradients at others are exactly 0."""
     others = layout.split(gradient).clone()
     others[:, frame] = 0
-    if bool(others.any()):
-        return False
-    rows.passed.append((tensor, gradient))
-    return True
+    return not bool(others.any())
 
 
 def _calls_to_cut_at(problem: Problem) -> list[Call]:

@@ -7,12 +7,10 @@ from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
-from torch.backends import mkldnn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pipeline.gradients.routes.memory import in_blocks, rows_that_fit
 from pipeline.gradients.routes.problem import Problem, Rows, frames_of
-from pipeline.gradients.routes.scope import without
+from pipeline.gradients.routes.switches import attention_in_steps, slow_batching, without_onednn
 
 
 def forward(problem: Problem, rows: Rows) -> tuple[Tensor, int]:
@@ -56,16 +54,8 @@ def forward(problem: Problem, rows: Rows) -> tuple[Tensor, int]:
 def decomposed(model: nn.Module) -> Iterator[None]:
     """Attention and LSTM layers in small steps: their fused kernels know neither forward mode nor ``vmap``."""
     fused = any(isinstance(part, nn.LSTM) for part in model.modules())
-    fast = torch.backends.mha.get_fastpath_enabled()
-    with sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings(), without(mkldnn) if fused else nullcontext():
-        warnings.filterwarnings("ignore", message="There is a performance drop")
-        try:
-            if fast:
-                torch.backends.mha.set_fastpath_enabled(False)
-            yield
-        finally:
-            if fast:
-                torch.backends.mha.set_fastpath_enabled(True)
+    with attention_in_steps, slow_batching, without_onednn if fused else nullcontext():
+        yield
 
 
 def load_forward_mode() -> None:

@@ -1,6 +1,5 @@
 """Rows by autograd alone: batched, one at a time, or of a stimulus replicated once per row."""
 
-import warnings
 from collections.abc import Callable
 
 import torch
@@ -9,6 +8,7 @@ from torch import Tensor, nn
 from pipeline.gradients.objectives import Objective, check_objective, only_frame, weigh
 from pipeline.gradients.routes.memory import in_blocks, is_out_of_memory, room, rows_that_fit
 from pipeline.gradients.routes.problem import Problem, Rows, frames_of, windowed
+from pipeline.gradients.routes.switches import slow_batching
 
 # Tensors of the size of the largest activation that one row keeps alive during its backward pass.
 LIVE_TENSORS = 4
@@ -88,8 +88,7 @@ def _grad(outputs: Tensor, inputs: Tensor, cotangents: Tensor, together: bool) -
 
     if not together:
         return pulled(cotangents)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="There is a performance drop")
+    with slow_batching:
         # Not by is_grads_batched, whose vmap takes many operations, convolutions among them, one row at a time.
         return torch.func.vmap(pulled)(cotangents)
 

@@ -11,9 +11,6 @@ from torch import Tensor, nn
 from pipeline.gradients.objectives import Objective, evaluate
 from pipeline.gradients.routes.trace import Trace, traced
 
-# About how many rows are compared with another way to them.
-SAMPLE = 64
-
 
 @dataclass(frozen=True)
 class Problem:
@@ -61,8 +58,8 @@ class Rows:
     ``weights`` is d objective of a neuron / d its response at each frame, for every neuron of the model; ``neurons``
     the neurons asked for, or None for the one row that is the sum over all of them. ``ends`` is the index along the
     leaf's time axis that is lag 0, and ``lags`` how many entries before it are kept. ``coupled`` is set where the
-    objective of one neuron depends on the response of another. ``passed`` holds tensors through which alone the
-    response hears the stimulus, with the gradient of the sample there: the rest of its backward pass starts there.
+    objective of one neuron depends on the response of another. ``check`` says that the rows will be compared with a
+    plain backward pass for a mixture of them; ``plain`` keeps what that pass gave, by the id of the tensor.
     """
 
     weights: Float[Tensor, "stimulus all_neurons frame"]
@@ -70,7 +67,8 @@ class Rows:
     ends: Int[Tensor, "stimulus neuron"]
     lags: int
     coupled: Objective | None = None
-    passed: list[tuple[Tensor, Tensor]] = field(default_factory=list, compare=False)
+    check: bool = False
+    plain: dict[int, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return 1 if self.neurons is None else len(self.neurons)
@@ -105,28 +103,38 @@ class Rows:
         cotangents[rows, :, self.neurons] = self.weights[:, self.neurons].transpose(0, 1)
         return cotangents
 
-    @property
-    def sample(self) -> list[int]:
-        """Positions of the rows that checks look at, spread evenly; they end at the same time."""
-        if self.coupled is not None or not bool((self.ends == self.ends[:, :1]).all()):
-            return [0]
-        step = max(1, (len(self) - 1) // (SAMPLE - 1))
-        return sorted({*range(0, len(self), step), len(self) - 1})
-
-    @property
-    def shares(self) -> Float[Tensor, "sample"]:
-        """How much of each row of the sample goes into its mixture."""
-        return torch.linspace(1.0, 0.5, len(self.sample), dtype=self.weights.dtype, device=self.weights.device)
+    def shares(self) -> Float[Tensor, "neuron"]:
+        """How much of each row goes into their mixture: at random, and nothing of rows that end at another time."""
+        shares = torch.rand(len(self), generator=torch.Generator().manual_seed(29)).add(0.5).to(self.weights)
+        if self.coupled is not None:
+            shares[1:] = 0
+        return shares * (self.ends == self.ends[:, :1]).all(dim=0)
 
     def mixture(
         self, response: Float[Tensor, "stimulus all_neurons frame"]
     ) -> Float[Tensor, "stimulus all_neurons frame"]:
-        """d (sum of the sample's objectives, each with its share) / d response."""
-        rows, shares = self.pick(self.sample), self.shares
-        if rows.coupled is not None or rows.neurons is None:
-            return torch.tensordot(shares, rows.cotangents(response), dims=1)
-        mixed = torch.zeros_like(rows.weights)
-        return mixed.index_add_(1, rows.neurons, rows.weights[:, rows.neurons] * shares.view(1, -1, 1))
+        """d (sum of the rows' objectives, each with its share) / d response."""
+        shares = self.shares()
+        if self.coupled is not None or self.neurons is None:
+            return shares[0] * self.pick([0]).cotangents(response)[0]
+        of_neuron = shares.new_zeros(response.shape[1]).index_add_(0, self.neurons, shares)
+        return of_neuron.unsqueeze(-1) * self.distinct_weights
+
+    def plain_gradients(self, problem: "Problem", tensors: list[Tensor]) -> dict[int, Tensor]:
+        """Gradients of the mixture at some tensors that the response follows, by one plain backward pass, by id.
+
+        Where the rows are to be checked it goes on to the leaf.
+        """
+        if any(id(tensor) not in self.plain for tensor in tensors):
+            wanted = {id(tensor): tensor for tensor in tensors}
+            if self.check and problem.whole is None:
+                wanted[id(problem.leaf)] = problem.leaf
+            response = problem.response
+            found = torch.autograd.grad(
+                response, list(wanted.values()), self.mixture(response), retain_graph=True, materialize_grads=True
+            )
+            self.plain.update(zip(wanted, found, strict=True))
+        return self.plain
 
     @property
     def distinct_weights(self) -> Float[Tensor, "stimulus neuron_or_1 frame"]:

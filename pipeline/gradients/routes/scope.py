@@ -1,10 +1,8 @@
 """A computation that leaves no trace: own copy of the module tree, exact arithmetic, no global state changed."""
 
 import copy
-import threading
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,17 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-# Each of these may let float32 products be rounded to TF32 or bfloat16, on the CPU and elsewhere.
-_MKLDNN, _CUDA = (
-    tuple(getattr(getattr(torch.backends, backend), operation) for backend, operation in operations)
-    for operations in (
-        (("mkldnn", "matmul"), ("mkldnn", "conv"), ("mkldnn", "rnn")),
-        (("cuda", "matmul"), ("cudnn", "conv"), ("cudnn", "rnn")),
-    )
-)
-_switching = threading.Lock()
-_switched_off: Counter[Any] = Counter()
-_were: dict[Any, bool] = {}
+from pipeline.gradients.routes.switches import full_precision, without_cudnn
+
 _HOOKS = tuple(name for name in vars(nn.Module()) if "_hooks" in name)
 _FACTORIES = (torch.ones, torch.zeros, torch.empty, torch.rand, torch.randn, torch.linspace, torch.eye)
 _FACTORIES_OF_VALUES = (torch.full, torch.tensor, torch.arange)
@@ -47,68 +36,12 @@ def quiet(inventory: "Inventory", dtype: torch.dtype) -> Iterator[None]:
             stack.enter_context(torch.autocast(device.type, enabled=False))
         forked = [device] if device.type == "cuda" else []
         stack.enter_context(torch.random.fork_rng(forked, device_type=device.type))
-        lowered = _lowered(_MKLDNN if device.type == "cpu" else (*_MKLDNN, *_CUDA))
-        if lowered:
-            stack.enter_context(_full_precision(lowered))
+        stack.enter_context(full_precision)
         if device.type == "cuda" and inventory.recurrent:
-            stack.enter_context(without(torch.backends.cudnn))
+            stack.enter_context(without_cudnn)
         if dtype == torch.float64:
             stack.enter_context(_DoubleByDefault())
         yield
-
-
-def _lowered(backends: tuple[Any, ...]) -> list[tuple[Any, str]]:
-    """Those that may round, with their setting."""
-    settings = [(backend, backend.fp32_precision) for backend in backends]
-    return [(backend, value) for backend, value in settings if value not in ("none", "ieee")]
-
-
-@contextmanager
-def _full_precision(lowered: list[tuple[Any, str]]) -> Iterator[None]:
-    cudnn: Any = torch.backends.cudnn
-    settings = [(backend, backend.fp32_precision) for backend in (*_MKLDNN, *_CUDA)]
-    # Torch's older switches are moved as well: a product on a GPU may raise where they say otherwise than these. They
-    # cannot be read, and are left alone, where the caller's own settings disagree already.
-    matmul, convolution = None, None
-    with suppress(RuntimeError):
-        matmul = torch.get_float32_matmul_precision()
-    with suppress(RuntimeError):
-        convolution = cudnn.allow_tf32
-    try:
-        if matmul is not None:
-            torch.set_float32_matmul_precision("highest")
-        if convolution is not None:
-            cudnn.allow_tf32 = False
-        for backend, _ in lowered:
-            backend.fp32_precision = "ieee"
-        yield
-    finally:
-        if matmul is not None:
-            torch.set_float32_matmul_precision(matmul)
-        if convolution is not None:
-            cudnn.allow_tf32 = convolution
-        for backend, value in settings:
-            backend.fp32_precision = value
-
-
-@contextmanager
-def without(backend: Any) -> Iterator[None]:
-    """One of ``torch.backends`` switched off, so that torch's own kernels compute the same.
-
-    The switch is the whole process's: the first thread that needs it off moves it, and the last one moves it back.
-    """
-    # Not by the backend's ``flags``, which for cuDNN move the switches for TF32 too.
-    with _switching:
-        if not _switched_off[backend]:
-            _were[backend], backend.enabled = backend.enabled, False
-        _switched_off[backend] += 1
-    try:
-        yield
-    finally:
-        with _switching:
-            _switched_off[backend] -= 1
-            if not _switched_off[backend]:
-                backend.enabled = _were.pop(backend)
 
 
 class _DoubleByDefault(TorchFunctionMode):

@@ -81,7 +81,8 @@ def nodes_between(later: Tensor, earlier: Tensor, source: Tensor) -> int | None:
     """How many nodes of autograd's graph lie after ``earlier``; None where ``later`` has another way to ``source``.
 
     The walk is over the graph's structure, so that a number says for certain that everything which ``later`` takes
-    from ``source`` passes through ``earlier``.
+    from ``source`` passes through ``earlier``. Another output of the node that gave ``earlier``, as of a tensor split
+    in two, is another way.
     """
     if later.grad_fn is None or earlier.grad_fn is None:
         return None
@@ -90,6 +91,8 @@ def nodes_between(later: Tensor, earlier: Tensor, source: Tensor) -> int | None:
     target = earlier.grad_fn
     origin = source.grad_fn
     if origin is None or (target is origin and earlier is not source):
+        return None
+    if later.grad_fn is target and later.output_nr != earlier.output_nr:
         return None
     seen = {target}
     waiting = [later.grad_fn]
@@ -101,8 +104,10 @@ def nodes_between(later: Tensor, earlier: Tensor, source: Tensor) -> int | None:
         if node is origin:
             return None
         seen.add(node)
-        for following, _ in node.next_functions:
+        for following, output in node.next_functions:
             if following is target:
+                if output != earlier.output_nr:
+                    return None
                 reached = True
             elif following is not None and following not in seen:
                 waiting.append(following)
