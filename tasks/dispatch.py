@@ -30,6 +30,9 @@ RECORD_TRIES = 5
 #: Seconds given to reports that are already on their way when a run is stopped.
 LAST_REPORTS_S = 0.3
 
+#: A round of the driver that took longer says nothing of the shards: it was busy with the record.
+BUSY_S = 2.0
+
 #: Stragglers that are told while they run; a whole slow node would fill the log.
 TOLD_STRAGGLERS = 20
 
@@ -117,6 +120,7 @@ class Dispatcher:
     _slots: int = 0
     _slots_read: float = 0.0
     _head_silent: float | None = None
+    _looked: float = 0.0
     _alive: float = 0.0
     _said: float = 0.0
     _flushed: float = 0.0
@@ -145,6 +149,8 @@ class Dispatcher:
 
     def _submit(self) -> None:
         self._read_slots()
+        if self._head_silent is not None:
+            return
         most = max(BUNDLES_PER_SLOT * self._slots, BUNDLES_PER_SLOT)
         while len(self._flights) < most and (assignment := self.ledger.take(self._slots)) is not None:
             options = self._options(assignment)
@@ -235,6 +241,8 @@ class Dispatcher:
             flight.node = item.node
 
     def _note(self, flight: _Flight, report: ShardReport) -> None:
+        if report.done:
+            self._tell_if_slow(flight, report.seconds)
         flight.position += 1
         if report.problem is None:
             self._record(self.ledger.done(report))
@@ -281,15 +289,20 @@ class Dispatcher:
                 ray.cancel(generator, force=True)
 
     def _tell_stragglers(self) -> None:
+        now = time.monotonic()
+        busy, self._looked = now - self._looked > BUSY_S, now
+        if busy:
+            return  # reports may have come meanwhile that are still to be read
+        for flight in self._flights.values():
+            if flight.since is not None and flight.position < len(flight.assignment.shards):
+                self._tell_if_slow(flight, now - flight.since)
+
+    def _tell_if_slow(self, flight: _Flight, seconds: float) -> None:
         if self.pace is None:
             return
-        now = time.monotonic()
-        for flight in self._flights.values():
-            if flight.since is None or flight.position == len(flight.assignment.shards):
-                continue
-            found = self.pace.running(flight.current, now - flight.since, flight.node)
-            if found is not None and len(self.pace.stragglers) <= TOLD_STRAGGLERS:
-                self.say(f"slow: {found}; its deadline is {readable_seconds(self.limits.shard_s)}")
+        found = self.pace.running(flight.current, seconds, flight.node, first=flight.position == 0)
+        if found is not None and len(self.pace.stragglers) <= TOLD_STRAGGLERS:
+            self.say(f"slow: {found}; its deadline is {readable_seconds(self.limits.shard_s)}")
 
     def _cancel_all(self) -> None:
         import ray
@@ -305,7 +318,7 @@ class Dispatcher:
         if any(flight.since is not None for flight in self._flights.values()) or not self._flights:
             self._alive = now
             return
-        if now - max(self._alive, self._said) < self.limits.silence_s:
+        if now - max(self._alive, self._said) < self.limits.silence_s or self._head_silent is not None:
             return
         self._said = now
         request = f"1 CPU and {self.gpus:g} GPU" if self.gpus else "1 CPU"

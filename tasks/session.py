@@ -159,7 +159,7 @@ def head_answers() -> bool:
     host, _, port = head_address().rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=2.0).close()
-    except OSError:
+    except (OSError, ValueError):
         return False
     return True
 

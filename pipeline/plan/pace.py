@@ -26,7 +26,7 @@ class Straggler:
     median_s, alike
         Median time of the shards like it that were finished when it was noticed, and their number.
     node
-        Name of the machine that computes it; empty for the driver's own process.
+        Name of the machine that computes it; empty without Ray.
     """
 
     cohort: str
@@ -52,13 +52,15 @@ _Kind = tuple[str, str, str, int]  # cohort, map, class and number of parameters
 class Pace:
     """The times of the shards of a run, and the stragglers among them.
 
-    Shards are alike when they are of one map and of checkpoints of one class and size: the blocks of neurons and
-    stimuli of a map are of about one length, so they cost about the same.
+    Shards are alike when they are of one map and of checkpoints of one class and size. One that had to load its
+    checkpoint may take as long as others that did. Sounds of one map may differ in length: one that is much longer than
+    the others is a straggler too.
     """
 
     def __init__(self, plan: RunPlan) -> None:
         self._plan = plan
         self._finished: defaultdict[_Kind, list[float]] = defaultdict(list)
+        self._loading: defaultdict[_Kind, list[float]] = defaultdict(list)  # those among them that loaded
         self._stragglers: dict[Shard, Straggler] = {}
 
     @property
@@ -66,24 +68,34 @@ class Pace:
         """Every shard that was noticed, in the order in which they were."""
         return tuple(self._stragglers.values())
 
-    def running(self, shard: Shard, seconds: float, node: str = "") -> Straggler | None:
-        """The shard where it has just become a straggler, after so many seconds of this attempt; None otherwise."""
+    def running(self, shard: Shard, seconds: float, node: str = "", *, first: bool = False) -> Straggler | None:
+        """The shard where it has just become a straggler, after so many seconds of this attempt; None otherwise.
+
+        The ``first`` shard that a worker computes of a checkpoint loads it.
+        """
         known = self._stragglers.get(shard)
         if known is not None:
             self._stragglers[shard] = replace(known, seconds=max(known.seconds, seconds))
             return None
         if seconds <= LEAST_S:
             return None
-        finished = self._finished[self._kind(shard)]
+        kind = self._kind(shard)
+        finished = self._finished[kind]
         if len(finished) < FEWEST or seconds <= TIMES * _median(finished):
+            return None
+        if first and self._loading[kind] and seconds <= TIMES * _median(self._loading[kind]):
             return None
         self._stragglers[shard] = self._straggler(shard, seconds, finished, node)
         return self._stragglers[shard]
 
     def finished(self, report: ShardReport) -> None:
         """Take the time of a shard that is done."""
-        self.running(report.shard, report.seconds)
-        insort(self._finished[self._kind(report.shard)], report.seconds)
+        first = report.probe is not None  # the first shard of a checkpoint answers the probe as well
+        self.running(report.shard, report.seconds, first=first)
+        kind = self._kind(report.shard)
+        insort(self._finished[kind], report.seconds)
+        if first:
+            insort(self._loading[kind], report.seconds)
 
     def _kind(self, shard: Shard) -> _Kind:
         checkpoint = self._plan.cohort(shard.cohort).checkpoints[shard.checkpoint]

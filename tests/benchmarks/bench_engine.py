@@ -235,9 +235,10 @@ def their_strf(model: nn.Module, lags: int) -> None:
 def in_turn(
     ours: Callable[[], object], theirs: Callable[[], object], turns: int, ours_per_turn: int = 1
 ) -> tuple[float, float]:
-    """Medians in ms, after the first second of ours, in which threads find their cores."""
+    """Medians in ms, after one turn of theirs and a while of ours, in which memory and threads find their places."""
     times: tuple[list[float], list[float]] = ([], [])
     started = time.perf_counter()
+    theirs()
     while time.perf_counter() < started + WARM_UP_S:
         ours()
     for _ in range(turns):

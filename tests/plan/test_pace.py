@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -53,6 +54,17 @@ def test_a_shard_that_was_slow_is_told_of_though_nobody_asked_while_it_ran():
     pace, _ = a_pace()
     finish(pace, [1.0] * 10 + [30.0])
     assert [(straggler.seconds, straggler.node) for straggler in pace.stragglers] == [(30.0, "")]
+
+
+def test_a_shard_that_loads_its_checkpoint_is_compared_with_others_that_did():
+    pace, _ = a_pace()
+    for checkpoint in range(2):
+        pace.finished(ShardReport(shard(0, checkpoint), seconds=12.0, probe=np.zeros(NEURONS)))
+        for neuron in range(1, 6):
+            pace.finished(ShardReport(shard(neuron, checkpoint), seconds=1.0))
+    assert pace.running(shard(0, 2), 40.0, first=True) is None
+    assert pace.running(shard(0, 2), 49.0, first=True) is not None
+    assert pace.running(shard(1, 2), 11.0) is not None
 
 
 def test_a_checkpoint_of_another_size_is_compared_with_its_own_kind_only():
