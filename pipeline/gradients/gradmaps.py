@@ -55,7 +55,8 @@ class Gradmaps:
     block
         Rows per backward pass at the end, after halving where memory ran out.
     disagreement
-        Largest difference from another route on a few neurons, relative to the largest entry; nan where not checked.
+        Largest difference from plain autograd, of a mixture of all rows, relative to its largest entry; nan where not
+        checked.
     """
 
     values: Float[Tensor, "stimulus neuron ..."]
@@ -202,7 +203,7 @@ def compute_strf_gradmaps(
     """Gradmaps around several spectrograms, with what is recorded about them.
 
     As :func:`strf_gradmaps`. ``stimuli`` None means one spectrogram of ``lags`` frames at ``level``. With ``check``
-    a few neurons are compared with another route; where they differ and the route was not asked for by name,
+    a mixture of all rows is compared with plain autograd; where it differs and the route was not asked for by name,
     another one is taken.
     """
     values, found = _strf(

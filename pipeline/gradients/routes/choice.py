@@ -60,8 +60,8 @@ class Taken:
 def take(model: nn.Module, problem: Problem, rows: Rows, route: str, check: bool) -> Taken:
     """The rows, by the route asked for or by the first one that the model allows.
 
-    ``model`` is the caller's own object: what it does not allow is remembered for it. With ``check`` the rows are
-    compared with another route, and a route that was not asked for by name is left if it disagrees.
+    ``model`` is the caller's own object: what it does not allow is remembered for it. With ``check`` a mixture
+    of the rows is compared with plain autograd, and a route that was not asked for by name is left if it disagrees.
     """
     if route != "auto":
         values, block = ROUTES[route](problem, rows)
@@ -109,7 +109,7 @@ def _mixtures(problem: Problem, rows: Rows, values: Tensor) -> tuple[Tensor, Ten
     else:
         gradient = rows.plain_gradients(problem, [problem.leaf])[id(problem.leaf)]
     expected = windowed(gradient.unsqueeze(1), rows.ends[:, :1], rows.lags)
-    return expected, torch.matmul(rows.shares(), values.flatten(2)).view_as(expected)
+    return expected, torch.matmul(rows.shares, values.flatten(2)).view_as(expected)
 
 
 def order(problem: Problem, rows: Rows) -> list[str]:

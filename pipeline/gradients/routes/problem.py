@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -103,6 +104,7 @@ class Rows:
         cotangents[rows, :, self.neurons] = self.weights[:, self.neurons].transpose(0, 1)
         return cotangents
 
+    @cached_property
     def shares(self) -> Float[Tensor, "neuron"]:
         """How much of each row goes into their mixture: at random, and nothing of rows that end at another time."""
         shares = torch.rand(len(self), generator=torch.Generator().manual_seed(29)).add(0.5).to(self.weights)
@@ -114,7 +116,7 @@ class Rows:
         self, response: Float[Tensor, "stimulus all_neurons frame"]
     ) -> Float[Tensor, "stimulus all_neurons frame"]:
         """d (sum of the rows' objectives, each with its share) / d response."""
-        shares = self.shares()
+        shares = self.shares
         if self.coupled is not None or self.neurons is None:
             return shares[0] * self.pick([0]).cotangents(response)[0]
         of_neuron = shares.new_zeros(response.shape[1]).index_add_(0, self.neurons, shares)
