@@ -9,7 +9,8 @@ from torch import nn
 
 from pipeline.gradients.gradmaps import compute_strf_gradmaps, strf_gradmaps
 from pipeline.gradients.routes import choice, memory
-from pipeline.gradients.routes.problem import windowed
+from pipeline.gradients.routes.backward import _encoder_before
+from pipeline.gradients.routes.problem import pose, windowed
 from tests.gradients.small import FrameReadout, Kernels, OnOff, Recurrent, relative, seeded
 from tests.zoo import LAGS, ZOO
 
@@ -279,6 +280,28 @@ def test_sums_factor_where_the_readout_is_affine_and_not_where_it_is_not():
         found = compute_strf_gradmaps(model, stimulus, 30, objective="sum", route="factored", memory_bytes=10**9)
         assert relative(found.values, expected) < 1e-5
         assert found.block == (6 if affine else 40)
+
+
+@pytest.mark.parametrize("level", [0.0, 0.3, None])
+@pytest.mark.parametrize("name", ["StateNet-LMU", "StateNet-Mamba", "StateNet-GRU"])
+def test_long_windows_of_recurrent_models_equal_plain_backward_passes(name, level):
+    model, n_frames = ZOO[name](70), 40
+    generator = torch.Generator().manual_seed(8)
+    heard = torch.randn(1, model.F, n_frames, generator=generator) if level is None else None
+    settings = {"level": level or 0.0, "neurons": [0, 33, 69]}
+    expected = compute_strf_gradmaps(model, heard, n_frames, route="loop", check=False, **settings).values
+    found = compute_strf_gradmaps(model, heard, n_frames, level=level or 0.0)
+    assert found.route == "factored"
+    assert found.disagreement < 1e-5
+    assert relative(found.values[:, [0, 33, 69]], expected) < 2e-5
+
+
+def test_a_recurrence_in_steps_is_left_at_the_end_of_its_encoder():
+    model = ZOO["StateNet-LMU"](70)
+    for level, known in ((torch.zeros(1, 1, model.F, 40), True), (torch.randn(1, 1, model.F, 40), False)):
+        problem = pose(model, level, 2**30, set())
+        readout = next(call for call in problem.trace.calls if call.name == "readout")
+        assert (_encoder_before(problem, readout.given) is not None) == known
 
 
 def test_long_recurrent_memory_fades_to_exact_zeros_as_autograd_has_it():

@@ -19,6 +19,9 @@ TRIES = 6
 # With fewer frames, looking for affine steps costs more than it saves.
 FEW_FRAMES = 32
 
+# A recurrence written out step by step has more nodes in autograd's graph; with fewer, a search costs what it saves.
+MANY_STEPS = 500
+
 
 def pull_back(problem: Problem, tensor: Tensor, cotangents: Tensor, earliest: int = 0) -> Tensor:
     """Backward passes from ``tensor`` to the leaf, one per entry of the first axis of ``cotangents``.
@@ -36,8 +39,52 @@ def _stage(problem: Problem, tensor: Tensor) -> Callable[[Tensor, int], Tensor]:
     call = _recurrent_call(problem, tensor)
     layers = linearised(call.module, call.given, call.gave) if call is not None else None
     if call is None or layers is None:
-        return lambda cotangents, _: vjp(tensor, problem.leaf, cotangents, problem.limits)
+        return _down_to_encoder(problem, tensor)
     return _through_recurrent(problem, tensor, call, layers)
+
+
+def _down_to_encoder(problem: Problem, tensor: Tensor) -> Callable[[Tensor, int], Tensor]:
+    """Plain backward passes, the first part of the model by its Jacobian where it acts on each frame alone."""
+    found = _encoder_before(problem, tensor)
+    if found is None:
+        return lambda cotangents, _: vjp(tensor, problem.leaf, cotangents, problem.limits)
+    reached, layout, begun, slope = found
+
+    def back(cotangents: Tensor, _: int) -> Tensor:
+        return begun.join(layout.split(vjp(tensor, reached, cotangents, problem.limits)) @ slope)
+
+    return back
+
+
+def _encoder_before(
+    problem: Problem, tensor: Tensor
+) -> tuple[Tensor, Layout, Layout, Float[Tensor, "output input"]] | None:
+    """What the model's largest part is given, its layout and the stimulus's, and its slope, the same at every frame.
+
+    None where ``tensor`` hears the stimulus past that, where frames mix before it or differ in their slope, and where
+    too little follows for the search to pay.
+    """
+    source, n_stimuli, n_frames = problem.trace.stimulus, problem.n_stimuli, problem.response.shape[-1]
+    if n_frames < FEW_FRAMES:
+        return None
+    names = [call.name for call in problem.trace.calls]
+    size = {name: sum(other.startswith(f"{name}.") for other in names) for name in set(names)}
+    for call in sorted(problem.trace.calls, key=lambda call: -size[call.name]):
+        given = call.given
+        if given is source or given is tensor or not is_plain(given):
+            continue
+        steps = nodes_between(tensor, given, source)
+        if steps is None:
+            continue
+        if steps < MANY_STEPS:
+            return None
+        for layout in layouts(given, n_stimuli, n_frames):
+            slopes = _slopes_of_few_frames(problem, call, layout)
+            for begun in layouts(source, n_stimuli, n_frames) if slopes is not None else ():
+                if slopes is not None and _slopes_hold(given, layout, source, begun, slopes):
+                    return given, layout, begun, slopes[0, 0]
+        return None
+    return None
 
 
 def _recurrent_call(problem: Problem, tensor: Tensor) -> Call | None:
