@@ -65,6 +65,6 @@ def frame_gradmaps(
             weighing = weigh({"frame": frame}, problem.response)
             ends = weighing.frames if chosen is None else weighing.frames[:, chosen]
             ends = ends[:, :1] if chosen is None else ends
-            rows = Rows(weighing.weights, chosen, ends, lags)
-            taken = take(model, problem, rows, route, check=number == 0)
+            rows = Rows(weighing.weights, chosen, ends, lags, check=number == 0)
+            taken = take(model, problem, rows, route)
         yield frame, taken.values[0].squeeze(1)

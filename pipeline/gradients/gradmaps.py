@@ -392,7 +392,7 @@ def _solve(
     hop = hop or _hop(problem)
     ends = (frames + 1) * hop - 1
     rows = Rows(weighing.weights, chosen, ends, lags, objective if weighing.couples else None, check)
-    taken = take(model, problem, rows, route, check)
+    taken = take(model, problem, rows, route)
     return Gradmaps(
         taken.values, frames, before_start(ends, lags), values, taken.route, taken.block, taken.disagreement
     )

@@ -1,8 +1,6 @@
 """The head of a cluster dies under a run: it ends with the reason, and the next one computes what is missing."""
 
 import json
-import os
-import secrets
 import shutil
 import socket
 import subprocess
@@ -19,7 +17,7 @@ from tasks.dispatch import Limits
 from tests.faults.lab import assert_done_is_true, write_lab, written
 from tests.faults.zygote import ROOT
 from tests.run.lab import NEURONS
-from tests.tasks.test_job import RAY, free_ports
+from tests.tasks.test_job import RAY, environment_of_a_head, free_ports
 
 pytestmark = pytest.mark.slow
 
@@ -31,13 +29,7 @@ def head():
     """A head with two slots: its process, its address, and the environment of those who may join it."""
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
     (port,) = free_ports(1)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    environment |= {
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": secrets.token_hex(32),
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "HOME": folder,
-    }
+    environment = environment_of_a_head(folder)
     command = [RAY, "start", "--head", "--block", "--num-cpus=2", f"--temp-dir={folder}/ray", f"--port={port}"]
     command += ["--node-ip-address=127.0.0.1", "--include-dashboard=false", "--object-store-memory=100000000"]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

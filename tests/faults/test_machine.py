@@ -21,6 +21,7 @@ from hypothesis.stateful import (
 from pipeline import load_config, open_cube, run_locally
 from pipeline.plan.shards import DONE, FAILED, PENDING
 from pipeline.store import store_status, verify_store
+from tests.damage import damage
 from tests.faults.lab import truth, write_lab, written
 from tests.run.lab import NEURONS, write_checkpoint
 
@@ -110,15 +111,7 @@ class Runs(RuleBasedStateMachine):
     def damage_an_object(self, random, how):
         key = random.choice(self._sound())
         path = self.store / f"lab/strf/c/{self._row(key[0])}/{key[1]}/0/0"
-        data = bytearray(path.read_bytes())
-        if how == "delete":
-            path.unlink()
-        elif how == "cut":
-            path.write_bytes(data[: random.randrange(len(data))])
-        else:
-            # After the magic number and the byte of flags, of which some change nothing: numbers, sizes or checksum.
-            data[random.randrange(5, len(data))] ^= 1 << random.randrange(8)
-            path.write_bytes(data)
+        damage(path, how, random)
         self.damaged.add(key)
 
     @precondition(lambda self: self.ready)

@@ -22,6 +22,7 @@ from pipeline.store import (
     verify_store,
     write_region,
 )
+from tests.damage import damage
 from tests.store.plans import HEALTH, checkpoint, cohort, done, numbers, run_plan
 
 pick = st.randoms(use_true_random=False)
@@ -116,15 +117,7 @@ class Store(RuleBasedStateMachine):
         if not finished:
             return
         shard = random.choice(finished)
-        path = self._object(shard)
-        data = bytearray(path.read_bytes())
-        if how == "delete":
-            path.unlink()
-        elif how == "cut":
-            path.write_bytes(data[: random.randrange(len(data))])
-        else:
-            data[random.randrange(len(data))] ^= 1 << random.randrange(8)
-            path.write_bytes(data)
+        damage(self._object(shard), how, random)
         self.damaged.add(self._key(shard))
 
     @rule()

@@ -30,17 +30,23 @@ def free_ports(count):
     return ports
 
 
+def environment_of_a_head(home: str) -> dict[str, str]:
+    """This process's environment for a Ray with a token and a home folder of its own, and for those who join it."""
+    others = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    return others | {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "HOME": home,
+    }
+
+
 @pytest.fixture(scope="module")
 def head():
     """The environment in which jobs reach a Ray head with a token of its own."""
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
     gcs, dashboard, client = free_ports(3)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    environment |= {
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": secrets.token_hex(32),
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "HOME": folder,
+    environment = environment_of_a_head(folder) | {
         # As in an activated environment: the job's `python` is this one.
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}",

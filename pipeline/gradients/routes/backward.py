@@ -80,8 +80,10 @@ def _encoder_before(
             return None
         for layout in layouts(given, n_stimuli, n_frames):
             slopes = _slopes_of_few_frames(problem, call, layout)
-            for begun in layouts(source, n_stimuli, n_frames) if slopes is not None else ():
-                if slopes is not None and _slopes_hold(given, layout, source, begun, slopes):
+            if slopes is None:
+                continue
+            for begun in layouts(source, n_stimuli, n_frames):
+                if _slopes_hold(given, layout, source, begun, slopes):
                     return given, layout, begun, slopes[0, 0]
         return None
     return None

@@ -57,15 +57,15 @@ class Taken:
     disagreement: float
 
 
-def take(model: nn.Module, problem: Problem, rows: Rows, route: str, check: bool) -> Taken:
+def take(model: nn.Module, problem: Problem, rows: Rows, route: str) -> Taken:
     """The rows, by the route asked for or by the first one that the model allows.
 
-    ``model`` is the caller's own object: what it does not allow is remembered for it. With ``check`` a mixture
-    of the rows is compared with plain autograd, and a route that was not asked for by name is left if it disagrees.
+    ``model`` is the caller's own object: what it does not allow is remembered for it. Of rows that are to be checked a
+    mixture is compared with plain autograd, and a route that was not asked for by name is left if it disagrees.
     """
     if route != "auto":
         values, block = ROUTES[route](problem, rows)
-        return Taken(values, route, block, disagreement(problem, rows, values, route) if check else math.nan)
+        return Taken(values, route, block, disagreement(problem, rows, values, route) if rows.check else math.nan)
     left = limits_of(model)
     candidates = [name for name in order(problem, rows) if name not in left or name == "loop"]
     for name in candidates:
@@ -77,7 +77,7 @@ def take(model: nn.Module, problem: Problem, rows: Rows, route: str, check: bool
                 raise
             left.add(name)
             continue
-        difference = disagreement(problem, rows, values, name) if check else math.nan
+        difference = disagreement(problem, rows, values, name) if rows.check else math.nan
         if difference > TOLERANCE and not last:
             left.add(name)
             continue

@@ -85,7 +85,8 @@ def _narrowest(problem: Problem, calls: list[Call], rows: Rows, below: int | Non
     best: Cut | None = None
     tried: set[int] = set()
     frame = rows.only_frame
-    given = {} if frame is None else rows.plain_gradients(problem, _heard(problem, calls))
+    candidates = [call.given for call in calls if is_plain(call.given)]
+    gradients = {} if frame is None else rows.plain_gradients(problem, candidates)
     for call in calls:
         tensor = call.given
         if id(tensor) in tried or not is_plain(tensor):
@@ -104,7 +105,7 @@ def _narrowest(problem: Problem, calls: list[Call], rows: Rows, below: int | Non
             if (
                 acts_on_each_frame(response, whole, tensor, one)
                 if frame is None
-                else _hears_only(given[id(tensor)], frame, one)
+                else _hears_only(gradients[id(tensor)], frame, one)
             )
         ]
         if not fitting:
@@ -112,12 +113,6 @@ def _narrowest(problem: Problem, calls: list[Call], rows: Rows, below: int | Non
             break
         best = Cut(call, tensor, fitting[0])
     return best
-
-
-def _heard(problem: Problem, calls: list[Call]) -> list[Tensor]:
-    """What the calls were given, as far as the response follows it."""
-    given = {id(call.given): call.given for call in calls if is_plain(call.given)}
-    return list(given.values())
 
 
 def _hears_only(gradient: Tensor, frame: int, layout: Layout) -> bool:
