@@ -9,7 +9,7 @@ from io import BytesIO
 from typing import Any
 from urllib.parse import urlsplit
 
-from pipeline.plan.config import ConfigError, is_url
+from pipeline.plan.urls import ConfigError, is_url, refuse_secrets
 
 #: Largest files that are read, in bytes: JSON beside the weights, the weights themselves, any other input.
 JSON_BYTES = 16 * 2**20
@@ -77,34 +77,6 @@ def _find_url(pattern: str) -> list[Match]:
         for name, info in found.items()
     ]
     return sorted(set(matches), key=lambda match: match.path)
-
-
-def refuse_secrets(url: str, where: str = "") -> None:
-    """Refuse a URL that carries a password or a signature: paths end in logs and in the cube.
-
-    ``where`` is the key of the config that holds it.
-
-    Raises
-    ------
-    ConfigError
-        The message does not repeat the secret.
-    """
-    if not is_url(url):
-        return
-    parts = urlsplit(url)
-    where = f"{where}: " if where else ""
-    if parts.password or "@" in parts.netloc:
-        raise ConfigError(
-            f"{where}a URL {parts.scheme}://...@{parts.netloc.rpartition('@')[2]} holds credentials, which would"
-            " be written to logs and into the cube; take them out and put them into the environment or the store's"
-            " own settings file"
-        )
-    if parts.scheme in ("http", "https") and parts.query:
-        raise ConfigError(
-            f"{where}a URL {parts.scheme}://{parts.netloc}{parts.path}?... has a query, which may be a signature that"
-            " would be written to logs and into the cube; give the path without it and the credentials through the"
-            " environment"
-        )
 
 
 def _open_filesystem(url: str) -> tuple[Any, str]:

@@ -9,8 +9,28 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from pipeline.plan.axes import band_centres_hz
+from pipeline.plan.explain import explain
+from pipeline.plan.urls import ConfigError, is_url, refuse_secrets_within
 
-NAME = r"^[A-Za-z][A-Za-z0-9_]*$"
+__all__ = ["ConfigError", "is_url"]
+
+NAME = r"^[A-Za-z][A-Za-z0-9_]{0,99}$"
+
+#: Largest config and list of frequencies, in bytes.
+CONFIG_BYTES = 16 * 2**20
+
+#: Most frames of a window, most bands, and most numbers of one map of one neuron: what is larger is a slip of the hand
+#: or fits no memory.
+LARGEST_LAGS = 2**16
+LARGEST_BANDS = 2**16
+LARGEST_MAP = 2**26
+
+#: Longest frame and longest window over the audio, in ms.
+LONGEST_FRAME_MS = 60_000.0
+LONGEST_WINDOW_MS = 600_000.0
+
+#: Most MiB in one object: codecs count its bytes in 32 bits.
+LARGEST_OBJECT_MIB = 2047.0
 
 #: Names that a map cannot take, because the cube uses them for its coordinates.
 RESERVED_NAMES = frozenset(
@@ -22,10 +42,6 @@ RESERVED_NAMES = frozenset(
 RESERVED_ENDINGS = ("_status", "_health", "_memory_90", "_memory_99", "_oldest_share", "_frame")
 
 
-class ConfigError(ValueError):
-    """The configuration cannot be run as it is; nothing has been computed."""
-
-
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False)
 
@@ -33,9 +49,9 @@ class _Frozen(BaseModel):
 class FrequencyGrid(_Frozen):
     """Evenly spaced bands, ``{min = 80.0, max = 3800.0, count = 32, scale = "mel"}``."""
 
-    min: float = Field(gt=0)
-    max: float = Field(gt=0)
-    count: int = Field(gt=0)
+    min: float = Field(gt=0, le=1e9)
+    max: float = Field(gt=0, le=1e9)
+    count: int = Field(gt=0, le=LARGEST_BANDS)
     scale: Literal["log", "linear", "mel"] = "log"
 
     @model_validator(mode="after")
@@ -82,8 +98,8 @@ class CohortConfig(_Frozen):
     """Checkpoints that share neurons, frequency axis, frame width and front-end input: what stacks into one cube."""
 
     name: str = Field(pattern=NAME)
-    frame_ms: float = Field(gt=0)
-    lags: Annotated[int, Field(gt=0)] | Literal["auto"]
+    frame_ms: float = Field(gt=0, le=LONGEST_FRAME_MS)
+    lags: Annotated[int, Field(gt=0, le=LARGEST_LAGS)] | Literal["auto"]
     frequencies_hz: tuple[float, ...] | FrequencyGrid | str
     neurons: str | None = None
     checkpoints: tuple[CheckpointsConfig, ...] = Field(min_length=1)
@@ -92,7 +108,7 @@ class CohortConfig(_Frozen):
 class FrameObjective(_Frozen):
     """The response at one frame of the stimulus, counted from 0."""
 
-    frame: int = Field(ge=0)
+    frame: int = Field(ge=0, lt=2**31)
 
 
 class MeanObjective(_Frozen):
@@ -127,7 +143,7 @@ class StrfMapConfig(_MapConfig):
 
     kind: Literal["strf"]
     baseline: Literal["null", "silence", "mean", "stimuli"] = "null"
-    silence_level: float | None = None
+    silence_level: float | None = Field(default=None, ge=-1e30, le=1e30)
     stimuli: str | tuple[str, ...] | None = None
     space: Literal["spectrogram", "prefiltered"] = "spectrogram"
 
@@ -159,7 +175,7 @@ class WaveformMapConfig(_MapConfig):
 
     kind: Literal["waveform"]
     stimuli: str | tuple[str, ...]
-    window_ms: float | None = Field(default=None, gt=0)
+    window_ms: float | None = Field(default=None, gt=0, le=LONGEST_WINDOW_MS)
 
 
 MapConfig = Annotated[StrfMapConfig | WaveformMapConfig, Field(discriminator="kind")]
@@ -169,15 +185,15 @@ class EngineConfig(_Frozen):
     """How the maps are computed; none of it changes a number beyond rounding, but ``precision``."""
 
     precision: Literal["float32", "float64"] = "float32"
-    memory_mib: int | None = Field(default=None, gt=0)
-    finite_difference_neurons: int = Field(default=2, ge=0)
+    memory_mib: int | None = Field(default=None, gt=0, le=2**30)
+    finite_difference_neurons: int = Field(default=2, ge=0, le=10_000)
 
 
 class StorageConfig(_Frozen):
     """How the cube lies in its store."""
 
-    object_mib: float = Field(default=8.0, gt=0)
-    chunks_per_object: int = Field(default=1, ge=1)
+    object_mib: float = Field(default=8.0, gt=0, le=LARGEST_OBJECT_MIB)
+    chunks_per_object: int = Field(default=1, ge=1, le=2**16)
 
 
 class RunConfig(_Frozen):
@@ -234,11 +250,6 @@ class RunConfig(_Frozen):
         return self.resolve(self.store)
 
 
-def is_url(path: str) -> bool:
-    """Whether a path names an object store rather than a file system."""
-    return "://" in path
-
-
 def load_config(path: str | Path) -> RunConfig:
     """The checked configuration of a run.
 
@@ -255,34 +266,35 @@ def load_config(path: str | Path) -> RunConfig:
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = _read_text(path)
         raw = tomllib.loads(text)
+    except RecursionError as error:
+        raise ConfigError(
+            f"{path} is nested too deeply to be read, which no config needs to be; take the lists in lists out"
+        ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"the config {path} cannot be read ({error}); give the path of a TOML file") from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not valid TOML: {error}; mend that line") from error
     for key in ("folder", "text"):
         if key in raw:
-            raise ConfigError(f"{path}: {key}: unknown key; remove it or mend its spelling")
+            raise ConfigError(f"{path}: {key}: unknown key; remove it, as it is found out by itself")
     try:
+        refuse_secrets_within(raw)
         return RunConfig(**raw, folder=str(path.resolve().parent), text=text)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
     except ValidationError as error:
-        raise ConfigError(_explain(path, error)) from error
+        raise ConfigError(f"{path} cannot be run:\n  {explain(error, raw, RunConfig)}") from error
 
 
-def _explain(path: Path, error: ValidationError) -> str:
-    lines = []
-    for problem in error.errors():
-        where = ".".join(str(part) for part in problem["loc"]) or "the config"
-        if problem["type"] == "extra_forbidden":
-            lines.append(f"{where}: unknown key; remove it or mend its spelling")
-        elif problem["type"] == "missing":
-            lines.append(f"{where}: missing; add it")
-        elif problem["type"] == "value_error":
-            lines.append(f"{where}: {problem['ctx']['error']}")
-        else:
-            lines.append(f"{where} = {problem['input']!r}: {problem['msg']}")
-    return f"{path} cannot be run:\n  " + "\n  ".join(lines)
+def _read_text(path: Path) -> str:
+    """The text of a small ordinary file; a pipe would be waited for, and a device never ends."""
+    if path.exists() and not path.is_file():
+        raise OSError("it is no ordinary file")
+    if path.stat().st_size > CONFIG_BYTES:
+        raise OSError(f"it has {path.stat().st_size:,} bytes, more than the {CONFIG_BYTES:,} that are read")
+    return path.read_text(encoding="utf-8")
 
 
 def read_frequencies(config: RunConfig, cohort: CohortConfig) -> tuple[float, ...]:
@@ -296,10 +308,10 @@ def read_frequencies(config: RunConfig, cohort: CohortConfig) -> tuple[float, ..
     given = cohort.frequencies_hz
     where = f"cohort {cohort.name!r}: frequencies_hz"
     if isinstance(given, FrequencyGrid):
-        return band_centres_hz(given.min, given.max, given.count, given.scale)
-    if isinstance(given, str):
+        centres = band_centres_hz(given.min, given.max, given.count, given.scale)
+    elif isinstance(given, str):
         try:
-            words = Path(config.resolve(given)).read_text(encoding="utf-8").split()
+            words = _read_text(Path(config.resolve(given))).split()
             centres = tuple(float(word) for word in words)
         except (OSError, ValueError) as error:
             raise ConfigError(
@@ -307,12 +319,23 @@ def read_frequencies(config: RunConfig, cohort: CohortConfig) -> tuple[float, ..
             ) from error
     else:
         centres = given
+    _refuse_many_bands(cohort, len(centres), where)
     steps = np.diff(centres)
     if not centres or not np.all(np.isfinite(centres)) or min(centres) <= 0:
         raise ConfigError(f"{where} must be positive numbers, one per band, for the maps to be labelled in Hz")
     if not (np.all(steps > 0) or np.all(steps < 0)):
         raise ConfigError(f"{where} must increase (or decrease) from band to band; a repeated band cannot be selected")
     return centres
+
+
+def _refuse_many_bands(cohort: CohortConfig, bands: int, where: str) -> None:
+    lags = cohort.lags if isinstance(cohort.lags, int) else 1
+    if bands > LARGEST_BANDS or bands * lags > LARGEST_MAP:
+        raise ConfigError(
+            f"{where} has {bands:,} bands, with lags = {cohort.lags} {bands * lags:,} numbers in the map of one neuron,"
+            f" where {LARGEST_BANDS:,} bands and {LARGEST_MAP:,} numbers are the most that a machine can be expected to"
+            " hold; give fewer bands or lags"
+        )
 
 
 def plain(value: Any) -> Any:

@@ -167,3 +167,134 @@ def test_mel_bands_are_the_centres_of_filters_between_the_limits():
 def test_log_and_linear_bands_include_their_limits():
     np.testing.assert_allclose(band_centres_hz(100.0, 800.0, 4, "log"), [100.0, 200.0, 400.0, 800.0])
     np.testing.assert_allclose(band_centres_hz(100.0, 400.0, 4, "linear"), [100.0, 200.0, 300.0, 400.0])
+
+
+# One mistake, one line, with the cure
+
+
+def mistakes(folder: Path, text: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load_config(written(folder, text))
+    return [line.strip() for line in str(caught.value).splitlines()[1:]]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [
+        ("lags = 8", "lagz = 8\nlags = 8", "cohort.0.lagz: unknown key; did you mean 'lags'?"),
+        ('path = "x"', 'path = "x"\nclas = "a.B"', "cohort.0.checkpoints.0.clas: unknown key; did you mean 'class'?"),
+        (
+            'path = "x"',
+            'path = "x"\nframe_ms = 5.0',
+            "cohort.0.checkpoints.0.frame_ms: unknown key; it belongs to [[cohort]], so move it there",
+        ),
+        (
+            'kind = "strf"',
+            'kind = "strf"\nbasline = "null"',
+            "maps.strf.basline: unknown key; did you mean 'baseline'?",
+        ),
+        (
+            'kind = "strf"',
+            'kind = "strf"\nobjective = "lst"',
+            'maps.strf.objective = \'lst\': give "last", "peak", "sum", "mean", {frame = 120} or'
+            " {mean_over = [50, 80]}",
+        ),
+        (
+            "lags = 8",
+            'lags = "atuo"',
+            "cohort.0.lags = 'atuo': give a whole number of frames from 1 to 65,536, or \"auto\"; a window beyond that"
+            " fits no memory",
+        ),
+    ],
+)
+def test_one_mistake_gives_one_line_with_the_key_that_was_meant(tmp_path, old, new, line):
+    assert mistakes(tmp_path, MINIMAL.replace(old, new, 1)) == [line]
+
+
+def test_two_mistakes_give_two_lines(tmp_path):
+    text = MINIMAL.replace("lags = 8", "lags = 0").replace("frame_ms = 5.0", "frame_ms = 0.0")
+    assert len(mistakes(tmp_path, text)) == 2
+
+
+# Absurd sizes
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("lags = 8", "lags = 1000000000", "fits no memory"),
+        ("lags = 8", f"lags = 1{'0' * 400}", "fits no memory"),
+        ("frame_ms = 5.0", "frame_ms = 1e12", "at most a minute"),
+        (
+            "frequencies_hz = [100.0, 200.0]",
+            "frequencies_hz = {min = 1, max = 2, count = 9000000000}",
+            "at most 65,536 bands",
+        ),
+        ('kind = "strf"', 'kind = "waveform"\nstimuli = "a.wav"\nwindow_ms = 1e15', "fits no memory"),
+        ('kind = "strf"', 'kind = "strf"\nobjective = {frame = 99999999999}', "{frame = 120}"),
+        ("[maps.strf]", "[storage]\nobject_mib = 1e9\n[maps.strf]", "32 bits"),
+        ("[maps.strf]", "[storage]\nchunks_per_object = 99999999\n[maps.strf]", "more than it saves"),
+        ("[maps.strf]", "[engine]\nmemory_mib = 99999999999999\n[maps.strf]", "no machine has more"),
+        ('name = "a"', f'name = "{"a" * 1000}"', "cohort.0.name"),
+        ('store = "out.zarr"', f'store = "out.zarr"\nx = {"[" * 5000}{"]" * 5000}', "nested too deeply"),
+    ],
+)
+def test_absurd_sizes_are_refused_at_once_with_the_reason(tmp_path, old, new, told):
+    with pytest.raises(ConfigError) as caught:
+        load_config(written(tmp_path, MINIMAL.replace(old, new, 1)))
+    assert told in str(caught.value)
+    assert len(str(caught.value)) < 1000
+
+
+def test_more_numbers_in_one_map_than_a_machine_holds_are_refused(tmp_path):
+    text = MINIMAL.replace("lags = 8", "lags = 60000").replace(
+        "frequencies_hz = [100.0, 200.0]", "frequencies_hz = {min = 100, max = 9000, count = 60000}"
+    )
+    config = load_config(written(tmp_path, text))
+    with pytest.raises(ConfigError, match=r"3,600,000,000 numbers in the map of one neuron"):
+        read_frequencies(config, config.cohort[0])
+
+
+def test_a_config_that_is_no_ordinary_file_is_not_waited_for(tmp_path):
+    import os
+
+    os.mkfifo(tmp_path / "run.toml")
+    with pytest.raises(ConfigError, match="no ordinary file"):
+        load_config(tmp_path / "run.toml")
+
+
+# Credentials
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "s3://KEY:SECRET@bucket/x",
+        "s3://SECRET@bucket/x",
+        "s3://KEY:SEC/RET@bucket/x",
+        "simplecache::s3://KEY:SECRET@bucket/x",
+        "https://host/x?X-Amz-Signature=SECRET",
+        "abfs://box@host/x?sig=SECRET",
+        "gs://bucket/x?access_token=SECRET",
+    ],
+)
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('store = "out.zarr"', 'store = "URL"'),
+        ('path = "x"', 'path = "URL"'),
+        ('path = "x"', 'path = "x"\nneurons = "URL"'),
+        ('path = "x"', 'path = "x"\nclass = "a.B"\narguments = {url = ["URL"]}'),
+        ('kind = "strf"', 'kind = "strf"\nbaseline = "stimuli"\nstimuli = ["URL"]'),
+    ],
+)
+def test_credentials_in_any_url_are_refused_and_not_repeated(tmp_path, url, old, new):
+    with pytest.raises(ConfigError) as caught:
+        load_config(written(tmp_path, MINIMAL.replace(old, new.replace("URL", url), 1)))
+    assert "through the environment" in str(caught.value) or "into the environment" in str(caught.value)
+    assert "SEC" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["s3://bucket/a@b.npz", "gs://bucket/x", "s3://host:9000/a@b", "http://host:80/x"])
+def test_urls_without_credentials_are_taken(tmp_path, url):
+    load_config(written(tmp_path, MINIMAL.replace('path = "x"', f'path = "{url}"')))

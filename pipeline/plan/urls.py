@@ -1,0 +1,82 @@
+"""URLs of the config: which words are one, and which must not be passed on."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+#: Keys of a query that carry a signature or a key with the large object stores.
+SIGNED = re.compile(r"(?:^|[?&;])[^=&;]*(?:sig|token|secret|key|password|credential|auth)[^=&;]*=", re.IGNORECASE)
+
+#: What stands before an ``@`` in a URL: a user, or a user and a password (which may hold a slash).
+BEFORE_AT = re.compile(r"[^/?#@]*@|[^/?#@]*:(?!\d+/)[^?#@]*@")
+
+#: Schemes whose paths begin with ``container@account``.
+CONTAINERS = ("abfs", "abfss", "wasb", "wasbs")
+
+
+class ConfigError(ValueError):
+    """The configuration cannot be run as it is; nothing has been computed."""
+
+
+def is_url(path: str) -> bool:
+    """Whether a path names an object store rather than a file system."""
+    return "://" in path
+
+
+def refuse_secrets(url: str, where: str = "") -> None:
+    """Refuse a URL that carries a password or a signature: paths end in logs and in the cube.
+
+    Of chained URLs (``simplecache::s3://...``) each one is looked at.
+
+    Parameters
+    ----------
+    where
+        The key of the config that holds it.
+
+    Raises
+    ------
+    ConfigError
+        The message does not repeat the secret.
+    """
+    where = f"{where}: " if where else ""
+    for link in url.split("::"):
+        scheme, found, rest = link.partition("://")
+        if not found:
+            continue
+        user = BEFORE_AT.match(rest)
+        if user and (scheme not in CONTAINERS or ":" in user.group()):
+            host = rest.partition("?")[0].rpartition("@")[2]
+            raise ConfigError(
+                f"{where}a URL {scheme}://...@{host} holds credentials, which would be written to logs and into the"
+                " cube; take them out and put them into the environment or the store's own settings file"
+            )
+        query = urlsplit(link).query
+        if query and (scheme in ("http", "https") or SIGNED.search(query)):
+            raise ConfigError(
+                f"{where}a URL {link.partition('?')[0]}?... has a query, which may be a signature that would be written"
+                " to logs and into the cube; give the path without it and the credentials through the environment"
+            )
+
+
+def refuse_secrets_within(value: Any, where: str = "") -> None:
+    """Refuse the first URL with a secret among the words of a config, whatever its key.
+
+    Raises
+    ------
+    ConfigError
+        The message names the key and does not repeat the secret.
+    """
+    for key, text in _texts(value, where):
+        refuse_secrets(text, key)
+
+
+def _texts(value: Any, where: str) -> Iterator[tuple[str, str]]:
+    if isinstance(value, str):
+        yield where, value
+    elif isinstance(value, Mapping):
+        for key, entry in value.items():
+            yield from _texts(entry, f"{where}.{key}" if where else str(key))
+    elif isinstance(value, list | tuple):
+        for index, entry in enumerate(value):
+            yield from _texts(entry, f"{where}[{index}]")
