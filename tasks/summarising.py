@@ -79,14 +79,14 @@ def _cohorts(location: str) -> list[str]:
 
 
 def _parts(location: str, cohort: str) -> Iterator[Part]:
-    from pipeline.numbers.tables import map_names
+    from pipeline.numbers.tables import maps_per_neuron
     from pipeline.store.reader import open_cube
 
     cube = open_cube(location, cohort)
     checkpoints = cube.sizes["checkpoint"]
-    if not map_names(cube) or checkpoints == 0:
+    if not maps_per_neuron(cube) or checkpoints == 0:
         return
-    bytes_each = sum(cube[name].nbytes for name in map_names(cube)) / checkpoints
+    bytes_each = sum(cube[name].nbytes for name in maps_per_neuron(cube)) / checkpoints
     length = max(1, int(BLOCK_BYTES / max(1.0, bytes_each)))
     for start in range(0, checkpoints, length):
         yield Part(cohort, start, min(start + length, checkpoints))
@@ -117,6 +117,6 @@ def measure_part(location: str, part: Part) -> xr.Dataset:
 
     # In memory at once: a block is small by its making, and lazy steps over a hundred measures cost more than it.
     cube = open_cube(location, part.cohort).isel(checkpoint=slice(part.start, part.stop)).load()
-    found = summarise(cube).filter_by_attrs(kind="summary")
+    found = summarise(cube).filter_by_attrs(role="summary")
     wanted = {str(dim) for variable in found.data_vars.values() for dim in variable.dims}
     return found.drop_vars([name for name in found.coords if name not in wanted])

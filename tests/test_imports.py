@@ -4,16 +4,18 @@ import ast
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 import pipeline
+from pipeline import words
 
 ROOT = Path(__file__).resolve().parents[1]
 SCIENTIFIC = {"numpy", "scipy", "pandas", "statsmodels", "xarray", "matplotlib", "zarr", "torch", "ray", "deepSTRF"}
 SCIENTIFIC |= {"pydantic", "safetensors", "soundfile", "jaxtyping", "fsspec", "rich", "pyarrow", "dask", "torchaudio"}
 
-#: What each wing may import beside the standard library and itself.
+#: What each wing may import beside the standard library, itself and the words that all share.
 MAY_IMPORT = {
     "plan": {"numpy", "pydantic"},
     "gradients": {"torch", "numpy", "jaxtyping"},
@@ -53,8 +55,19 @@ def test_a_wing_imports_only_what_its_room_allows(wing):
     rooms = {f"pipeline.{path.name}" for path in wings()}
     allowed = {f"pipeline.{name}" if f"pipeline.{name}" in rooms else name for name in MAY_IMPORT[wing] | {wing}}
     for path in sorted((ROOT / "pipeline" / wing).rglob("*.py")):
-        used = imported(path) & (rooms | SCIENTIFIC | {"tasks", "pipeline"})
+        used = imported(path) & (rooms | SCIENTIFIC | {"tasks", "pipeline"})  # `pipeline.words` is everyone's
         assert used <= allowed, f"{path.relative_to(ROOT)} imports {sorted(used - allowed)}"
+
+
+def test_the_words_import_nothing_but_the_standard_library():
+    assert imported(ROOT / "pipeline" / "words.py") <= sys.stdlib_module_names
+
+
+def test_what_the_config_may_name_is_what_the_engine_has():
+    from pipeline.gradients.routes.choice import NAMES
+
+    assert get_args(words.Route) == NAMES
+    assert get_args(words.Role) == words.ROLES
 
 
 def test_every_wing_stands_in_the_table():

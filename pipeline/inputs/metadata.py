@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.inputs.files import CheckpointError, shorten
-from pipeline.plan.config import RESERVED_NAMES
+from pipeline.words import RESERVED_NAMES
 
 #: Longest text that becomes a coordinate; longer texts are prose.
 TEXT_LENGTH = 1000

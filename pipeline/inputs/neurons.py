@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipeline.inputs.files import FileTooLargeError, read_bytes, shorten
-from pipeline.plan.config import RESERVED_NAMES, ConfigError
+from pipeline.plan.config import ConfigError
+from pipeline.words import RESERVED_NAMES
 
 #: Largest table that is read, in bytes.
 TABLE_BYTES = 256 * 2**20

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from pipeline.numbers.tables import ROW_DIMS, Rules, map_names, plain_axes, summary_table
+from pipeline.numbers.tables import ROW_DIMS, Rules, maps_per_neuron, plain_axes, summary_table
+from pipeline.words import DONE, health_name, status_name
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def choose_maps(
     ValueError
         If the cube has no such map, or a rule names no column.
     """
-    there = map_names(dataset)
+    there = maps_per_neuron(dataset)
     if name not in there:
         raise ValueError(
             f"the cube has no map {name!r} with one entry per neuron, so there is nothing to compare; its maps are"
@@ -60,10 +61,10 @@ def choose_maps(
         left_out[reason] = counted - int(keep.sum())
         counted -= left_out[reason]
 
-    if f"{name}_status" in dataset:
-        without("not done", _companion(dataset[f"{name}_status"]) == 1)
-    if f"{name}_health" in dataset and not untrusted:
-        without("not to be trusted (health flags)", _companion(dataset[f"{name}_health"]) == 0)
+    if status_name(name) in dataset:
+        without("not done", _companion(dataset[status_name(name)]) == DONE)
+    if health_name(name) in dataset and not untrusted:
+        without("not to be trusted (health flags)", _companion(dataset[health_name(name)]) == 0)
     if select is not None and not (isinstance(select, list | tuple) and not select):
         without("by the rule", _selected(dataset, select))
     chunks = {dim: sizes for dim, sizes in maps.chunksizes.items() if dim in keep.dims}

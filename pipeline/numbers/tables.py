@@ -3,7 +3,7 @@
 import json
 import operator
 import re
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,10 @@ from pipeline.numbers.strf import StrfSettings, strf_summaries
 from pipeline.numbers.strf.summaries import MEASURES as STRF_MEASURES
 from pipeline.numbers.waveform import MEASURES as WAVEFORM_MEASURES
 from pipeline.numbers.waveform import waveform_summaries
+from pipeline.words import COUNTED_AXES, DONE, axis_of, is_map, map_names, role_of, status_name, variable_name
 
-DONE = 1
-"""Status of a map that is written."""
-
-ROW_DIMS = ("checkpoint", "neuron", "stimulus", "channel")
-
-AXES = ("waveform_lag", "frequency", "lag", "stimulus", "channel")
-"""Axes of a map; one whose labels differ from those of another map's axis is called ``<map>_<axis>``."""
+#: Axes whose labels tell the rows of a table apart.
+ROW_DIMS = COUNTED_AXES
 
 COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
     ">=": operator.ge,
@@ -58,7 +54,7 @@ def summarise(
     settings
         Levels of the STRF measures.
     """
-    there = map_names(dataset)
+    there = maps_per_neuron(dataset)
     wanted = there if maps is None else list(maps)
     unknown = [name for name in wanted if name not in there]
     if unknown or not wanted:
@@ -70,7 +66,7 @@ def summarise(
     kept = {
         name: variable
         for name, variable in dataset.variables.items()
-        if name in dataset.coords or not (_is_map(variable) or _is_summary(variable, wanted))
+        if name in dataset.coords or not (is_map(variable.attrs) or _is_summary(variable, wanted))
     }
     result, attrs = (
         {name: variable for name, variable in kept.items() if name not in dataset.coords},
@@ -85,7 +81,7 @@ def summarise(
             found = waveform_summaries(values)
         done = _done(dataset, name, found["degenerate"])
         for measure in found.data_vars:
-            if f"{name}_{measure}" in result:
+            if variable_name(name, str(measure)) in result:
                 continue  # written by the run beside the map, from the same definition
             numbers = found.variables[measure]
             if done is not None:
@@ -93,8 +89,8 @@ def summarise(
                 numbers = numbers.where(done, masked).transpose(*numbers.dims)
             if measure == "degenerate":
                 numbers = numbers.astype(np.int8)
-            words = {"kind": "summary", "map": name, "measure": str(measure)}
-            result[f"{name}_{measure}"] = xr.Variable(
+            words = {"role": "summary", "kind": "summary", "map": name, "measure": str(measure)}
+            result[variable_name(name, str(measure))] = xr.Variable(
                 numbers.dims, numbers.data, found.variables[measure].attrs | words
             )
         axes |= {dim: found.variables[dim] for dim in found.coords if dim not in dataset.coords}
@@ -107,12 +103,12 @@ def summarise(
 
 
 def _is_summary(variable: xr.Variable, of: Sequence[str]) -> bool:
-    return variable.attrs.get("kind") == "summary" and variable.attrs.get("map") in of
+    return role_of(variable.attrs) == "summary" and variable.attrs.get("map") in of
 
 
 def _done(dataset: xr.Dataset, name: str, like: xr.DataArray) -> xr.Variable | None:
     """Whether each map is done; None where that is not recorded."""
-    status = dataset.variables.get(f"{name}_status")
+    status = dataset.variables.get(status_name(name))
     if status is None:
         return None
     if like.chunks is not None:
@@ -120,11 +116,9 @@ def _done(dataset: xr.Dataset, name: str, like: xr.DataArray) -> xr.Variable | N
     return status == DONE
 
 
-def map_names(dataset: xr.Dataset) -> list[str]:
-    """Return the names of the map variables of a cube that have one map per neuron."""
-    return [
-        str(name) for name, variable in dataset.data_vars.items() if _is_map(variable) and "neuron" in variable.dims
-    ]
+def maps_per_neuron(dataset: xr.Dataset) -> list[str]:
+    """Names of the map variables of a cube that have one map per neuron."""
+    return [name for name in map_names(dataset) if "neuron" in dataset[name].dims]
 
 
 def summary_table(
@@ -221,19 +215,10 @@ def check_table_path(path: str | Path) -> Path:
     return path
 
 
-def _is_map(variable: xr.DataArray | xr.Variable) -> bool:
-    return variable.attrs.get("kind") in ("strf", "waveform")
-
-
-def _axis(dim: Hashable) -> str:
-    """The kind of axis that a dimension is: ``speech_stimulus`` is a ``stimulus``."""
-    return next((axis for axis in AXES if dim == axis or str(dim).endswith(f"_{axis}")), str(dim))
-
-
 def plain_axes(variable: xr.DataArray, *, leading: bool = True) -> xr.DataArray:
     """Return the variable with the plain names of its axes: all, or only those within a map."""
-    own = [dim for dim in variable.dims if leading or _axis(dim) not in ROW_DIMS]
-    return variable.rename({dim: _axis(dim) for dim in own if _axis(dim) != dim})
+    own = [dim for dim in variable.dims if leading or axis_of(dim) not in ROW_DIMS]
+    return variable.rename({dim: axis_of(dim) for dim in own if axis_of(dim) != dim})
 
 
 def _rows_of(dataset: xr.Dataset, components: int) -> pd.DataFrame:
@@ -246,7 +231,7 @@ def _rows_of(dataset: xr.Dataset, components: int) -> pd.DataFrame:
     groups: dict[tuple[str, ...], list[str]] = {}
     for name, variable in flat.data_vars.items():
         if name not in metadata or _of_a_map(flat, str(name)):
-            extra = sorted((dim for dim in variable.dims if _axis(dim) in ROW_DIMS[2:]), key=_axis)
+            extra = sorted((dim for dim in variable.dims if axis_of(dim) in ROW_DIMS[2:]), key=axis_of)
             groups.setdefault(tuple(map(str, extra)), []).append(str(name))
     shared = [name for name in metadata if not _of_a_map(flat, name)]
     frames = []
@@ -254,8 +239,8 @@ def _rows_of(dataset: xr.Dataset, components: int) -> pd.DataFrame:
         dims = [*ROW_DIMS[:2], *own]
         along = [str(n) for n, c in flat.coords.items() if n not in flat.dims and c.dims and set(c.dims) <= set(own)]
         part = flat[[*dict.fromkeys([*shared, *along, *names])]]
-        part = part.rename({dim: _axis(dim) for dim in own if _axis(dim) != dim})
-        frames.append(_frame(part, [_axis(dim) for dim in dims], [*shared, *along], names))
+        part = part.rename({dim: axis_of(dim) for dim in own if axis_of(dim) != dim})
+        frames.append(_frame(part, [axis_of(dim) for dim in dims], [*shared, *along], names))
     columns = list(dict.fromkeys(column for frame, _ in frames for column in frame.columns))
     leading = [dim for dim in ROW_DIMS if dim in columns]
     table = _joined([frame for frame, _ in frames])
@@ -275,7 +260,7 @@ def _in_order(dataset: xr.Dataset) -> xr.Dataset:
     def place(name: str) -> tuple[str, int, str]:
         attrs = dataset[name].attrs
         owner = max((one for one in maps if name.startswith(f"{one}_")), key=len, default=name)
-        if attrs.get("kind") != "summary":
+        if role_of(attrs) != "summary":
             return owner, -1, name
         return str(attrs.get("map", owner)), measures.get(str(attrs.get("measure")), len(measures)), name
 
@@ -299,10 +284,9 @@ def _of_a_map(dataset: xr.Dataset, name: str) -> bool:
     """Whether a variable is a summary, or the status or health of a map."""
     variable = dataset[name]
     return (
-        variable.attrs.get("kind") == "summary"
-        or variable.attrs.get("role") in ("status", "companion")
+        role_of(variable.attrs) in ("summary", "status", "companion")
         or "flag_masks" in variable.attrs
-        or (name.endswith("_status") and name in dataset.data_vars)
+        or (name.endswith(status_name("")) and name in dataset.data_vars)
     )
 
 
@@ -316,13 +300,13 @@ def _without_vectors(dataset: xr.Dataset, components: int) -> xr.Dataset:
             )
     flat = dataset
     for name, variable in dataset.data_vars.items():
-        other = [dim for dim in variable.dims if _axis(dim) not in ROW_DIMS]
-        if other == ["component"] and variable.attrs.get("kind") == "summary":
+        other = [dim for dim in variable.dims if axis_of(dim) not in ROW_DIMS]
+        if other == ["component"] and role_of(variable.attrs) == "summary":
             for position in range(min(components, variable.sizes["component"])):
                 label = variable.attrs.get("long_name", str(name))
                 part = variable.isel(component=position, drop=True)
                 flat[f"{name}_{position + 1}"] = part.assign_attrs(long_name=f"{label} {position + 1}")
-        if other or _is_map(variable) or variable.attrs.get("role") == "probe" or not variable.dims:
+        if other or role_of(variable.attrs) in ("map", "probe") or not variable.dims:
             flat = flat.drop_vars([name])
     return flat
 

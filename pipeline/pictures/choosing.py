@@ -7,7 +7,8 @@ from itertools import zip_longest
 import numpy as np
 import xarray as xr
 
-from pipeline.pictures.reading import DONE, UNTRUSTED, group_labels
+from pipeline.pictures.reading import UNTRUSTED, group_labels
+from pipeline.words import DONE
 
 GRID_CHECKPOINTS, GRID_NEURONS = 6, 8
 MEASURED_MAPS = 2400

@@ -8,9 +8,10 @@ import numpy as np
 import xarray as xr
 
 from pipeline.numbers.comparing import label_text
+from pipeline.words import DONE, FAILED, PENDING, STATES, axis_named, axis_of, health_name, map_names, status_name
 
-PENDING, DONE, FAILED, UNTRUSTED = 0, 1, 2, 3
-"""The standing of a map: the numbers of ``<map>_status``, and one more for a map that is done and has a health flag."""
+#: The standing of a map that is done and has a health flag, beside the numbers of ``<map>_status``.
+UNTRUSTED = 1 + max(STATES.values())
 
 STANDINGS = {
     DONE: "done",
@@ -18,17 +19,6 @@ STANDINGS = {
     FAILED: "failed",
     PENDING: "not computed",
 }
-
-
-def map_names(cube: xr.Dataset) -> tuple[str, ...]:
-    """Return the names of the maps in a cube: the variables whose attribute ``kind`` is ``strf`` or ``waveform``.
-
-    In the order of the config, as far as the cube tells it: a store lists its arrays in any order.
-    """
-    found = [str(name) for name, entry in cube.data_vars.items() if entry.attrs.get("kind") in ("strf", "waveform")]
-    stated = decoded(cube.attrs.get("maps", "{}"))
-    order = [str(name) for name in stated] if isinstance(stated, (Mapping, list)) else []
-    return tuple(sorted(found, key=lambda name: (order.index(name) if name in order else len(order), name)))
 
 
 def metadata_names(data: xr.Dataset | xr.DataArray, dim: str) -> list[str]:
@@ -50,7 +40,7 @@ def own_dims(gradmap: xr.DataArray) -> tuple[str, ...]:
     """Return the dimensions of one single map: (frequency, lag), or its lag in samples."""
     if "frequency" in gradmap.dims and "lag" in gradmap.dims:
         return ("frequency", "lag")
-    samples = [str(dim) for dim in gradmap.dims if str(dim).endswith("waveform_lag")]
+    samples = [str(dim) for dim in gradmap.dims if axis_of(dim) == "waveform_lag"]
     if len(samples) == 1:
         return (samples[0],)
     raise ValueError(
@@ -67,22 +57,22 @@ def standing(cube: xr.Dataset, name: str) -> xr.DataArray:
     """
     gradmap = map_named(cube, name)
     dims = [dim for dim in gradmap.dims if dim not in (*own_dims(gradmap), "channel")]
-    if f"{name}_status" in cube:
-        code = _integers(cube[f"{name}_status"])
+    if status_name(name) in cube:
+        code = _integers(cube[status_name(name)])
     else:
         labels = {key: coord for key, coord in gradmap.coords.items() if set(coord.dims) <= set(dims)}
         shape = [gradmap.sizes[dim] for dim in dims]
         code = xr.DataArray(np.full(shape, DONE), dims=dims, coords=labels)
-    if f"{name}_health" in cube:
-        flagged = _integers(cube[f"{name}_health"]) != 0
+    if health_name(name) in cube:
+        flagged = _integers(cube[health_name(name)]) != 0
         code = xr.where((code == DONE) & flagged, UNTRUSTED, code)
     return code.astype(np.int8).rename(f"{name}_standing")
 
 
 def standing_at(cube: xr.Dataset, name: str, labels: Mapping[str, Any]) -> int:
     """Return the standing of the map at ``labels``, as `standing` does for all maps."""
-    code = _number_at(cube, f"{name}_status", labels, DONE)
-    return UNTRUSTED if code == DONE and _number_at(cube, f"{name}_health", labels, 0) else code
+    code = _number_at(cube, status_name(name), labels, DONE)
+    return UNTRUSTED if code == DONE and _number_at(cube, health_name(name), labels, 0) else code
 
 
 def flags(cube: xr.Dataset, name: str) -> dict[str, xr.DataArray]:
@@ -90,12 +80,12 @@ def flags(cube: xr.Dataset, name: str) -> dict[str, xr.DataArray]:
 
     Only maps that are done have a health.
     """
-    if f"{name}_health" not in cube:
+    if health_name(name) not in cube:
         return {}
-    health = cube[f"{name}_health"]
+    health = cube[health_name(name)]
     bits = _integers(health)
-    if f"{name}_status" in cube:
-        bits = bits.where(_integers(cube[f"{name}_status"]) == DONE, 0)
+    if status_name(name) in cube:
+        bits = bits.where(_integers(cube[status_name(name)]) == DONE, 0)
     return {meaning: (bits & mask) != 0 for meaning, mask in flag_table(health).items()}
 
 
@@ -108,10 +98,10 @@ def flag_table(health: xr.DataArray) -> dict[str, int]:
 
 def flags_at(cube: xr.Dataset, name: str, labels: Mapping[str, Any]) -> tuple[str, ...]:
     """Return in words why the map at ``labels`` is not to be trusted; empty where nothing speaks against it."""
-    if f"{name}_health" not in cube:
+    if health_name(name) not in cube:
         return ()
-    health = cube[f"{name}_health"]
-    bits = _number_at(cube, f"{name}_health", labels, 0)
+    health = cube[health_name(name)]
+    bits = _number_at(cube, health_name(name), labels, 0)
     words = tuple(meaning for meaning, mask in flag_table(health).items() if bits & mask)
     return words or (("health flag without a meaning",) if bits else ())
 
@@ -201,4 +191,4 @@ def _integers(array: xr.DataArray) -> xr.DataArray:
 
 def _is_map(array: xr.DataArray) -> bool:
     dims: list[Hashable] = list(array.dims)
-    return ("frequency" in dims and "lag" in dims) or any(str(dim).endswith("waveform_lag") for dim in dims)
+    return ("frequency" in dims and "lag" in dims) or axis_named("waveform_lag", dims) is not None

@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
+from pipeline.words import axis_of
+
 PEAK = 0.9
 """Largest magnitude in the file, of full scale: room for players that resample."""
 
@@ -33,7 +35,7 @@ def write_sound(gradmap: xr.DataArray, path: str | PathLike[str], sample_rate: f
     import soundfile  # loads a shared library, which pictures do not need
 
     dim = str(gradmap.dims[0]) if gradmap.ndim == 1 else ""
-    if not dim.endswith("waveform_lag"):
+    if axis_of(dim) != "waveform_lag":
         raise ValueError(
             f"a sound has one dimension, waveform_lag, and this array has {tuple(gradmap.dims)}; several maps cannot be"
             " heard in one file; select one with .sel(checkpoint=..., neuron=..., stimulus=...)"

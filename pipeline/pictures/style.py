@@ -9,7 +9,8 @@ from matplotlib.axis import Axis, XAxis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
-from pipeline.pictures.reading import DONE, FAILED, PENDING, UNTRUSTED
+from pipeline.pictures.reading import UNTRUSTED
+from pipeline.words import DONE, FAILED, PENDING
 
 COLOUR_MAP = "RdBu_r"
 """Red = excitatory (more energy there raises the response), blue = suppressive, white = zero."""

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pipeline.plan.axes import band_centres_hz
 from pipeline.plan.explain import explain
 from pipeline.plan.urls import ConfigError, is_url, refuse_secrets_within
+from pipeline.words import RESERVED_ENDINGS, RESERVED_NAMES, Baseline, ObjectiveName, Route
 
 __all__ = ["ConfigError", "is_url"]
 
@@ -31,15 +32,6 @@ LONGEST_WINDOW_MS = 600_000.0
 
 #: Most MiB in one object: codecs count its bytes in 32 bits.
 LARGEST_OBJECT_MIB = 2047.0
-
-#: Names that a map cannot take, because the cube uses them for its coordinates.
-RESERVED_NAMES = frozenset(
-    ("checkpoint", "neuron", "frequency", "lag", "stimulus", "channel", "waveform_lag", "probe_response")
-)
-
-
-#: Endings of the variables that accompany each map in the cube.
-RESERVED_ENDINGS = ("_status", "_health", "_memory_90", "_memory_99", "_oldest_share", "_frame")
 
 
 class _Frozen(BaseModel):
@@ -124,14 +116,14 @@ class MeanObjective(_Frozen):
         return self
 
 
-ObjectiveConfig = Literal["last", "peak", "sum", "mean"] | FrameObjective | MeanObjective
+ObjectiveConfig = ObjectiveName | FrameObjective | MeanObjective
 
 
 class _MapConfig(_Frozen):
     objective: ObjectiveConfig = "last"
     neurons: Literal["each", "sum"] = "each"
     cohorts: tuple[str, ...] | None = None
-    route: str = "auto"
+    route: Route = "auto"
 
     def engine_objective(self) -> str | dict[str, Any]:
         """The objective in the words of the engine: a name, ``{"frame": k}`` or ``{"mean_over": [a, b]}``."""
@@ -142,7 +134,7 @@ class StrfMapConfig(_MapConfig):
     """A map over the spectrogram."""
 
     kind: Literal["strf"]
-    baseline: Literal["null", "silence", "mean", "stimuli"] = "null"
+    baseline: Baseline = "null"
     silence_level: float | None = Field(default=None, ge=-1e30, le=1e30)
     stimuli: str | tuple[str, ...] | None = None
     space: Literal["spectrogram", "prefiltered"] = "spectrogram"

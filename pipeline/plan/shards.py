@@ -9,11 +9,12 @@ import numpy as np
 
 from pipeline.plan.axes import Block, blocks, lag_ms, samples_in, waveform_lag_ms
 from pipeline.plan.config import CheckpointsConfig, RunConfig
+from pipeline.words import axis_named, axis_of
 
 FLOAT_BYTES = 4
 
-#: Numbers in `<map>_status`.
-PENDING, DONE, FAILED = 0, 1, 2
+#: Axes that may be cut between the objects of a map.
+SHARED_OUT = ("checkpoint", "neuron", "stimulus")
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ class MapPlan:
     @property
     def stimulus_dim(self) -> str | None:
         """Name of the stimulus axis, if the map has one."""
-        return next((dim for dim in self.dims if dim == "stimulus" or dim.endswith("_stimulus")), None)
+        return axis_named("stimulus", self.dims)
 
     @property
     def status_dims(self) -> tuple[str, ...]:
@@ -227,13 +228,10 @@ def object_shape(dims: tuple[str, ...], shape: tuple[int, ...], object_mib: floa
 
     Neurons share an object first, then stimuli: a reader mostly wants all neurons of one checkpoint.
     """
-    chunks = [
-        size if dim not in ("checkpoint", "neuron") and not dim.endswith("stimulus") else 1
-        for dim, size in zip(dims, shape, strict=True)
-    ]
+    chunks = [size if axis_of(dim) not in SHARED_OUT else 1 for dim, size in zip(dims, shape, strict=True)]
     budget = max(1, int(object_mib * 2**20 / (FLOAT_BYTES * prod(chunks))))
     for axis in sorted(range(len(dims)), key=lambda axis: dims[axis] != "neuron"):
-        if dims[axis] == "neuron" or dims[axis].endswith("stimulus"):
+        if axis_of(dims[axis]) in ("neuron", "stimulus"):
             # Blocks of equal length waste no task on a short remainder.
             pieces = -(-shape[axis] // max(1, min(shape[axis], budget)))
             chunks[axis] = -(-shape[axis] // pieces)

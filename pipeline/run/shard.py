@@ -18,9 +18,10 @@ from pipeline.gradients.routes.memory import is_out_of_memory
 from pipeline.inputs.checkpoints import CheckpointError, load_checkpoint, probe_response
 from pipeline.inputs.stimuli import read_sound, read_spectrograms
 from pipeline.plan.config import ConfigError
-from pipeline.plan.reports import Cause, Problem, ShardReport
+from pipeline.plan.reports import Problem, ShardReport
 from pipeline.plan.shards import Checkpoint, CohortPlan, MapPlan, RunPlan, Shard
 from pipeline.store.regions import NonFiniteError, label, write_region
+from pipeline.words import Cause
 
 #: Threads of one task. Sums over a different number of threads round differently, so every executor uses the same.
 THREADS = 1

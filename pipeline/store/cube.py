@@ -11,7 +11,7 @@ import numpy as np
 from zarr.abc.store import Store
 
 from pipeline.plan.config import CheckpointsConfig, ConfigError, plain
-from pipeline.plan.shards import FAILED, PENDING, Checkpoint, CheckpointSource, CohortPlan, RunPlan
+from pipeline.plan.shards import Checkpoint, CheckpointSource, CohortPlan, RunPlan
 from pipeline.store.backend import location_of, open_store, scrub
 from pipeline.store.groups import (
     CHANGING,
@@ -38,6 +38,7 @@ from pipeline.store.layout import (
 from pipeline.store.record import pruned
 from pipeline.store.refusals import check_plan, checkpoints_with_done, is_changed, refuse_differences
 from pipeline.store.regions import forget
+from pipeline.words import FAILED, PENDING, health_name
 
 #: Location of a checkpoint that the store holds and the config no longer names.
 ABSENT = ""
@@ -105,7 +106,7 @@ def _refuse_other_flags(group: Group, cohort: CohortPlan, health_flags: Mapping[
     meaning = flag_attributes(health_flags)
     new = dict(zip(meaning["flag_meanings"].split(), meaning["flag_masks"], strict=True))
     for entry in cohort.maps:
-        name = f"{entry.name}_health"
+        name = health_name(entry.name)
         if name not in group.arrays:
             continue
         stored = group.array_attributes(name)

@@ -11,8 +11,8 @@ import numpy as np
 
 from pipeline.plan.axes import AXIS_ATTRIBUTES
 from pipeline.plan.config import plain
-from pipeline.plan.reports import COMPANIONS
-from pipeline.plan.shards import DONE, FAILED, PENDING, CohortPlan, MapPlan
+from pipeline.plan.shards import CohortPlan, MapPlan
+from pipeline.words import COMPANIONS, PENDING, PROBE, STATES, axis_of, status_name, variable_name
 
 #: Checkpoints and entries in one chunk of what the driver alone writes.
 BOOKKEEPING_CHECKPOINTS = 32
@@ -20,8 +20,6 @@ BOOKKEEPING_ENTRIES = 2**20
 
 #: Labels of so many checkpoints lie in one chunk.
 LABELS_PER_CHUNK = 1024
-
-STATUS_MEANINGS = {"pending": PENDING, "done": DONE, "failed": FAILED}
 
 SIGN = (
     "entries are +d objective / d stimulus: a positive value means that more energy there raises the response;"
@@ -45,7 +43,7 @@ class ArraySpec:
 
     @property
     def role(self) -> str:
-        """What the array is for: coordinate, metadata, map, status, companion, probe or summary."""
+        """What the array is for, one of `pipeline.words.ROLES`."""
         return str(self.attributes["role"])
 
 
@@ -53,24 +51,20 @@ def cohort_arrays(cohort: CohortPlan, health_flags: Mapping[str, int]) -> list[A
     """Every array of a cohort's group."""
     fixed = [coordinate_array(cohort, dim) for dim in cohort.dims()]
     maps = [spec for entry in cohort.maps for spec in map_arrays(cohort, entry, health_flags)]
-    taken = {spec.name for spec in (*fixed, *maps)} | {"probe_response"}
+    taken = {spec.name for spec in (*fixed, *maps)} | {PROBE}
     return [*fixed, *metadata_arrays(cohort, taken), probe_array(cohort), *maps]
 
 
 def coordinate_array(cohort: CohortPlan, dim: str) -> ArraySpec:
     """Labels or values along one axis."""
     values = cohort.coordinate(dim)
-    known = dim if dim in AXIS_ATTRIBUTES else next((axis for axis in _LONGEST_FIRST if dim.endswith(f"_{axis}")), "")
-    attributes = {**AXIS_ATTRIBUTES.get(known, {"long_name": dim}), "role": "coordinate"}
+    attributes = {**AXIS_ATTRIBUTES.get(axis_of(dim), {"long_name": dim}), "role": "coordinate"}
     if dim == "frequency":
         attributes["standard_name"] = "sound_frequency"
     text = values.dtype == object
     chunk = LABELS_PER_CHUNK if dim == "checkpoint" else max(1, len(values))
     dtype = "str" if text else str(values.dtype)
     return ArraySpec(dim, (dim,), values.shape, (chunk,), dtype, "" if text else 0, attributes, values=values)
-
-
-_LONGEST_FIRST = sorted(AXIS_ATTRIBUTES, key=len, reverse=True)
 
 
 def metadata_arrays(cohort: CohortPlan, taken: set[str]) -> list[ArraySpec]:
@@ -166,7 +160,7 @@ def probe_array(cohort: CohortPlan) -> ArraySpec:
         "long_name": "response to a fixed seeded probe",
         "comment": "tells a model that was rebuilt otherwise than before, under unchanged weights",
     }
-    return ArraySpec("probe_response", dims, shape, bookkeeping_chunks(dims, shape), "float32", nan, attributes)
+    return ArraySpec(PROBE, dims, shape, bookkeeping_chunks(dims, shape), "float32", nan, attributes)
 
 
 def map_arrays(cohort: CohortPlan, entry: MapPlan, health_flags: Mapping[str, int]) -> list[ArraySpec]:
@@ -177,9 +171,10 @@ def map_arrays(cohort: CohortPlan, entry: MapPlan, health_flags: Mapping[str, in
     chunks = bookkeeping_chunks(dims, counts)
     status = {
         "role": "status",
+        "map": entry.name,
         "long_name": f"state of each entry of {entry.name}",
-        "flag_values": list(STATUS_MEANINGS.values()),
-        "flag_meanings": " ".join(STATUS_MEANINGS),
+        "flag_values": list(STATES.values()),
+        "flag_meanings": " ".join(STATES),
     }
     specs = [
         ArraySpec(
@@ -192,16 +187,16 @@ def map_arrays(cohort: CohortPlan, entry: MapPlan, health_flags: Mapping[str, in
             map_attributes(entry),
             shards=entry.chunks if entry.inner_chunks else None,
         ),
-        ArraySpec(f"{entry.name}_status", dims, counts, chunks, "uint8", PENDING, status),
+        ArraySpec(status_name(entry.name), dims, counts, chunks, "uint8", PENDING, status),
     ]
     for ending, (dtype, units, title) in COMPANIONS.items():
-        attributes: dict[str, Any] = {"role": "companion", "long_name": f"{title} ({entry.name})"}
+        attributes: dict[str, Any] = {"role": "companion", "map": entry.name, "long_name": f"{title} ({entry.name})"}
         attributes |= {"units": units} if units else {}
         attributes |= flag_attributes(health_flags) if ending == "health" else {}
         fill = companion_fill(dtype)
         if fill == -1:
             attributes["comment"] = "-1 where there is none"
-        specs.append(ArraySpec(f"{entry.name}_{ending}", dims, counts, chunks, dtype, fill, attributes))
+        specs.append(ArraySpec(variable_name(entry.name, ending), dims, counts, chunks, dtype, fill, attributes))
     return specs
 
 
@@ -222,6 +217,7 @@ def map_attributes(entry: MapPlan) -> dict[str, Any]:
     space = " after the prefilter" if entry.space == "prefiltered" else ""
     attributes: dict[str, Any] = {
         "role": "map",
+        "map": entry.name,
         "long_name": f"gradient of the {_words(entry.objective)} response with respect to the {over}{space}",
         "units": f"response per unit of the {over}{space}",
         "kind": entry.kind,

@@ -9,10 +9,10 @@ import xarray as xr
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from pipeline.plan.shards import DONE
 from pipeline.store.backend import scrub, storage_errors
 from pipeline.store.groups import cohort_names, existing_group, open_existing
 from pipeline.store.layout import companion_fill
+from pipeline.words import DONE, ROLES, map_of, role_of, status_name
 
 
 def open_cube(store: str | Path, cohort: str | None = None) -> xr.Dataset:
@@ -49,9 +49,8 @@ def open_cube(store: str | Path, cohort: str | None = None) -> xr.Dataset:
         cube = xr.open_zarr(opened, group=cohort, consolidated=described, chunks=None)
     hidden = {}
     for name, variable in cube.variables.items():
-        role = variable.attrs.get("role")
-        status = cube.variables.get(f"{_map_of(str(name), role, cube)}_status")
-        if role in ("map", "companion") and status is not None:
+        status = cube.variables.get(status_name(map_of(name, variable.attrs)))
+        if role_of(variable.attrs) in ("map", "measure", "companion") and status is not None:
             hidden[name] = _hide(variable, status)
     cube = _ordered(cube.assign(hidden))
     return _chunked(cube) if find_spec("dask") else cube
@@ -59,19 +58,10 @@ def open_cube(store: str | Path, cohort: str | None = None) -> xr.Dataset:
 
 def _ordered(cube: xr.Dataset) -> xr.Dataset:
     """The cube with its maps first, and its labels as ordinary text, which pandas, matplotlib and netCDF know."""
-    roles = ("map", "status", "companion", "summary", "probe", "metadata")
-    order = {role: rank for rank, role in enumerate(roles)}
-    names = sorted(cube.data_vars, key=lambda name: (order.get(cube[name].attrs.get("role", ""), 9), str(name)))
+    order: dict[str, int] = {role: rank for rank, role in enumerate(ROLES)}
+    names = sorted(cube.data_vars, key=lambda name: (order.get(role_of(cube[name].attrs), len(ROLES)), str(name)))
     text = {name: entry.astype(object) for name, entry in cube.variables.items() if entry.dtype.kind == "T"}
     return cube.assign(text)[names]
-
-
-def _map_of(name: str, role: str | None, cube: xr.Dataset) -> str:
-    """The map that a variable belongs to."""
-    if role == "companion":
-        maps = [str(entry) for entry in cube.data_vars if cube[entry].attrs.get("role") == "map"]
-        return max((entry for entry in maps if name.startswith(f"{entry}_")), key=len, default="")
-    return name
 
 
 def _hide(variable: xr.Variable, status: xr.Variable) -> xr.Variable:

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import zarr
 
-from pipeline.plan.reports import COMPANIONS, Problem, ShardReport
-from pipeline.plan.shards import DONE, FAILED, MapPlan, RunPlan, Shard
+from pipeline.plan.reports import Problem, ShardReport
+from pipeline.plan.shards import MapPlan, RunPlan, Shard
 from pipeline.store.backend import is_local, scrub, storage_errors
 from pipeline.store.groups import Group, copy_attributes, existing_group, open_existing, write_attributes
+from pipeline.words import COMPANIONS, DONE, FAILED, PROBE, status_name, variable_name
 
 #: Largest difference between two probes of one checkpoint, relative to the largest response.
 PROBE_TOLERANCE = 1e-4
@@ -76,11 +77,11 @@ def _record_cohort(plan: RunPlan, group: Group, reports: list[ShardReport]) -> N
         index = status_index(report.shard, entry)
         value = DONE if report.done else FAILED
         shape = tuple(part.stop - part.start for part in index)
-        status[f"{entry.name}_status"].append((index, np.full(shape, value, np.uint8)))
+        status[status_name(entry.name)].append((index, np.full(shape, value, np.uint8)))
         for ending, numbers in report.companions.items() if report.done else ():
-            edits[f"{entry.name}_{ending}"].append((index, _companion(report, ending, numbers, shape)))
+            edits[variable_name(entry.name, ending)].append((index, _companion(report, ending, numbers, shape)))
     for position, response in probes.items():
-        edits["probe_response"].append(((slice(position, position + 1), slice(None)), response[None]))
+        edits[PROBE].append(((slice(position, position + 1), slice(None)), response[None]))
     _apply(arrays, edits)
     _record_attributes(group, arrays, reports, status, labels)
     _apply(arrays, status)
@@ -137,7 +138,7 @@ def _checked_probes(
     fresh: dict[int, np.ndarray] = {}
     stored: dict[int, np.ndarray | None] = {}
     checked = []
-    size = group.shape("probe_response")[1]
+    size = group.shape(PROBE)[1]
     for report in reports:
         position = report.shard.checkpoint
         if report.done and report.probe is not None:
@@ -161,7 +162,7 @@ def _checked_probes(
 def _stored_probe(arrays: _Arrays, position: int) -> np.ndarray | None:
     """The stored probe of a checkpoint; None where there is none, or where no done map depends on it."""
     group = arrays.group
-    probe = arrays.before("probe_response", position)
+    probe = arrays.before(PROBE, position)
     if np.isnan(probe).all():
         return None
     relied_on = any(bool((arrays.before(name, position) == DONE).any()) for name in group.with_role("status"))
@@ -241,8 +242,8 @@ def _record_attributes(
         if report.done and _has_entry(failures, labels[report.shard.checkpoint], report.shard.map)
     }
     for (checkpoint, name), position in healed.items():
-        rows = arrays.before(f"{name}_status", position)[None].copy()
-        for (first, *others), values in status[f"{name}_status"]:
+        rows = arrays.before(status_name(name), position)[None].copy()
+        for (first, *others), values in status[status_name(name)]:
             if first.start == position:
                 rows[(slice(0, 1), *others)] = values
         if not (rows == FAILED).any():

@@ -8,10 +8,11 @@ import numpy as np
 
 from pipeline.plan.axes import AXIS_ATTRIBUTES
 from pipeline.plan.config import ConfigError
-from pipeline.plan.shards import DONE, Checkpoint, CohortPlan, MapPlan, RunPlan
+from pipeline.plan.shards import Checkpoint, CohortPlan, MapPlan, RunPlan
 from pipeline.store.backend import scrub
 from pipeline.store.groups import Group
 from pipeline.store.layout import map_arrays, signature
+from pipeline.words import DONE
 
 _WHAT_TO_SET = {
     "objects": "storage.object_mib",

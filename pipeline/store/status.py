@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.plan.axes import Block, blocks
-from pipeline.plan.shards import DONE, FAILED, PENDING, CohortPlan, MapPlan, RunPlan, Shard
+from pipeline.plan.shards import CohortPlan, MapPlan, RunPlan, Shard
 from pipeline.store.groups import Group, cohort_names, existing_group, open_existing
 from pipeline.store.regions import object_grid
+from pipeline.words import DONE, FAILED, PENDING, status_name
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def backlog(plan: RunPlan) -> Backlog:
     for cohort in plan.cohorts:
         group = existing_group(store, location, cohort.name)
         rows, changed = _rows(cohort, group)
-        cut = [_Blocks(entry, group.read(f"{entry.name}_status"), changed) for entry in cohort.maps]
+        cut = [_Blocks(entry, group.read(status_name(entry.name)), changed) for entry in cohort.maps]
         for row in rows:
             for blocks_of_map in cut:
                 pending += blocks_of_map.shards(cohort.name, row)
@@ -58,7 +59,7 @@ def _rows(cohort: CohortPlan, group: Group) -> tuple[list[int], np.ndarray]:
     rows = {str(label): row for row, label in enumerate(group.read("checkpoint"))}
     wanted = [checkpoint for checkpoint in cohort.checkpoints if checkpoint.source.location]
     lacking = [checkpoint.id for checkpoint in wanted if checkpoint.id not in rows]
-    lacking += [entry.name for entry in cohort.maps if f"{entry.name}_status" not in group.arrays]
+    lacking += [entry.name for entry in cohort.maps if status_name(entry.name) not in group.arrays]
     if lacking:
         raise ValueError(
             f"cohort {cohort.name!r} of the store has no place for {', '.join(lacking[:5])}, so nothing says what is"
@@ -201,11 +202,11 @@ def _cohort_status(group: Group) -> CohortStatus:
 
 
 def _map_status(group: Group, name: str, labels: tuple[str, ...]) -> MapStatus:
-    status = group.read(f"{name}_status")
+    status = group.read(status_name(name))
     entries = _count(status)
     extents = dict(zip(group.dims(name), object_grid(group.open(name)), strict=True))
     failed, done = status == FAILED, status == DONE
-    for axis, dim in enumerate(group.dims(f"{name}_status")):
+    for axis, dim in enumerate(group.dims(status_name(name))):
         if dim != "checkpoint" and status.shape[axis]:
             starts = np.arange(0, status.shape[axis], extents[dim])
             failed = np.logical_or.reduceat(failed, starts, axis=axis)

@@ -14,8 +14,7 @@ import zarr
 from zarr.abc.store import Store
 
 from pipeline.plan.axes import blocks
-from pipeline.plan.reports import COMPANIONS, span
-from pipeline.plan.shards import DONE, FAILED, PENDING
+from pipeline.plan.reports import span
 from pipeline.store.backend import METADATA, delete_object, keys_below, read_json, storage_errors, write_json
 from pipeline.store.groups import (
     READY,
@@ -30,6 +29,7 @@ from pipeline.store.groups import (
 )
 from pipeline.store.record import edit_array, pruned
 from pipeline.store.regions import forget, object_grid, object_keys
+from pipeline.words import COMPANIONS, DONE, FAILED, PENDING, axis_named, status_name, variable_name
 
 Kind = Literal["missing", "damaged", "non-finite", "unclaimed", "failed", "pending"]
 
@@ -196,7 +196,7 @@ class _CohortCheck:
         for name in self.group.with_role("metadata", "probe", "summary"):
             self._check_whole(name)
         for name in self.group.with_role("map"):
-            if f"{name}_status" in self.group.arrays and set(self.group.dims(name)) <= set(self._labels):
+            if status_name(name) in self.group.arrays and set(self.group.dims(name)) <= set(self._labels):
                 status = self._status(name)
                 self._companions(name, status)
                 self._map(name, status)
@@ -217,7 +217,7 @@ class _CohortCheck:
             changes = [
                 (index, np.full([part.stop - part.start for part in index], PENDING, np.uint8)) for index in unique
             ]
-            edit_array(group.open(f"{name}_status"), changes, group.location)
+            edit_array(group.open(status_name(name)), changes, group.location)
             failures = pruned(failures, {str(self._labels["checkpoint"][index[0].start]) for index in unique}, name)
         for key in self._maps:
             delete_object(group.store, key)
@@ -254,13 +254,13 @@ class _CohortCheck:
 
     def _status(self, name: str) -> np.ndarray:
         """The status of a map; what cannot be decoded counts as pending."""
-        array = self.group.open(f"{name}_status")
+        array = self.group.open(status_name(name))
         status = np.full(array.shape, PENDING, np.uint8)
         for index in _cuts(array.shape, array.chunks):
             try:
                 status[index] = self._decoded(array, index)
             except _DamagedError as problem:
-                self._damaged(f"{name}_status", problem, index[0])
+                self._damaged(status_name(name), problem, index[0])
                 self._bookkeeping += object_keys(array, array.chunks, index)
                 self._again[name] += _rows(index)
         return status
@@ -268,7 +268,7 @@ class _CohortCheck:
     def _companions(self, name: str, status: np.ndarray) -> None:
         """Decode the companions of a map; the maps beside a damaged one have to be computed again."""
         for ending in COMPANIONS:
-            companion = f"{name}_{ending}"
+            companion = variable_name(name, ending)
             if companion not in self.group.arrays:
                 continue
             array = self.group.open(companion)
@@ -283,7 +283,7 @@ class _CohortCheck:
     def _map(self, name: str, status: np.ndarray) -> None:
         array = self.group.open(name)
         dims, grid = self.group.dims(name), object_grid(array)
-        status_dims = self.group.dims(f"{name}_status")
+        status_dims = self.group.dims(status_name(name))
         present = set(keys_below(self.group.store, f"{self.group.name}/{name}/"))
 
         def judge(index: Index) -> tuple[Index, Index, list[str], Kind | None, str]:
@@ -333,7 +333,7 @@ class _CohortCheck:
         return ("unclaimed", detail) if written else ("pending", "")
 
     def _finding(self, kind: Kind, name: str, dims: tuple[str, ...], index: Index, detail: str) -> Finding:
-        stimulus = next((dim for dim in dims if dim == "stimulus" or dim.endswith("_stimulus")), "")
+        stimulus = axis_named("stimulus", dims) or ""
         labels = {
             dim: tuple(str(label) for label in self._labels[dim][part])
             for dim, part in zip(dims, index, strict=True)

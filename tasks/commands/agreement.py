@@ -137,9 +137,9 @@ def _chosen(
 def _why_not(cube: "xr.Dataset", name: str, by: Sequence[str], labels: Sequence[str], site: str | None) -> str | None:
     """What a cube lacks, or None."""
     from pipeline.numbers.comparing import label_text
-    from pipeline.numbers.tables import map_names
+    from pipeline.numbers.tables import maps_per_neuron
 
-    maps = map_names(cube)
+    maps = maps_per_neuron(cube)
     if name not in maps:
         return f"no map {name!r} (its maps are {', '.join(maps) or 'none'})"
     for dim, wanted in (("checkpoint", by), ("neuron", [site] if site else [])):

@@ -19,8 +19,8 @@ from hypothesis.stateful import (
 )
 
 from pipeline import load_config, open_cube, run_locally
-from pipeline.plan.shards import DONE, FAILED, PENDING
 from pipeline.store import store_status, verify_store
+from pipeline.words import DONE, FAILED, PENDING
 from tests.damage import damage
 from tests.faults.lab import truth, write_lab, written
 from tests.run.lab import NEURONS, write_checkpoint

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from pipeline.plan.shards import DONE, cut_shards
+from pipeline.plan.shards import cut_shards
 from pipeline.store import (
     align,
     clean_partials,
@@ -24,6 +24,7 @@ from pipeline.store import (
 )
 from pipeline.store.backend import open_store
 from pipeline.store.groups import is_consolidated
+from pipeline.words import DONE
 from tests.store.conftest import compute
 from tests.store.plans import HEALTH, checkpoint, cohort, numbers, run_plan, waveform
 from tests.store.test_cube import digests

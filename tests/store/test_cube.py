@@ -12,8 +12,7 @@ import xarray as xr
 import zarr
 
 from pipeline.plan.config import ConfigError
-from pipeline.plan.reports import COMPANIONS, Problem, ShardReport
-from pipeline.plan.shards import DONE
+from pipeline.plan.reports import Problem, ShardReport
 from pipeline.store import (
     ABSENT,
     align,
@@ -24,6 +23,7 @@ from pipeline.store import (
     record,
     store_status,
 )
+from pipeline.words import COMPANIONS, DONE
 from tests.store.conftest import compute
 from tests.store.plans import HEALTH, checkpoint, cohort, run_plan, strf, waveform
 

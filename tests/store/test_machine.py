@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from pipeline.plan.reports import Problem, ShardReport
-from pipeline.plan.shards import DONE, FAILED, PENDING, cut_shards
+from pipeline.plan.shards import cut_shards
 from pipeline.store import (
     align,
     create_or_extend,
@@ -22,6 +22,7 @@ from pipeline.store import (
     verify_store,
     write_region,
 )
+from pipeline.words import DONE, FAILED, PENDING
 from tests.damage import damage
 from tests.store.plans import HEALTH, checkpoint, cohort, done, numbers, run_plan
 

@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 
 from pipeline.plan.reports import Problem, ShardReport
-from pipeline.plan.shards import DONE, FAILED, PENDING, cut_shards
+from pipeline.plan.shards import cut_shards
 from pipeline.store import (
     align,
     backlog,
@@ -22,6 +22,7 @@ from pipeline.store import (
 from pipeline.store.backend import open_store
 from pipeline.store.groups import is_consolidated
 from pipeline.store.record import MAX_ENTRIES, MAX_MESSAGE
+from pipeline.words import DONE, FAILED, PENDING
 from tests.store.conftest import compute
 from tests.store.plans import HEALTH, cohort, companions, done, numbers, probe, run_plan
 

@@ -9,7 +9,7 @@ import zarr
 
 from pipeline.plan.axes import Block
 from pipeline.plan.reports import Problem, ShardReport
-from pipeline.plan.shards import PENDING, Shard
+from pipeline.plan.shards import Shard
 from pipeline.store import (
     create_or_extend,
     label,
@@ -20,6 +20,7 @@ from pipeline.store import (
     verify_store,
     write_region,
 )
+from pipeline.words import PENDING
 from tests.store.conftest import compute
 from tests.store.plans import HEALTH, numbers
 from tests.store.test_cube import digests

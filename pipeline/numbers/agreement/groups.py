@@ -8,8 +8,9 @@ import pandas as pd
 import xarray as xr
 
 from pipeline.numbers.measures import regions
+from pipeline.words import EXTENT_AXES, axis_of
 
-MAP_DIMS = ("channel", "frequency", "lag", "waveform_lag")
+MAP_DIMS = ("channel", *EXTENT_AXES)
 """Dimensions that hold the entries of one map; a map with labels of its own has ``<map>_<dimension>``."""
 
 
@@ -67,7 +68,7 @@ def map_dims(maps: xr.DataArray) -> list[str]:
 
 def entry_dims(data: xr.DataArray) -> list[str]:
     """Return the dimensions that hold entries of a map, in the order of `MAP_DIMS`; none for numbers per map."""
-    found = [dim for own in MAP_DIMS for dim in map(str, data.dims) if dim == own or dim.endswith(f"_{own}")]
+    found = [dim for own in MAP_DIMS for dim in map(str, data.dims) if axis_of(dim) == own]
     return list(dict.fromkeys(found))
 
 

@@ -13,9 +13,6 @@ from pipeline.numbers.agreement import mean_map
 from pipeline.pictures.plots.maps import plot_map
 from pipeline.pictures.plots.waveforms import plot_waveform
 from pipeline.pictures.reading import (
-    DONE,
-    FAILED,
-    PENDING,
     UNTRUSTED,
     as_text,
     at_labels,
@@ -27,6 +24,7 @@ from pipeline.pictures.reading import (
     standing_at,
 )
 from pipeline.pictures.style import SMALL, axes_or_new, plain
+from pipeline.words import DONE, FAILED, PENDING, health_name, status_name
 
 MOST_PANELS = 200
 PANEL_INCHES = 1.25
@@ -230,7 +228,7 @@ def _part(cube: xr.Dataset, name: str, labels: Mapping[str, Any]) -> xr.Dataset:
         for label in given:
             known_label(gradmap, dim, label)
     others = [dim for dim in gradmap.dims if dim not in (*wanted, *own_dims(gradmap))]
-    about = [entry for entry in (name, f"{name}_status", f"{name}_health") if entry in cube]
+    about = [entry for entry in (name, status_name(name), health_name(name)) if entry in cube]
     return cube[about].sel(wanted).isel({dim: slice(0, 1) for dim in others}).load()
 
 

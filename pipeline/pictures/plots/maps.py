@@ -7,7 +7,6 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from pipeline.pictures.reading import DONE, FAILED, PENDING
 from pipeline.pictures.style import (
     COLOUR_MAP,
     SMALL,
@@ -17,6 +16,7 @@ from pipeline.pictures.style import (
     frequency_axis,
     plain,
 )
+from pipeline.words import DONE, FAILED, PENDING
 
 
 def plot_map(

@@ -8,8 +8,8 @@ from matplotlib import mlab
 from matplotlib.axes import Axes
 
 from pipeline.pictures.plots.maps import corner, empty, mark_untrusted
-from pipeline.pictures.reading import DONE
 from pipeline.pictures.style import SMALL, axes_or_new, plain
+from pipeline.words import DONE, axis_of
 
 FLOOR_DB = -40.0
 """Level below the loudest point at which the colours of the spectrogram end."""
@@ -50,7 +50,7 @@ def plot_waveform(
         If the array has other dimensions than its lag in samples.
     """
     dim = str(gradmap.dims[0]) if gradmap.ndim == 1 else ""
-    if not dim.endswith("waveform_lag"):
+    if axis_of(dim) != "waveform_lag":
         raise ValueError(
             f"plot_waveform draws one map over waveform_lag and was given {tuple(gradmap.dims)}, which would lay"
             " several maps on one another; select one with .sel(checkpoint=..., neuron=..., stimulus=...)"

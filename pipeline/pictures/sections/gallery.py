@@ -12,6 +12,7 @@ from pipeline.pictures.plots.waveforms import plot_waveform
 from pipeline.pictures.reading import UNTRUSTED, at_labels, flags, flags_at, group_labels, own_dims, standing
 from pipeline.pictures.sections.outcome import Outcome, over_stimuli
 from pipeline.pictures.style import axes_or_new
+from pipeline.words import axis_of
 
 MOST_UNTRUSTED, UNTRUSTED_PER_ROW = 12, 6
 MOST_ROWS_OF_SEEDS, MOST_SEEDS = 6, 5
@@ -106,9 +107,7 @@ def _first_untrusted(entry: Outcome, checkpoint: int, neuron: int) -> Iterator[P
 def _layers(entry: Outcome) -> list[dict[str, Any]]:
     """Where on the remaining axes to look: the first stimulus, and the first two channels."""
     gradmap = entry.cube[entry.name]
-    at = {
-        str(dim): gradmap[dim].values[0] for dim in gradmap.dims if str(dim).endswith("stimulus") and gradmap.sizes[dim]
-    }
+    at = {str(dim): gradmap[dim].values[0] for dim in gradmap.dims if axis_of(dim) == "stimulus" and gradmap.sizes[dim]}
     if "channel" not in gradmap.dims:
         return [at]
     return [{**at, "channel": gradmap["channel"].values[k]} for k in range(min(2, gradmap.sizes["channel"]))]

@@ -10,8 +10,9 @@ from pipeline.numbers.agreement import reliability, similarity
 from pipeline.numbers.strf import strf_summaries
 from pipeline.numbers.waveform import waveform_summaries
 from pipeline.pictures.choosing import Choice
-from pipeline.pictures.reading import DONE, own_dims, standing
+from pipeline.pictures.reading import own_dims, standing
 from pipeline.pictures.sections.outcome import Outcome
+from pipeline.words import DONE, axis_of
 
 NULL_DRAWS = 200
 
@@ -77,7 +78,7 @@ def measure(entry: Outcome, choice: Choice) -> Measured | None:
     trusted = _placed(_first(standing(entry.cube, entry.name))) == DONE
     part = {"checkpoint": choice.checkpoints, "neuron": choice.neurons}
     maps = _placed(_first(gradmap, own_dims(gradmap))).isel(part).load().where(trusted.isel(part))
-    maps = maps.rename({dim: "waveform_lag" for dim in own_dims(gradmap) if dim.endswith("waveform_lag")})
+    maps = maps.rename({dim: "waveform_lag" for dim in own_dims(gradmap) if axis_of(dim) == "waveform_lag"})
     stored = {name: entry.cube[f"{entry.name}_{name}"] for name in kind.labels if f"{entry.name}_{name}" in entry.cube}
     if stored and all({"checkpoint", "neuron"} <= set(values.dims) for values in stored.values()):
         numbers = xr.Dataset({name: _first(values).where(trusted) for name, values in stored.items()})

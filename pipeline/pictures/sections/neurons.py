@@ -5,10 +5,11 @@ import xarray as xr
 
 from pipeline.pictures.choosing import evenly
 from pipeline.pictures.page import Markup, element, joined, table
-from pipeline.pictures.reading import DONE, UNTRUSTED, as_text, metadata_names
+from pipeline.pictures.reading import UNTRUSTED, as_text, metadata_names
 from pipeline.pictures.sections.measured import Measured, middle
 from pipeline.pictures.sections.outcome import Outcome
 from pipeline.pictures.style import three_figures
+from pipeline.words import DONE
 
 MOST_ROWS = 40
 MOST_METADATA = 6

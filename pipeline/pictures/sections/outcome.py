@@ -9,19 +9,9 @@ import xarray as xr
 
 from pipeline.pictures.page import Markup, bar, cell, element, joined, picture, table
 from pipeline.pictures.plots.standings import plot_standing, worst_standing
-from pipeline.pictures.reading import (
-    DONE,
-    FAILED,
-    PENDING,
-    STANDINGS,
-    UNTRUSTED,
-    failures,
-    flags,
-    map_names,
-    omitted_failures,
-    standing,
-)
+from pipeline.pictures.reading import STANDINGS, UNTRUSTED, failures, flags, omitted_failures, standing
 from pipeline.pictures.style import STANDING_COLOURS
+from pipeline.words import DONE, FAILED, PENDING, axis_named, health_name, map_names
 
 MOST_FAILURES = 60
 MOST_HEALTH_ROWS = 40
@@ -142,7 +132,7 @@ def health_section(results: Sequence[Outcome]) -> Markup:
     for entry in results:
         by_flag = {words: over_stimuli(raised) for words, raised in flags(entry.cube, entry.name).items()}
         raised = {words: maps for words, maps in by_flag.items() if maps.values.any()}
-        if f"{entry.name}_health" not in entry.cube:
+        if health_name(entry.name) not in entry.cube:
             parts.append(element("p", f"{entry.name}: the cube records no health of this map."))
         elif not entry.count(DONE, UNTRUSTED):
             parts.append(element("p", f"{entry.name}: no map is done, so none has a health."))
@@ -278,7 +268,7 @@ def _untrusted_table(entry: Outcome, raised: Mapping[str, xr.DataArray]) -> Mark
     ]
     shown = table(["checkpoint", "not to be trusted because", "neurons"], rows[:MOST_UNTRUSTED_ROWS])
     left_out = len(rows) - MOST_UNTRUSTED_ROWS
-    note = f"{left_out} more rows like these; every such map is marked in {entry.name}_health."
+    note = f"{left_out} more rows like these; every such map is marked in {health_name(entry.name)}."
     return joined([shown, element("p", note, class_="note")] if left_out > 0 else [shown])
 
 
@@ -293,7 +283,7 @@ def _kind(entry: Outcome) -> str:
 
 
 def _has_stimuli(entry: Outcome) -> bool:
-    return any(str(dim).endswith("stimulus") for dim in entry.cube[entry.name].dims)
+    return axis_named("stimulus", entry.cube[entry.name].dims) is not None
 
 
 def _percent(count: int, total: int) -> str:
