@@ -1,5 +1,6 @@
 """Stimuli that maps are taken around: named spectrograms, and sounds."""
 
+import hashlib
 import math
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -17,17 +18,38 @@ SPECTROGRAM_BYTES = 2**30
 SOUND_SAMPLES = 2**28
 
 
-def describe_spectrograms(paths: Sequence[str]) -> dict[str, tuple[int, int]]:
-    """Shape (frequency, time) of every named spectrogram, in the order `read_spectrograms` gives them.
+@dataclass(frozen=True)
+class Spectrogram:
+    """A spectrogram on disk: its shape (frequency, time), and the digest of its numbers."""
 
-    Only the headers are read.
+    shape: tuple[int, int]
+    digest: str
+
+
+def describe_spectrograms(paths: Sequence[str]) -> dict[str, Spectrogram]:
+    """Shape and digest of every named spectrogram, in the order `read_spectrograms` gives them.
+
+    One after the other is read, so that they need not fit into memory together.
 
     Raises
     ------
     ConfigError
-        As `read_spectrograms`, but for the numbers themselves.
+        As `read_spectrograms`.
     """
-    return _collect(paths, lambda archive, member, shape, dtype: shape)
+
+    def described(*member: Any) -> Spectrogram:
+        array = _read_array(*member)
+        return Spectrogram(array.shape, samples_digest(array))
+
+    return _collect(paths, described)
+
+
+def samples_digest(samples: np.ndarray) -> str:
+    """Fingerprint of a stimulus's numbers and shape, whatever file they came from."""
+    little = np.ascontiguousarray(samples, dtype=samples.dtype.newbyteorder("<"))
+    digest = hashlib.sha256(f"{little.dtype.str} {little.shape}".encode())
+    digest.update(little.data.cast("B"))
+    return digest.hexdigest()[:32]
 
 
 def read_spectrograms(paths: Sequence[str]) -> dict[str, np.ndarray]:
@@ -171,18 +193,17 @@ def _check_finite(array: np.ndarray, where: str) -> None:
 
 @dataclass(frozen=True)
 class SoundFile:
-    """A sound on disk: its name (the file's, without the ending), its rate in Hz, its length in samples."""
+    """A sound on disk: its name (the file's, without the ending), rate in Hz, length in samples, digest of them."""
 
     name: str
     path: str
     sample_rate: float
     samples: int
+    digest: str
 
 
 def describe_sounds(patterns: Sequence[str]) -> tuple[SoundFile, ...]:
     """The sounds that paths or patterns name, in the order given, sorted by path within a pattern.
-
-    Headers are read; of files that could hold NaN (floating-point samples), the samples too.
 
     Raises
     ------
@@ -208,10 +229,9 @@ def _describe_sound(path: str) -> SoundFile:
         raise ConfigError(f"the sound {path!r} has no printable name to label a stimulus; rename the file")
     with _open_sound(path) as file:
         _check_sound(file, path)
-        samples, rate, subtype = file.frames, file.samplerate, file.subtype
-    if subtype in ("FLOAT", "DOUBLE"):
-        samples = read_sound(path).size
-    return SoundFile(name, path, float(rate), samples)
+        rate = file.samplerate
+    waveform = read_sound(path)
+    return SoundFile(name, path, float(rate), waveform.size, samples_digest(waveform))
 
 
 def _open_sound(path: str) -> soundfile.SoundFile:

@@ -87,7 +87,9 @@ class MapPlan:
     inner_chunks: tuple[int, ...] | None = None
     stimuli: tuple[str, ...] = ()
     stimuli_files: tuple[str, ...] = ()
+    stimuli_digests: tuple[str, ...] = ()
     silence_level: float = 0.0
+    precision: str = "float32"
     window: int | None = None
     sample_rate: float | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)

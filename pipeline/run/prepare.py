@@ -57,10 +57,11 @@ def plan_shards(run: RunConfig | RunPlan) -> tuple[Shard, ...]:
 
 @dataclass(frozen=True)
 class _Stimuli:
-    """Names and lengths of the sounds of one map, and the files they come from."""
+    """Names, lengths and digests of the sounds of one map, and the files they come from."""
 
     names: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
+    digests: tuple[str, ...] = ()
     lengths: tuple[int, ...] = ()
     bands: tuple[int, ...] = ()
     sample_rate: float | None = None
@@ -77,8 +78,9 @@ def _describe_stimuli(config: RunConfig, name: str, settings: StrfMapConfig | Wa
             return _Stimuli(
                 names=tuple(described),
                 files=tuple(paths),
-                lengths=tuple(shape[1] for shape in described.values()),
-                bands=tuple(shape[0] for shape in described.values()),
+                digests=tuple(found.digest for found in described.values()),
+                lengths=tuple(found.shape[1] for found in described.values()),
+                bands=tuple(found.shape[0] for found in described.values()),
             )
         sounds = describe_sounds(paths)
     except ConfigError as error:
@@ -86,6 +88,7 @@ def _describe_stimuli(config: RunConfig, name: str, settings: StrfMapConfig | Wa
     return _Stimuli(
         names=tuple(sound.name for sound in sounds),
         files=tuple(sound.path for sound in sounds),
+        digests=tuple(sound.digest for sound in sounds),
         lengths=tuple(sound.samples for sound in sounds),
         sample_rate=_one_sample_rate(name, sounds),
     )
@@ -353,8 +356,10 @@ def _lay_out(
         inner_chunks=inner_chunk_shape(dims, chunks, config.storage.chunks_per_object),
         stimuli=stimuli.names,
         stimuli_files=stimuli.files,
+        stimuli_digests=stimuli.digests,
         silence_level=(entry.silence_level or 0.0) if isinstance(entry, StrfMapConfig) else 0.0,
         window=window,
         sample_rate=stimuli.sample_rate,
+        precision=config.engine.precision,
         settings=plain(entry),
     )

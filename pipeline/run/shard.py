@@ -16,7 +16,7 @@ from pipeline.gradients.gradmaps import compute_strf_gradmaps, compute_waveform_
 from pipeline.gradients.health import assess
 from pipeline.gradients.routes.memory import is_out_of_memory
 from pipeline.inputs.checkpoints import CheckpointError, load_checkpoint, probe_response
-from pipeline.inputs.stimuli import read_sound, read_spectrograms
+from pipeline.inputs.stimuli import read_sound, read_spectrograms, samples_digest
 from pipeline.plan.config import ConfigError
 from pipeline.plan.reports import Problem, ShardReport
 from pipeline.plan.shards import Checkpoint, CohortPlan, MapPlan, RunPlan, Shard
@@ -172,13 +172,37 @@ def _model_neurons(cohort: CohortPlan, checkpoint: Checkpoint) -> list[int]:
 
 
 @lru_cache(maxsize=4)
-def _spectrograms(files: tuple[str, ...]) -> dict[str, np.ndarray]:
-    return read_spectrograms(files)
+def _spectrograms(files: tuple[str, ...], names: tuple[str, ...], digests: tuple[str, ...]) -> dict[str, np.ndarray]:
+    with _still_there():
+        arrays = read_spectrograms(files)
+    for name, digest in zip(names, digests, strict=True):
+        _refuse_changed(name, arrays.get(name), digest)
+    return arrays
 
 
 @lru_cache(maxsize=64)
-def _sound(path: str) -> np.ndarray:
-    return read_sound(path)
+def _sound(path: str, name: str, digest: str) -> np.ndarray:
+    with _still_there():
+        waveform = read_sound(path)
+    _refuse_changed(name, waveform, digest)
+    return waveform
+
+
+@contextmanager
+def _still_there() -> Iterator[None]:
+    """A stimulus that the plan has read and that cannot be read now is the storage's fault, and is tried again."""
+    try:
+        yield
+    except ConfigError as error:
+        raise OSError(str(error)) from error
+
+
+def _refuse_changed(name: str, samples: np.ndarray | None, digest: str) -> None:
+    if samples is None or samples_digest(samples) != digest:
+        raise ConfigError(
+            f"the stimulus {name!r} is not what it was when the run was planned, so its map would stand beside maps"
+            " around other numbers; put the old file back, or plan the run again"
+        )
 
 
 def _stimuli(cohort: CohortPlan, entry: MapPlan, shard: Shard, device: str) -> list[Tensor | None]:
@@ -187,14 +211,16 @@ def _stimuli(cohort: CohortPlan, entry: MapPlan, shard: Shard, device: str) -> l
         return [None]
     if entry.kind == "waveform":
         assert shard.stimuli is not None
-        arrays = [_sound(path) for path in shard.stimuli.of(entry.stimuli_files)]
+        named = zip(entry.stimuli_files, entry.stimuli, entry.stimuli_digests, strict=True)
+        arrays = [_sound(*one) for one in shard.stimuli.of(tuple(named))]
     elif entry.baseline == "mean":
-        everything = np.concatenate(list(_spectrograms(entry.stimuli_files).values()), axis=1)
+        heard = _spectrograms(entry.stimuli_files, entry.stimuli, entry.stimuli_digests)
+        everything = np.concatenate([heard[name] for name in entry.stimuli], axis=1)
         # The mean of each band, held for the whole window.
         arrays = [np.repeat(everything.mean(axis=1, keepdims=True), cohort.lags, axis=1)]
     else:
         assert shard.stimuli is not None
-        spectrograms = _spectrograms(entry.stimuli_files)
+        spectrograms = _spectrograms(entry.stimuli_files, entry.stimuli, entry.stimuli_digests)
         arrays = [spectrograms[name] for name in shard.stimuli.of(entry.stimuli)]
     neighbours = groupby(arrays, key=lambda array: array.shape)
     return [torch.as_tensor(np.stack(list(group)), dtype=torch.float32, device=device) for _, group in neighbours]

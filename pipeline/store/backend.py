@@ -16,6 +16,9 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore
 
+from pipeline.plan.config import ConfigError
+from pipeline.plan.urls import refuse_secrets
+
 METADATA = "zarr.json"
 
 _S3 = ("s3://", "s3a://")
@@ -23,6 +26,7 @@ _BUCKETS = (*_S3, "gs://", "gcs://")
 
 #: Packages whose exceptions mean that the storage did not answer.
 _STORAGE_PACKAGES = ("botocore", "aiobotocore", "boto3", "aiohttp", "s3fs", "gcsfs", "google", "urllib3", "obstore")
+
 
 _SECRETS = (
     (re.compile(r"(://)[^/@\s'\"]+@"), r"\1***@"),
@@ -37,9 +41,20 @@ _SECRETS = (
 )
 
 
+class DamagedStoreError(ConfigError):
+    """Something that a store needs is gone or cannot be read; nothing has been changed."""
+
+
 def location_of(store: str | Path) -> str:
-    """A store's location as it is compared and opened: an absolute folder, or a URL that is not ``file://``."""
+    """A store's location as it is compared and opened: an absolute folder, or a URL that is not ``file://``.
+
+    Raises
+    ------
+    ConfigError
+        If a URL carries credentials.
+    """
     text = str(store)
+    refuse_secrets(text, "store")
     if text.startswith(("file://", "local://")):
         text = unquote(urlsplit(text).path)
     return text.rstrip("/") if "://" in text else str(Path(text).expanduser().absolute())
@@ -91,15 +106,15 @@ def parse_json(data: bytes, what: str) -> dict[str, Any]:
 
     Raises
     ------
-    ValueError
+    DamagedStoreError
         If they do not.
     """
     try:
         value = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         value = error
     if not isinstance(value, dict):
-        raise ValueError(
+        raise DamagedStoreError(
             f"{what} is not a JSON object ({str(value)[:80]}), so what it describes cannot be read; restore it from a"
             " copy, or delete the store and run again"
         )

@@ -31,7 +31,8 @@ from pipeline.store.backend import (
 )
 from pipeline.store.layout import ArraySpec
 
-FORMAT = 1
+#: Format of the stores that this version writes and reads. 2: maps know their stimuli by content.
+FORMAT = 2
 
 #: Group that exists while a driver holds the store; no cohort can have this name.
 LEASE = "_lease"

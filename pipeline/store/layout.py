@@ -237,8 +237,15 @@ def _words(objective: Any) -> str:
     return objective if isinstance(objective, str) else json.dumps(plain(objective))
 
 
+#: Keys of a map's entry in the config that change no number, or that the signature holds by content instead.
+NOT_IDENTITY = frozenset(("route", "cohorts", "stimuli"))
+
+
 def signature(entry: MapPlan) -> dict[str, Any]:
-    """The settings that every number of a map shares, as JSON can hold them."""
+    """The settings that every number of a map shares, as JSON can hold them.
+
+    Stimuli are known by their names and the digests of their samples, wherever the files lie.
+    """
     settings = {
         "kind": entry.kind,
         "objective": plain(entry.objective),
@@ -252,9 +259,12 @@ def signature(entry: MapPlan) -> dict[str, Any]:
         "shape": [int(size) for size in entry.shape[1:]],
         "objects": [int(size) for size in entry.chunks],
         "chunks": None if entry.inner_chunks is None else [int(size) for size in entry.inner_chunks],
+        "precision": entry.precision,
         "stimuli": list(entry.stimuli),
+        "stimuli_digests": list(entry.stimuli_digests),
     }
-    settings |= {f"settings.{key}": value for key, value in plain(entry.settings).items()}
+    others = {key: value for key, value in plain(entry.settings).items() if key not in NOT_IDENTITY}
+    settings |= {f"settings.{key}": value for key, value in others.items()}
     return json.loads(json.dumps(settings, default=str))
 
 

@@ -112,15 +112,28 @@ def _first_difference(stored: np.ndarray, wanted: np.ndarray) -> str:
 def _same_settings(cohort: CohortPlan, entry: MapPlan, group: Group) -> None:
     stored = json.loads(group.array_attributes(entry.name).get("settings", "{}"))
     wanted = signature(entry)
+    where = f"maps.{entry.name} of cohort {cohort.name!r}"
     for key in dict.fromkeys((*wanted, *stored)):
         if stored.get(key) == wanted.get(key):
             continue
+        if key == "stimuli_digests":
+            _refuse_other_sounds(where, entry, stored[key], group)
         setting = _WHAT_TO_SET.get(key, key.removeprefix("settings."))
         raise ConfigError(
-            f"maps.{entry.name} of cohort {cohort.name!r}: {setting} is {_value(wanted.get(key))} in the config but"
+            f"{where}: {setting} is {_value(wanted.get(key))} in the config but"
             f" {_value(stored.get(key))} in {scrub(group.location)}, so new numbers would mean something else than"
             f" those beside them; set {setting} as it was, give the map another name, or give another store"
         )
+
+
+def _refuse_other_sounds(where: str, entry: MapPlan, stored: Sequence[str], group: Group) -> None:
+    pairs = zip(entry.stimuli, entry.stimuli_digests, stored, strict=True)
+    changed = [name for name, now, before in pairs if now != before]
+    raise ConfigError(
+        f"{where}: the samples of {_some(changed)} are not those around which {scrub(group.location)} holds maps of"
+        " that name, so one label would stand for two sounds; put the old files back, give the map another name or"
+        " the sounds other names, or give another store"
+    )
 
 
 def _value(value: Any) -> str:

@@ -9,7 +9,14 @@ import pytest
 import soundfile
 
 from pipeline.inputs import stimuli
-from pipeline.inputs.stimuli import SoundFile, describe_sounds, describe_spectrograms, read_sound, read_spectrograms
+from pipeline.inputs.stimuli import (
+    SoundFile,
+    describe_sounds,
+    describe_spectrograms,
+    read_sound,
+    read_spectrograms,
+    samples_digest,
+)
 from pipeline.plan.config import ConfigError
 
 
@@ -25,8 +32,10 @@ def test_spectrograms_come_back_by_name_in_the_order_of_the_file(tmp_path, save)
     arrays = {"b": noise(4, 10), "a": noise(4, 12, seed=1)}
     save(tmp_path / "s.npz", **arrays)
     paths = [str(tmp_path / "s.npz")]
-    assert describe_spectrograms(paths) == {"b": (4, 10), "a": (4, 12)}
     read = read_spectrograms(paths)
+    described = describe_spectrograms(paths)
+    assert {name: found.shape for name, found in described.items()} == {"b": (4, 10), "a": (4, 12)}
+    assert {name: found.digest for name, found in described.items()} == {n: samples_digest(a) for n, a in read.items()}
     assert list(read) == ["b", "a"]
     for name, array in arrays.items():
         np.testing.assert_array_equal(read[name], array)
@@ -39,6 +48,17 @@ def test_double_precision_is_kept_and_everything_else_is_single(tmp_path):
     read = read_spectrograms([str(tmp_path / "s.npz")])
     assert [array.dtype.name for array in read.values()] == ["float64", "float32", "float32", "float32"]
     np.testing.assert_array_equal(read["fortran"], arrays["fortran"])
+
+
+def test_a_digest_tells_numbers_apart_and_not_the_files_they_come_from(tmp_path):
+    array = noise(3, 4)
+    np.savez(tmp_path / "a.npz", a=array)
+    np.savez_compressed(tmp_path / "b.npz", a=np.asfortranarray(array))
+    np.savez(tmp_path / "c.npz", a=np.where(np.arange(4) == 2, array + 1e-6, array))
+    np.savez(tmp_path / "d.npz", a=array.reshape(4, 3))
+    digests = [describe_spectrograms([str(tmp_path / f"{name}.npz")])["a"].digest for name in "abcd"]
+    assert digests[0] == digests[1]
+    assert len(set(digests)) == 3
 
 
 def test_several_files_and_patterns_are_one_set(tmp_path):
@@ -159,8 +179,8 @@ def write(path, samples: np.ndarray, rate: int = 8000, subtype: str = "PCM_16") 
 def test_a_sound_keeps_its_scale_where_full_scale_is_one(tmp_path):
     samples = np.array([0, 2**14, -(2**15), 2**15 - 1], dtype=np.int16)
     path = write(tmp_path / "tone.wav", samples, rate=44100)
-    assert describe_sounds([path]) == (SoundFile("tone", path, 44100.0, 4),)
     waveform = read_sound(path)
+    assert describe_sounds([path]) == (SoundFile("tone", path, 44100.0, 4, samples_digest(waveform)),)
     assert waveform.dtype == np.float32
     np.testing.assert_array_equal(waveform, samples / 2**15)
 
@@ -221,5 +241,6 @@ def test_the_speech_stimuli_are_as_their_readme_says(speech):
     assert len(sounds) == 6
     assert {(sound.sample_rate, sound.samples) for sound in sounds} == {(8000.0, 24000)}
     spectrograms = describe_spectrograms([f"{speech}/spectrograms.npz"])
-    assert set(spectrograms.values()) == {(32, 300)}
+    assert {found.shape for found in spectrograms.values()} == {(32, 300)}
+    assert len({found.digest for found in (*spectrograms.values(), *sounds)}) == 12
     assert sorted(spectrograms) == sorted(sound.name for sound in sounds)

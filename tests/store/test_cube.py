@@ -13,6 +13,7 @@ import zarr
 
 from pipeline.plan.config import ConfigError
 from pipeline.plan.reports import Problem, ShardReport
+from pipeline.plan.shards import plan_shards
 from pipeline.store import (
     ABSENT,
     align,
@@ -22,6 +23,7 @@ from pipeline.store import (
     positions,
     record,
     store_status,
+    verify_store,
 )
 from pipeline.words import COMPANIONS, DONE
 from tests.store.conftest import compute
@@ -304,6 +306,22 @@ def test_other_settings_than_those_of_the_store_are_refused_before_anything_chan
     for words in (*named, "another"):
         assert words in str(caught.value)
     assert digests(store) == before
+
+
+def test_a_store_of_another_format_is_refused_by_every_door(finished, store):
+    root = json.loads((store / "zarr.json").read_text())
+    root["attributes"]["gradmap_format"] = 1
+    (store / "zarr.json").write_text(json.dumps(root))
+    doors = [
+        lambda: create_or_extend(finished, health_flags=HEALTH),
+        lambda: open_cube(store),
+        lambda: store_status(store),
+        lambda: verify_store(store),
+        lambda: record(finished, [ShardReport(plan_shards(finished)[0], Problem("load", "x"))]),
+    ]
+    for door in doors:
+        with pytest.raises(ConfigError, match="has format 1 and this version of gradmap-pipeline reads format 2"):
+            door()
 
 
 def test_health_bits_of_another_meaning_are_refused(finished, store):
