@@ -1,13 +1,13 @@
 """Numbers of dynamic STRFs: how a neuron's map changes along a sound."""
 
 from pipeline.numbers.dynamic.alignment import shape_change
-from pipeline.numbers.dynamic.arrays import stimulus_windows
 from pipeline.numbers.dynamic.components import Components, components
 from pipeline.numbers.dynamic.floor import noise_floor
 from pipeline.numbers.dynamic.gain import gain, gain_change, local_linearity
 from pipeline.numbers.dynamic.holding import temporal_hold
 from pipeline.numbers.dynamic.population import PopulationComponents, population_components
 from pipeline.numbers.dynamic.spectrum import complexity
+from pipeline.numbers.windows import stimulus_windows
 
 __all__ = [
     "Components",

@@ -1,0 +1,181 @@
+"""STRFs fitted to responses by ridge regression, one decomposition of the sounds for any number of neurons."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+
+import numpy as np
+from scipy import linalg
+
+from pipeline.numbers.prediction.filtering import correlation
+from pipeline.numbers.prediction.windows import Windows
+
+#: Penalties that are tried, relative to the mean variance of a stimulus entry times the number of frames.
+PENALTIES = tuple(10.0 ** np.arange(-5.0, 3.01, 0.5))
+
+#: Where there is one sound only, it is cut into so many parts, each left out once.
+PARTS_OF_ONE_SOUND = 5
+
+
+@dataclass(frozen=True)
+class RidgeBasis:
+    """The sounds as ridge regression needs them, decomposed once: X'X = V diag(values) V' for centred windows X.
+
+    Attributes
+    ----------
+    windows
+        The windows of the sounds.
+    mean
+        Mean of each entry over all frames; the fit has an intercept, which is not penalised.
+    values, vectors
+        Eigenvalues and eigenvectors of the centred scatter matrix.
+    penalties
+        Penalties in the units of the eigenvalues, smallest first.
+    folds
+        Rows that are left out together: those of one sound.
+    """
+
+    windows: Windows
+    mean: np.ndarray
+    values: np.ndarray
+    vectors: np.ndarray
+    penalties: np.ndarray
+    folds: tuple[slice, ...]
+
+    @cached_property
+    def projected(self) -> np.ndarray:
+        """The centred windows in the eigenvectors' basis (frame, direction)."""
+        return (self.windows.values - self.mean) @ self.vectors
+
+    @cached_property
+    def left_out(self) -> list[list[tuple[np.ndarray, bool]]]:
+        """For each penalty and fold, the factor of I - H over the fold, where H maps responses to predictions.
+
+        The residual of rows S in a fit without them is (I - H[S, S])^-1 times their residual in the fit with them, so
+        that no fold needs a decomposition of its own (Golub, Heath & Wahba 1979, for one row).
+        """
+        n = len(self.projected)
+        factors = []
+        for penalty in self.penalties:
+            shrink = 1.0 / (self.values + penalty)
+            of_penalty = []
+            for fold in self.folds:
+                part = self.projected[fold]
+                # The unpenalised intercept adds 1 / n to every entry of H.
+                hat = (part * shrink) @ part.T + 1.0 / n
+                of_penalty.append(linalg.cho_factor(np.eye(len(hat)) - hat, check_finite=False))
+            factors.append(of_penalty)
+        return factors
+
+
+@dataclass(frozen=True)
+class FittedStrf:
+    """STRFs of some neurons, fitted to their responses.
+
+    Attributes
+    ----------
+    maps
+        Change in the response per unit of the stimulus (neuron, frequency, lag), lag 0 first.
+    intercept
+        Response to a stimulus of zeros (neuron).
+    r
+        Correlation of each response with its prediction, every sound predicted by a fit without it (neuron); NaN where
+        either side is constant. The penalty was chosen on the same predictions.
+    penalty
+        The penalty of each neuron, in the units of the sum of squares of a stimulus entry.
+    """
+
+    maps: np.ndarray
+    intercept: np.ndarray
+    r: np.ndarray
+    penalty: np.ndarray
+
+
+def ridge_basis(windows: Windows, penalties: Sequence[float] = PENALTIES) -> RidgeBasis:
+    """The decomposition of some sounds on which every fit to responses to them rests.
+
+    Parameters
+    ----------
+    windows
+        The sounds, cut for maps of the lags to be fitted.
+    penalties
+        Penalties to choose from, relative to the mean eigenvalue of the stimulus' scatter matrix.
+
+    Raises
+    ------
+    ValueError
+        If the sounds do not change, or there are no positive penalties.
+    """
+    relative = np.sort(np.asarray(penalties, dtype=np.float64))
+    if not len(relative) or relative[0] <= 0:
+        raise ValueError(
+            "penalties must be positive numbers, since the sounds leave directions unseen; give some above 0"
+        )
+    mean = windows.values.mean(axis=0)
+    centred = windows.values - mean
+    scatter = centred.T @ centred
+    scale = np.trace(scatter) / len(scatter)
+    if not scale > 0:
+        raise ValueError("the sounds do not change over time, so no STRF can be fitted to them; give other sounds")
+    values, vectors = linalg.eigh(scatter, check_finite=False)
+    return RidgeBasis(windows, mean, np.maximum(values, 0.0), vectors, relative * scale, _folds(windows))
+
+
+def fit_strf(basis: RidgeBasis, responses: np.ndarray, penalty: float | None = None) -> FittedStrf:
+    """STRFs that minimise |y - X w - b|^2 + penalty |w|^2, each neuron's penalty by cross-validation over sounds.
+
+    Parameters
+    ----------
+    basis
+        The sounds, from `ridge_basis`.
+    responses
+        Responses (neuron, frame) at the rows of the windows.
+    penalty
+        One penalty for all neurons, instead of the best of those in the basis.
+
+    Raises
+    ------
+    ValueError
+        If the responses have another number of frames than the sounds, or are not finite.
+    """
+    responses = np.asarray(responses, dtype=np.float64)
+    if responses.ndim != 2 or responses.shape[1] != len(basis.windows.values) or not np.isfinite(responses).all():
+        raise ValueError(
+            f"the responses have the shape {responses.shape} or entries that are not finite, but the sounds have"
+            f" {len(basis.windows.values)} frames; give finite numbers (neuron, frame)"
+        )
+    if penalty is not None:
+        basis = RidgeBasis(basis.windows, basis.mean, basis.values, basis.vectors, np.array([penalty]), basis.folds)
+    means = responses.mean(axis=1, keepdims=True)
+    along = (responses - means) @ basis.projected  # y' X V
+    predictions = _left_out_predictions(basis, responses, means, along)
+    errors = ((predictions - responses) ** 2).sum(axis=2)
+    best = errors.argmin(axis=0)
+    penalties = basis.penalties[best]
+    weights = (along / (basis.values + penalties[:, None])) @ basis.vectors.T
+    chosen = predictions[best, np.arange(len(responses))]
+    return FittedStrf(
+        maps=weights.reshape(-1, *basis.windows.shape),
+        intercept=means[:, 0] - weights @ basis.mean,
+        r=correlation(chosen, responses),
+        penalty=penalties,
+    )
+
+
+def _left_out_predictions(basis: RidgeBasis, responses: np.ndarray, means: np.ndarray, along: np.ndarray) -> np.ndarray:
+    """Predictions (penalty, neuron, frame), each sound by the fit without it."""
+    found = np.empty((len(basis.penalties), *responses.shape))
+    for at, penalty in enumerate(basis.penalties):
+        residual = responses - means - (along / (basis.values + penalty)) @ basis.projected.T
+        for fold, factor in zip(basis.folds, basis.left_out[at], strict=True):
+            alone = linalg.cho_solve(factor, residual[:, fold].T, check_finite=False).T
+            found[at][:, fold] = responses[:, fold] - alone
+    return found
+
+
+def _folds(windows: Windows) -> tuple[slice, ...]:
+    if len(windows.sounds) > 1:
+        return windows.sounds
+    edges = np.linspace(0, len(windows.values), min(PARTS_OF_ONE_SOUND, len(windows.values)) + 1).astype(int)
+    return tuple(slice(int(a), int(b)) for a, b in pairwise(edges))
