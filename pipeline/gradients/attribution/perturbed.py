@@ -1,0 +1,131 @@
+"""Whether a map can be believed: it falls apart with the weights, and it tells what small changes of the sound do."""
+
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from pipeline.gradients.attribution.listening import listening
+from pipeline.gradients.objectives import Objective, evaluate
+
+#: Perturbed sounds that are heard in one batch.
+TOGETHER = 16
+
+
+@dataclass(frozen=True)
+class Randomised:
+    """How alike maps stay when the weights are shuffled, from the output down.
+
+    Attributes
+    ----------
+    parts
+        Names of the parts whose weights were shuffled, in the order in which that was done; each step keeps the
+        earlier ones shuffled.
+    correlation
+        Pearson correlation of each neuron's map with the one of the trained model, after each step; NaN where a map
+        is constant.
+    """
+
+    parts: tuple[str, ...]
+    correlation: Float[Tensor, "part neuron"]
+
+
+def randomised_maps(
+    model: nn.Module, maps_of: Callable[[nn.Module], Float[Tensor, "neuron ..."]], *, seed: int = 0
+) -> Randomised:
+    """Correlation of each neuron's map with its map once the weights are shuffled, part by part from the output down.
+
+    A map that tells what the model has learnt changes (Adebayo et al. 2018, "cascading randomization"); one that
+    stays shows the architecture or the sound instead. Shuffling the entries of each weight tensor keeps their
+    distribution. The model is not touched.
+
+    Parameters
+    ----------
+    model
+        The trained model.
+    maps_of
+        The maps of a model, for instance ``lambda model: strf_gradmaps(model, 40)``.
+    seed
+        Seed of the shuffles.
+    """
+    trained = maps_of(model).flatten(1).double()
+    shuffled, generator = deepcopy(model), torch.Generator().manual_seed(seed)
+    names, rows = [], []
+    for name, part in reversed(list(shuffled.named_children())):
+        if not any(parameter.numel() > 1 for parameter in part.parameters()):
+            continue
+        _shuffle(part, generator)
+        names.append(name)
+        rows.append(_correlation(maps_of(shuffled).flatten(1).double(), trained))
+    if not names:
+        raise ValueError(
+            f"{type(model).__name__} has no parts with weights, so nothing can be shuffled; give a model whose layers"
+            " are its children"
+        )
+    return Randomised(tuple(names), torch.stack(rows))
+
+
+def _shuffle(part: nn.Module, generator: torch.Generator) -> None:
+    with torch.no_grad():
+        for parameter in part.parameters():
+            order = torch.randperm(parameter.numel(), generator=generator).to(parameter.device)
+            parameter.copy_(parameter.flatten()[order].reshape(parameter.shape))
+
+
+def infidelity(
+    model: nn.Module,
+    maps: Float[Tensor, "neuron frequency lag"],
+    stimulus: Float[Tensor, "frequency time"],
+    *,
+    neurons: list[int] | None = None,
+    objective: Objective = "last",
+    scale: float = 0.1,
+    samples: int = 64,
+    seed: int = 0,
+    dtype: torch.dtype | None = None,
+) -> Float[Tensor, "neuron"]:
+    """Share of the response's change under random changes of the sound that the maps do not tell (Yeh et al. 2019).
+
+    E[(<p, map> - (r(x) - r(x - p)))^2] / E[(r(x) - r(x - p))^2] over white perturbations p of the frames under the
+    map: 0 where the maps tell all, 1 for a map of zeros. NaN where the response does not change.
+
+    Parameters
+    ----------
+    maps
+        Gradmaps around ``stimulus``; lag 0 is its last frame, so the objective is ``last``, ``sum`` or ``mean``.
+    scale
+        Standard deviation of the perturbation, relative to that of the sound (or absolute, for a sound that does not
+        change).
+    samples
+        Number of perturbations.
+    seed
+        Seed of the perturbations.
+    """
+    lags = maps.shape[-1]
+    with listening(model, dtype) as listener, torch.no_grad():
+        sound = listener.placed(torch.as_tensor(stimulus))
+        rows = maps.to(sound)
+        spread = float(sound.std()) or 1.0
+        generator = torch.Generator().manual_seed(seed)
+        at_rest = evaluate(objective, listener.response(sound[None]))[0]
+        chosen = torch.arange(len(at_rest)) if neurons is None else torch.as_tensor(neurons)
+        told, happened = [], []
+        for first in range(0, samples, TOGETHER):
+            count = min(TOGETHER, samples - first)
+            drawn = torch.randn(count, sound.shape[0], lags, generator=generator, dtype=torch.float64)
+            under = (scale * spread * drawn).to(sound)  # (sample, frequency, lag)
+            moved = sound.repeat(count, 1, 1)
+            reach = min(lags, sound.shape[1])
+            moved[..., sound.shape[1] - reach :] -= under[..., :reach].flip(-1)
+            happened.append((at_rest - evaluate(objective, listener.response(moved)))[:, chosen])
+            told.append(torch.einsum("nfk,sfk->sn", rows[..., :reach], under[..., :reach]))
+        change = torch.cat(happened)
+        return (torch.cat(told) - change).square().mean(dim=0) / change.square().mean(dim=0)
+
+
+def _correlation(one: Tensor, other: Tensor) -> Tensor:
+    one, other = one - one.mean(dim=1, keepdim=True), other - other.mean(dim=1, keepdim=True)
+    return (one * other).sum(dim=1) / (one.norm(dim=1) * other.norm(dim=1))
