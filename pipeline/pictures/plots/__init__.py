@@ -1,5 +1,12 @@
 """Pictures of maps and of populations: axes in, axes out."""
 
+from pipeline.pictures.plots.dynamic import (
+    plot_components,
+    plot_dynamic_mean,
+    plot_film,
+    plot_gain,
+    plot_nonlinearity,
+)
 from pipeline.pictures.plots.grids import plot_grid, plot_seeds
 from pipeline.pictures.plots.maps import plot_map, plot_ripple_transfer
 from pipeline.pictures.plots.populations import (
@@ -14,10 +21,15 @@ from pipeline.pictures.plots.waveforms import plot_waveform
 
 __all__ = [
     "plot_best_frequencies",
+    "plot_components",
     "plot_distribution",
+    "plot_dynamic_mean",
+    "plot_film",
+    "plot_gain",
     "plot_grid",
     "plot_latencies",
     "plot_map",
+    "plot_nonlinearity",
     "plot_population",
     "plot_ripple_transfer",
     "plot_seeds",
