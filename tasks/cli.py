@@ -7,26 +7,33 @@ from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
-from pipeline.plan.config import ConfigError
-from tasks.outcome import STOPPED, refuse
+from tasks.endings import end
+from tasks.terminal import surviving_readers
 
 #: One module per group of commands; each adds its parsers, whose `call` does the work.
 COMMANDS = ("demo", "plan", "run", "inspect", "summaries", "agreement")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; the exit status."""
+    """Run one command; the exit status, one of the four, whatever happens."""
+    words = list(sys.argv[1:] if argv is None else argv)
     # Classes and factories that a config names may lie beside it, where `python -m` would find them as well.
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
-    arguments = _parser().parse_args(argv)
+    with surviving_readers():
+        try:
+            return int(_called(words))
+        except BaseException as error:
+            return end(error, words)
+
+
+def _called(words: Sequence[str]) -> int:
     try:
-        return int(arguments.call(arguments))
-    except ConfigError as error:
-        return refuse(error)
-    except KeyboardInterrupt:
-        print(f"gradmap: stopped (exit status {STOPPED})", flush=True)
-        return STOPPED
+        arguments = _parser().parse_args(words)
+    except SystemExit as exit_request:
+        # The parser has said what it did not understand, or printed what was asked for.
+        return int(exit_request.code or 0)
+    return int(arguments.call(arguments))
 
 
 def _parser() -> argparse.ArgumentParser:

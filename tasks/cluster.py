@@ -64,6 +64,7 @@ def run_on_ray(
     ConfigError
         If the run is refused before any compute, or the cluster cannot be reached.
     """
+    where = cluster_address(address)
     plan = run if isinstance(run, RunPlan) else prepare_run(run)
     limits = limits or Limits()
     with open_run(plan) as opened:
@@ -72,7 +73,7 @@ def run_on_ray(
         if not shards:
             return _summary(opened, Ledger(()), stopped=False)
         ledger = Ledger(shards, infrastructure_cap=limits.infrastructure)
-        with _session(opened.plan, address, workers):
+        with _session(opened.plan, where, workers):
             ready()
             dispatcher = Dispatcher(
                 opened.plan,
@@ -111,8 +112,7 @@ def _notifier(opened: OpenedRun, report: Callable[[OpenedRun], None] | None) -> 
     return notifier
 
 
-def _session(plan: RunPlan, address: str | None, workers: int | None) -> AbstractContextManager[None]:
-    where = cluster_address(address)
+def _session(plan: RunPlan, where: str | None, workers: int | None) -> AbstractContextManager[None]:
     if where is None:
         return local_ray(workers, plan_bytes=len(pickle.dumps(plan)))
     return attached_ray(where, modules=named_modules(plan.config))

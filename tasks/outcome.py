@@ -8,6 +8,11 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.text import printable
+
+#: Characters of one entry of a table on the screen.
+LONGEST_CELL = 60
+
 COMPLETE, REFUSED, FAILURES, STOPPED = 0, 2, 3, 4
 
 #: Words of the last line for each exit status.
@@ -22,13 +27,6 @@ ENDINGS = {
 def last_line(status: int, counts: str) -> str:
     """The sentence that says how a command ended."""
     return f"gradmap: {ENDINGS[status]}: {counts} (exit status {status})"
-
-
-def refuse(message: object) -> int:
-    """Say why a command was refused; the exit status."""
-    print(f"gradmap: {message}", file=sys.stderr)
-    print(f"gradmap: {ENDINGS[REFUSED]} (exit status {REFUSED})", file=sys.stderr)
-    return REFUSED
 
 
 def leave(status: int) -> None:
@@ -72,7 +70,7 @@ def readable_seconds(seconds: float) -> str:
 
 def text_table(header: tuple[str, ...], rows: list[tuple[object, ...]]) -> str:
     """Rows in columns as wide as their longest entry; numbers to the right."""
-    cells = [header, *[tuple(str(entry) for entry in row) for row in rows]]
+    cells = [tuple(printable(entry, LONGEST_CELL) for entry in row) for row in (header, *rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
     right = [bool(rows) and all(isinstance(row[column], int | float) for row in rows) for column in range(len(header))]
     lines = [

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.plan.config import ConfigError
+from pipeline.text import of_error, printable
 
 #: Plans and reports are all that passes through the object store; Ray takes no less than this.
 OBJECT_STORE_BYTES = 80 * 2**20
@@ -22,14 +23,21 @@ OBJECT_STORE_BYTES = 80 * 2**20
 #: when it is imported.
 _SKIPPED_MESSAGES = {"RAY_DEDUP_LOGS_SKIP_REGEX": "A worker died or was killed while executing a task"}
 
-#: Environment in which a Ray of the command's own runs, besides the token.
+#: Environment in which a Ray of the command's own runs, besides the token. The fourth has every server of it, metrics
+#: among them, listen on loopback alone, as Ray does by default on a laptop; on Linux it would take all interfaces.
 _QUIET = {
     **_SKIPPED_MESSAGES,
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_enable_metrics_collection": "0",
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_AUTH_TOKEN_PATH": None,
     "RAY_ADDRESS": None,
 }
+
+
+#: What Ray takes where nothing is said: loopback on systems where several machines are not one cluster.
+_ON_THIS_SYSTEM = "0" if sys.platform in ("darwin", "win32") else "1"
 
 
 @contextmanager
@@ -50,22 +58,14 @@ def local_ray(num_cpus: int | None = None, *, plan_bytes: int = 0) -> Iterator[N
     if _connected():
         yield
         return
-    folder = tempfile.mkdtemp(prefix="gradmap-", dir=_short_temporary_folder())
+    folder = tempfile.mkdtemp(prefix=f"gradmap-{os.getpid()}-", dir=_short_temporary_folder())
     settings = {**_QUIET, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     try:
         with _environment(settings):
             import ray
 
             try:
-                ray.init(
-                    address="local",
-                    num_cpus=num_cpus,
-                    include_dashboard=False,
-                    log_to_driver=False,
-                    logging_level=logging.ERROR,
-                    object_store_memory=max(OBJECT_STORE_BYTES, 4 * plan_bytes),
-                    _temp_dir=folder,
-                )
+                _start(folder, num_cpus, max(OBJECT_STORE_BYTES, 4 * plan_bytes))
                 yield
             except SystemExit as exit_request:
                 # While it starts, Ray answers SIGTERM itself, by leaving the interpreter.
@@ -74,6 +74,28 @@ def local_ray(num_cpus: int | None = None, *, plan_bytes: int = 0) -> Iterator[N
                 ray.shutdown()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _start(folder: str, num_cpus: int | None, object_store_bytes: int) -> None:
+    import ray
+    from ray.exceptions import RayError
+
+    try:
+        ray.init(
+            address="local",
+            num_cpus=num_cpus,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            object_store_memory=object_store_bytes,
+            _temp_dir=folder,
+        )
+    except (OSError, RuntimeError, ValueError, RayError) as error:
+        raise ConfigError(
+            f"a Ray of our own could not be started on this machine ({of_error(error, 200)}), so no worker can compute"
+            " anything; see that memory, disk space below the temporary folder and processes are free, or compute in"
+            " this process with --local"
+        ) from error
 
 
 @contextmanager
@@ -93,11 +115,6 @@ def attached_ray(address: str, modules: Iterable[str] = ()) -> Iterator[None]:
     ConfigError
         If the cluster cannot be reached, with what is missing.
     """
-    if address.startswith("ray://"):
-        raise ConfigError(
-            f"{address} is an address for Ray's client, over which reports cannot be streamed; give host:port on one of"
-            " the cluster's machines, or use `ray job submit --working-dir . -- python -m tasks run CONFIG`"
-        )
     if _connected():
         yield
         return
@@ -132,8 +149,25 @@ def in_job() -> bool:
 
 
 def cluster_address(address: str | None) -> str | None:
-    """The cluster that is meant: the one given, else the one whose job this is, else None for a Ray of our own."""
-    return address or os.environ.get("RAY_ADDRESS") or None
+    """The cluster that is meant: the one given, else the one whose job this is, else None for a Ray of our own.
+
+    Raises
+    ------
+    ConfigError
+        If it is a URL: that of Ray's dashboard, which takes jobs, or of its client.
+    """
+    meant = address or os.environ.get("RAY_ADDRESS") or None
+    if meant is None or "://" not in meant:
+        return meant
+    said = "--address" if address else "RAY_ADDRESS in the environment"
+    scheme, _, rest = printable(meant, 200).partition("://")
+    shown = f"{scheme}://{rest.rpartition('@')[2]}"
+    use = "takes jobs" if scheme.startswith("http") else "is for Ray's client, over which reports cannot be streamed"
+    raise ConfigError(
+        f"{said} is {shown}, which {use}, so no shard can be computed over it; give host:port of the head on one of the"
+        " cluster's machines, submit the command there (`ray job submit --working-dir . -- python -m tasks run"
+        " CONFIG`), or take it away for a Ray of this machine's own"
+    )
 
 
 def _check_reachable(address: str) -> None:
@@ -200,7 +234,7 @@ def _folders_to_send(modules: Iterable[str]) -> list[str]:
 def _short_temporary_folder() -> str | None:
     """Where Ray's sockets may lie: their paths must stay below 107 characters, which long TMPDIRs do not leave."""
     default = tempfile.gettempdir()
-    return default if len(default) <= 24 or not os.path.isdir("/tmp") else "/tmp"
+    return default if len(default) <= 16 or not os.path.isdir("/tmp") else "/tmp"
 
 
 @contextmanager
@@ -219,9 +253,11 @@ def _set(settings: Mapping[str, str | None]) -> None:
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
+    from ray._private import ray_constants
     from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
-    # Ray reads the mode when it is imported and the token once, and keeps both; a driver with others than the
-    # processes it starts waits for them in vain.
+    # Ray reads which addresses it takes and the mode when it is imported, and the token once, and keeps them; a driver
+    # with others than the processes it starts waits for them in vain.
+    ray_constants.ENABLE_RAY_CLUSTER = os.environ.get("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", _ON_THIS_SYSTEM) != "0"
     Config.initialize("")
     AuthenticationTokenLoader.instance().reset_cache()

@@ -275,6 +275,8 @@ def _joined(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
     # a column that is missing throughout one frame must not decide the type of the others
     parts = [frame.dropna(axis="columns", how="all") for frame in frames]
     joined = pd.concat(parts, ignore_index=True)
+    everywhere = dict.fromkeys(column for frame in frames for column in frame.columns)
+    joined = joined.reindex(columns=list(everywhere))  # also those that are missing in every row
     flags = {c for frame in frames for c in frame.columns if frame[c].dtype in (bool, pd.BooleanDtype())}
     flags &= {column for column in joined.columns if joined[column].dtype != bool}
     return joined.astype(dict.fromkeys(flags, "boolean"))

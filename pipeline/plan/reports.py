@@ -5,15 +5,22 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pipeline.plan.shards import Shard
+from pipeline.text import printable
 from pipeline.words import Cause
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that went wrong with a shard: its cause in one word, and a message for a person."""
+    """One thing that went wrong with a shard: its cause in one word, and a message for a person.
+
+    The message is one line of bounded length, whatever an exception held; it goes to logs, records and pages.
+    """
 
     cause: Cause
     message: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "message", printable(self.message))
 
 
 @dataclass(frozen=True)

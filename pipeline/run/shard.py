@@ -21,6 +21,7 @@ from pipeline.plan.config import ConfigError
 from pipeline.plan.reports import Problem, ShardReport
 from pipeline.plan.shards import Checkpoint, CohortPlan, MapPlan, RunPlan, Shard
 from pipeline.store.regions import NonFiniteError, label, write_region
+from pipeline.text import of_error
 from pipeline.words import Cause
 
 #: Threads of one task. Sums over a different number of threads round differently, so every executor uses the same.
@@ -62,7 +63,9 @@ def compute_shard(
     try:
         with _threads(THREADS):
             return _compute(plan, shard, device, with_probe, model)
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a model's own code may ask the process to end, which is not its to decide
         return _failed(shard, error, started), None
 
 
@@ -78,11 +81,11 @@ def store_shard(plan: RunPlan, report: ShardReport, values: np.ndarray | None) -
     return replace(report, seconds=time.perf_counter() - started)
 
 
-def _failed(shard: Shard, error: Exception, started: float) -> ShardReport:
+def _failed(shard: Shard, error: BaseException, started: float) -> ShardReport:
     return ShardReport(shard, Problem(_cause(error), _message(error)), seconds=time.perf_counter() - started)
 
 
-def _cause(error: Exception) -> Cause:
+def _cause(error: BaseException) -> Cause:
     if isinstance(error, (CheckpointError, ConfigError)):
         return "load"
     if isinstance(error, NonFiniteError):
@@ -94,11 +97,15 @@ def _cause(error: Exception) -> Cause:
     return "compute"
 
 
-def _message(error: Exception) -> str:
-    text = str(error) or "no message"
-    return (
-        text if isinstance(error, (CheckpointError, ConfigError, NonFiniteError)) else f"{type(error).__name__}: {text}"
-    )
+def _message(error: BaseException) -> str:
+    if isinstance(error, (CheckpointError, ConfigError, NonFiniteError)):
+        return str(error)
+    if isinstance(error, SystemExit):
+        return (
+            f"the model's code asked the process to end (sys.exit({error.code!r})), so no map was made; take the call"
+            " out of the code that runs in forward"
+        )
+    return of_error(error)
 
 
 def _compute(

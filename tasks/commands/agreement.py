@@ -9,6 +9,7 @@ from pipeline.plan.config import ConfigError
 from tasks.commands.inspect import store_named
 from tasks.outcome import COMPLETE, counted, last_line, text_table
 from tasks.progress import LINE_EVERY_S
+from tasks.terminal import tell
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -64,15 +65,12 @@ def reliability(arguments: argparse.Namespace) -> int:
             f"--shuffles {arguments.shuffles}: without shuffled maps nothing says what agreement chance gives; give 100"
             " or more"
         )
-    try:
-        chosen = _chosen(arguments, arguments.by)
-        groups = 0
-        for cohort, found in chosen.items():
-            print(f"cohort {cohort}, map {arguments.map}: {found.in_words()}")
-            groups += _print_reliability(found.maps, arguments.by, arguments.shuffles)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-    print(last_line(COMPLETE, f"reliability of {counted(groups, 'group')} in {counted(len(chosen), 'cohort')}"))
+    chosen = _chosen(arguments, arguments.by)
+    groups = 0
+    for cohort, found in chosen.items():
+        tell(f"cohort {cohort}, map {arguments.map}: {found.in_words()}")
+        groups += _print_reliability(found.maps, arguments.by, arguments.shuffles)
+    tell(last_line(COMPLETE, f"reliability of {counted(groups, 'group')} in {counted(len(chosen), 'cohort')}"))
     return COMPLETE
 
 
@@ -83,17 +81,14 @@ def compare(arguments: argparse.Namespace) -> int:
             f"{arguments.reference!r} is compared with itself, which can show no difference; name two different"
             f" labels of {arguments.by}; gradmap reliability tells how far the checkpoints of one agree"
         )
-    try:
-        pair = (arguments.reference, arguments.other)
-        chosen = _chosen(arguments, [arguments.by], pair, arguments.site)
-        neurons = 0
-        for cohort, found in chosen.items():
-            print(f"cohort {cohort}, map {arguments.map}: {found.in_words()}")
-            neurons += _print_comparison(found.maps, arguments)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
+    pair = (arguments.reference, arguments.other)
+    chosen = _chosen(arguments, [arguments.by], pair, arguments.site)
+    neurons = 0
+    for cohort, found in chosen.items():
+        tell(f"cohort {cohort}, map {arguments.map}: {found.in_words()}")
+        neurons += _print_comparison(found.maps, arguments)
     words = f"{arguments.other} against {arguments.reference}"
-    print(last_line(COMPLETE, f"{words} for {counted(neurons, 'neuron')} in {counted(len(chosen), 'cohort')}"))
+    tell(last_line(COMPLETE, f"{words} for {counted(neurons, 'neuron')} in {counted(len(chosen), 'cohort')}"))
     return COMPLETE
 
 
@@ -130,7 +125,7 @@ def _chosen(
             " (--untrusted counts maps with health flags)"
         )
     for reason in reasons:
-        print(f"left aside: {reason}")
+        tell(f"left aside: {reason}")
     return found
 
 
@@ -140,8 +135,12 @@ def _why_not(cube: "xr.Dataset", name: str, by: Sequence[str], labels: Sequence[
     from pipeline.numbers.tables import maps_per_neuron
 
     maps = maps_per_neuron(cube)
+    if name in cube.data_vars and "neuron" not in cube[name].dims:
+        return (
+            f'only one map {name!r} for all neurons together (neurons = "sum"), and maps are compared neuron by neuron'
+        )
     if name not in maps:
-        return f"no map {name!r} (its maps are {', '.join(maps) or 'none'})"
+        return f"no map {name!r} with one entry per neuron (its maps are {', '.join(maps) or 'none'})"
     for dim, wanted in (("checkpoint", by), ("neuron", [site] if site else [])):
         there = sorted(str(key) for key, coord in cube.coords.items() if coord.dims == (dim,) and key != dim)
         missing = [key for key in wanted if key not in [*there, dim]]
@@ -168,20 +167,20 @@ def _print_reliability(maps: "xr.DataArray", by: Sequence[str], shuffles: int) -
             rows.append((*start, "-", "needs two maps", "-", "-"))
     noun = _rows_are(maps)
     header = (*by, "checkpoints", noun, "median r", "range", "above chance", "ceiling")
-    print(text_table(header, rows))
-    print(
+    tell(text_table(header, rows))
+    tell(
         f"r: mean correlation over the pairs of a neuron's maps; range over {noun}; above chance: r beyond that of"
         f" {shuffles} sets of shuffled maps (false discovery rate 5 %); ceiling: median correlation with the truth that"
         " the mean map can have"
     )
     shares = variance_shares(maps, list(by) if len(by) > 1 else by[0])["share_between"].dropna()
     if len(shares):
-        print(
+        tell(
             f"variance of the maps' shapes: share between groups by {' and '.join(by)} {_median_and_range(shares)},"
             f" median and range over {len(shares)} {noun}; the rest lies between the checkpoints of a group"
         )
     else:
-        print("variance of the maps' shapes: it takes two groups, one of them with two checkpoints, to divide it")
+        tell("variance of the maps' shapes: it takes two groups, one of them with two checkpoints, to divide it")
     return len(found)
 
 
@@ -193,7 +192,7 @@ def _told_now_and_then() -> Callable[[int, int], None]:
         nonlocal last
         if time.monotonic() - last > LINE_EVERY_S:
             last = time.monotonic()
-            print(f"{done:,} of {total:,} neurons compared with shuffled maps", flush=True)
+            tell(f"{done:,} of {total:,} neurons compared with shuffled maps")
 
     return report
 
@@ -206,7 +205,7 @@ def _print_comparison(maps: "xr.DataArray", arguments: argparse.Namespace) -> in
     columns = ("correlation", "ceiling", "corrected", "unexplained")
     counts = ("n_reference", "n_other")
     shown = found[[*columns, *counts]].transpose("neuron", ...)
-    site = arguments.site or ("site" if "site" in maps.coords else None)
+    site = arguments.site or _site_of(maps)
     table = shown.to_dataframe().reset_index()
     known = table.dropna(subset=["correlation"])
     extra = [dim for dim in shown["correlation"].dims if dim != "neuron"]
@@ -220,19 +219,24 @@ def _print_comparison(maps: "xr.DataArray", arguments: argparse.Namespace) -> in
         )
         for _, row in table.head(LISTED).iterrows()
     ]
-    print(text_table(header, rows))
+    tell(text_table(header, rows))
     if len(table) > LISTED:
-        print(f"... and {len(table) - LISTED:,} more, which the medians count as well")
+        tell(f"... and {len(table) - LISTED:,} more, which the medians count as well")
     words = dict(zip(columns, header[-4:], strict=True))
     medians = (f"{words[name]} {_median_and_range(known[name])}" for name in columns)
-    print(f"median and range over {len(known)} {_rows_are(maps)}: {'; '.join(medians)}")
-    print(
+    tell(f"median and range over {len(known)} {_rows_are(maps)}: {'; '.join(medians)}")
+    tell(
         f"r: correlation of the mean maps of {reference} and {other}; ceiling: what it would be if they shared one"
         f" truth and differed as their seeds do; outside: share of energy of the maps of {other} that is no multiple"
         f" of the mean map of {reference}"
     )
     _print_tests(compare_measures(maps, reference, other, arguments.by, site=site), reference, other, site)
     return int(known["neuron"].nunique())
+
+
+def _site_of(maps: "xr.DataArray") -> str | None:
+    """The label of neurons that were recorded together, where the neurons have it; checkpoints may have one too."""
+    return "site" if "site" in maps.coords and maps.coords["site"].dims == ("neuron",) else None
 
 
 def _print_tests(tests: Any, reference: str, other: str, site: str | None) -> None:
@@ -250,15 +254,15 @@ def _print_tests(tests: Any, reference: str, other: str, site: str | None) -> No
         )
         for _, row in tests.iterrows()
     ]
-    print()
-    print(text_table(("measure", reference, other, "units", "difference", unit, "p", "p adjusted"), rows))
+    tell()
+    tell(text_table(("measure", reference, other, "units", "difference", unit, "p", "p adjusted"), rows))
     where = f"means of {unit}" if site else "neurons, which are taken as independent of each other"
-    print(
+    tell(
         f"difference: median over {unit} of {other} - {reference}, paired; p: Wilcoxon's signed-rank test over {where};"
         " adjusted for the number of measures by Benjamini and Hochberg"
     )
     for note in dict.fromkeys(note for note in tests["note"] if note):
-        print(f"note: {note.replace('sites', unit)}")
+        tell(f"note: {note.replace('sites', unit)}")
 
 
 def _median_and_range(values: Any) -> str:

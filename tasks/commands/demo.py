@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.plan.config import ConfigError, load_config
+from pipeline.plan.config import load_config
 from tasks.commands.run import compute
 from tasks.outcome import COMPLETE, text_table
+from tasks.terminal import retell, tell
 
 DEFAULT_FOLDER = Path("gradmap-demo")
 
@@ -29,14 +30,11 @@ def demo(arguments: argparse.Namespace) -> int:
     """Simulate, train, compute maps and compare them with the truth; the exit status."""
     from pipeline.demo.prepare import prepare_demo
 
-    try:
-        files = prepare_demo(arguments.folder, seed=arguments.seed, quick=arguments.quick, report=_report_stage())
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
+    files = prepare_demo(arguments.folder, seed=arguments.seed, quick=arguments.quick, report=_report_stage())
     ended = compute(load_config(files.config), local=arguments.local)
     if ended.status == COMPLETE:
         _compare(files)
-        print(f"the run was described by {files.config}; try `gradmap status {files.config}`")
+        tell(f"the run was described by {files.config}; try `gradmap status {files.config}`")
     return ended.tell()
 
 
@@ -44,15 +42,15 @@ def _report_stage() -> Any:
     """Print what the preparation is doing; on a terminal in one line that is written over."""
     stage, shown = "", -1.0
 
-    def tell(text: str, share: float) -> None:
+    def show(text: str, share: float) -> None:
         nonlocal stage, shown
         if sys.stdout.isatty():
-            print(f"\r\x1b[2K{share:4.0%}  {text}", end="\n" if share >= 1.0 else "", flush=True)
+            retell(f"{share:4.0%}  {text}", last=share >= 1.0)
         elif text.partition(":")[0] != stage or share - shown >= 0.1:
             stage, shown = text.partition(":")[0], share
-            print(f"{share:4.0%}  {text}", flush=True)
+            tell(f"{share:4.0%}  {text}")
 
-    return tell
+    return show
 
 
 def _compare(files: Any) -> None:
@@ -81,11 +79,11 @@ def _compare(files: Any) -> None:
             if best is None or score > best[0]:
                 best = score, str(checkpoint), rows
     assert best is not None
-    print(f"\nplanted and recovered, {best[1]} (the checkpoint with the highest median correlation):")
-    print(text_table(_HEADER, [_recovered(row) for row in best[2]]))
-    print("\nmedian correlation of the maps with the planted fields:")
-    print(text_table(("cohort", "checkpoint", "correlation"), scores))
-    print(f"\nthe cube lies in {files.store}, a picture of its maps in {_draw(files, labels)}")
+    tell(f"\nplanted and recovered, {best[1]} (the checkpoint with the highest median correlation):")
+    tell(text_table(_HEADER, [_recovered(row) for row in best[2]]))
+    tell("\nmedian correlation of the maps with the planted fields:")
+    tell(text_table(("cohort", "checkpoint", "correlation"), scores))
+    tell(f"\nthe cube lies in {files.store}, a picture of its maps in {_draw(files, labels)}")
 
 
 _HEADER = ("neuron", "BF planted (Hz)", "recovered", "latency planted (ms)", "recovered", "sign", "recovered", "r")

@@ -4,8 +4,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from pipeline.plan.config import ConfigError, is_url, load_config
+from pipeline.plan.config import is_url, load_config
+from pipeline.text import printable
 from tasks.outcome import COMPLETE, FAILURES, STOPPED, counted, last_line, text_table, write_json
+from tasks.terminal import LONGEST_LINE, tell
 
 #: Checkpoints and failures that are listed on the screen; the others are counted, and the report has all.
 LISTED = 40
@@ -39,13 +41,10 @@ def status(arguments: argparse.Namespace) -> int:
 
     location = store_named(arguments.store)
     if not is_url(location) and not Path(location).exists() and location != arguments.store:
-        print(f"nothing has been computed yet: there is no {location}")
-        print(last_line(STOPPED, f"0 shards done; {location}"))
+        tell(f"nothing has been computed yet: there is no {location}")
+        tell(last_line(STOPPED, f"0 shards done; {location}"))
         return STOPPED
-    try:
-        cohorts = store_status(location)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
+    cohorts = store_status(location)
     for cohort in cohorts:
         _print_cohort(cohort)
     total = sum((cohort.regions for cohort in cohorts), Counts())
@@ -53,7 +52,7 @@ def status(arguments: argparse.Namespace) -> int:
     if arguments.json is not None:
         write_json(arguments.json, {"store": location, "exit_status": ended, "cohorts": list(cohorts)})
     counts = f"{counted(total.done, 'shard')} done, {total.failed:,} failed, {total.pending:,} pending; {location}"
-    print(last_line(ended, counts))
+    tell(last_line(ended, counts))
     return ended
 
 
@@ -66,16 +65,11 @@ def verify(arguments: argparse.Namespace) -> int:
 
     location = store_named(arguments.store)
     held = hold_lease(location, owner="gradmap verify --requeue") if arguments.requeue else nullcontext()
-    try:
-        with held:
-            found = verify_store(location, requeue=arguments.requeue)
-    except ConfigError:
-        raise
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
+    with held:
+        found = verify_store(location, requeue=arguments.requeue)
     lines = found.lines()
     for line in lines[:-1]:
-        print(line)
+        tell(printable(line, LONGEST_LINE))
     wrong = not found.sound or bool(found.counts().get("failed"))
     ended = COMPLETE if found.sound and found.complete else FAILURES if wrong and not arguments.requeue else STOPPED
     if arguments.json is not None:
@@ -94,19 +88,19 @@ def verify(arguments: argparse.Namespace) -> int:
                 "findings": list(found.findings),
             },
         )
-    print(f"gradmap: {lines[-1]} (exit status {ended})")
+    tell(f"gradmap: {lines[-1]} (exit status {ended})")
     return ended
 
 
 def _print_cohort(cohort: Any) -> None:
-    print(f"{cohort.name}: {counted(len(cohort.checkpoints), 'checkpoint')}, {counted(cohort.n_neurons, 'neuron')}")
+    tell(f"{cohort.name}: {counted(len(cohort.checkpoints), 'checkpoint')}, {counted(cohort.n_neurons, 'neuron')}")
     if cohort.state != "ready":
-        print(f"  its layout is {cohort.state}: a run was interrupted while it was made; run again")
+        tell(f"  its layout is {cohort.state}: a run was interrupted while it was made; run again")
         return
     rows: list[tuple[object, ...]] = [
         (entry.name, entry.regions.done, entry.regions.failed, entry.regions.pending) for entry in cohort.maps
     ]
-    print(text_table(("map", "shards done", "failed", "pending"), rows))
+    tell(text_table(("map", "shards done", "failed", "pending"), rows))
     unfinished = [
         (label, entry.name, counts.done, counts.failed, counts.pending)
         for entry in cohort.maps
@@ -115,12 +109,13 @@ def _print_cohort(cohort: Any) -> None:
     ]
     if unfinished:
         listed: list[tuple[object, ...]] = list(unfinished[:LISTED])
-        print(text_table(("checkpoint", "map", "done", "failed", "pending"), listed))
+        tell(text_table(("checkpoint", "map", "done", "failed", "pending"), listed))
         if len(unfinished) > LISTED:
-            print(f"... and {len(unfinished) - LISTED} more")
+            tell(f"... and {len(unfinished) - LISTED} more")
     for failure in cohort.failures[:LISTED]:
         shards = counted(failure.shards, "shard")
-        print(f"failed: {failure.checkpoint} {failure.map}: {failure.cause} ({shards}): {failure.message}")
+        where = f"{failure.checkpoint} {failure.map}"
+        tell(printable(f"failed: {where}: {failure.cause} ({shards}): {failure.message}", LONGEST_LINE))
     if len(cohort.failures) > LISTED:
-        print(f"... and {len(cohort.failures) - LISTED} more failures")
-    print()
+        tell(f"... and {len(cohort.failures) - LISTED} more failures")
+    tell()

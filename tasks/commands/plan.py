@@ -7,7 +7,9 @@ from typing import Any
 
 from pipeline.plan.config import load_config
 from pipeline.plan.shards import FLOAT_BYTES, CohortPlan, MapPlan, RunPlan, weigh
+from pipeline.text import printable
 from tasks.outcome import COMPLETE, FAILURES, counted, readable_bytes, text_table, write_json
+from tasks.terminal import LONGEST_LINE, tell
 
 
 def add_parser(commands: Any) -> None:
@@ -25,10 +27,10 @@ def plan(arguments: argparse.Namespace) -> int:
     prepared = prepare_run(load_config(arguments.config))
     weight = weigh(prepared)
     for cohort in prepared.cohorts:
-        print(_cohort_text(cohort), end="\n\n")
+        tell(_cohort_text(cohort) + "\n")
     broken = _broken(prepared)
     for cohort_name, checkpoint, error in broken:
-        print(f"cannot be loaded: {cohort_name}/{checkpoint}: {error}")
+        tell(printable(f"cannot be loaded: {cohort_name}/{checkpoint}: {error}", LONGEST_LINE))
     figures: dict[str, Any] = {
         "checkpoints": weight.checkpoints,
         "shards": weight.shards,
@@ -39,14 +41,14 @@ def plan(arguments: argparse.Namespace) -> int:
         "store": prepared.store,
     }
     for name, value in figures.items():
-        print(f"{name:28} {value:,}" if isinstance(value, int) else f"{name:28} {value}")
+        tell(f"{name:28} {value:,}" if isinstance(value, int) else f"{name:28} {value}")
     if arguments.json is not None:
         listed = [{"cohort": cohort, "checkpoint": label, "error": error} for cohort, label, error in broken]
         write_json(arguments.json, {"store": prepared.store, "weight": weight, "broken": listed})
     if broken:
-        print(f"gradmap: {counted(len(broken), 'checkpoint')} of {weight.checkpoints} cannot be loaded (exit status 3)")
+        tell(f"gradmap: {counted(len(broken), 'checkpoint')} of {weight.checkpoints} cannot be loaded (exit status 3)")
         return FAILURES
-    print(f"gradmap: ready to run: {counted(weight.shards, 'shard')} (exit status 0)")
+    tell(f"gradmap: ready to run: {counted(weight.shards, 'shard')} (exit status 0)")
     return COMPLETE
 
 

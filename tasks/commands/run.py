@@ -5,10 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pipeline.plan.config import RunConfig, load_config
-from tasks.outcome import COMPLETE, FAILURES, STOPPED, counted, last_line, leave, readable_seconds, write_json
+from pipeline.plan.config import ConfigError, RunConfig, load_config
+from pipeline.text import printable
+from tasks.endings import ending_of, reason_of
+from tasks.outcome import COMPLETE, FAILURES, REFUSED, STOPPED, counted, last_line, leave, readable_seconds, write_json
 from tasks.progress import Progress
 from tasks.stopping import StopRequest
+from tasks.terminal import LONGEST_LINE, tell
 
 #: Failures and slow shards that are listed on the screen; the others are counted, and all are in the report.
 LISTED = 20
@@ -29,8 +32,15 @@ def add_execution_options(parser: argparse.ArgumentParser) -> None:
     where.add_argument("--local", action="store_true", help="in this process, without Ray")
     where.add_argument("--address", metavar="HOST:PORT", help="on this Ray cluster ('auto' on one of its machines)")
     parser.add_argument(
-        "--gpus", type=float, metavar="SHARE", help="GPUs per task; 0 for CPUs (default: 1 where the cluster has GPUs)"
+        "--gpus", type=_share, metavar="SHARE", help="GPUs per task; 0 for CPUs (default: 1 where the cluster has GPUs)"
     )
+
+
+def _share(text: str) -> float:
+    share = float(text)
+    if not 0 <= share < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is no share of a GPU; give 0 or more, such as 0.5")
+    return share
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -88,22 +98,22 @@ class Ended:
         """Print slow shards, failures, advice and the last line; the exit status."""
         stragglers = () if self.report is None else self.report.stragglers
         for straggler in stragglers[:LISTED]:
-            print(f"slow: {straggler}")
+            tell(printable(f"slow: {straggler}", LONGEST_LINE))
         if len(stragglers) > LISTED:
-            print(f"... and {counted(len(stragglers) - LISTED, 'slow shard')} more; `--report` lists all")
+            tell(f"... and {counted(len(stragglers) - LISTED, 'slow shard')} more; `--report` lists all")
         failures = () if self.report is None else self.report.failures
         for failure in failures[:LISTED]:
             where = f"{failure.cohort}/{failure.checkpoint} {failure.map}"
-            print(f"failed: {where}: {failure.cause} ({counted(failure.shards, 'shard')}): {failure.message}")
+            shards = counted(failure.shards, "shard")
+            tell(printable(f"failed: {where}: {failure.cause} ({shards}): {failure.message}", LONGEST_LINE))
         if len(failures) > LISTED:
-            print(f"... and {len(failures) - LISTED} more; `gradmap status {self.store}` lists all")
+            tell(f"... and {len(failures) - LISTED} more; `gradmap status {self.store}` lists all")
         if self.status == FAILURES:
-            print(
-                f"failed shards stay aside: mend their cause, `gradmap verify --requeue {self.store}`, then run again"
-            )
+            tell(f"failed shards stay aside: mend their cause, `gradmap verify --requeue {self.store}`, then run again")
         if self.status == STOPPED:
-            print(f"stopped: {self.reason or 'it was asked to stop'}; the same command goes on where this one ended")
-        print(last_line(self.status, self.counts()), flush=True)
+            reason = printable(self.reason or "it was asked to stop", LONGEST_LINE)
+            tell(f"stopped: {reason}; the same command goes on where this one ended")
+        tell(last_line(self.status, self.counts()))
         return self.status
 
 
@@ -114,10 +124,18 @@ def compute(config: RunConfig, *, local: bool = False, address: str | None = Non
             report = _executor(local, address, gpus, progress, stop)(config)
         except KeyboardInterrupt:
             return Ended(config, _reached(progress), "it was asked to stop", asked=True)
-        except (OSError, _lease_lost()) as error:
-            return Ended(config, _reached(progress), f"{type(error).__name__}: {error}")
+        except (Exception, SystemExit) as error:
+            if _refused(error, progress):
+                raise
+            return Ended(config, _reached(progress), reason_of(error, ("run",)))
     asked = stop.asked and report.stopped
     return Ended(config, report, "it was asked to stop" if asked else "", asked=asked)
+
+
+def _refused(error: BaseException, progress: Progress) -> bool:
+    """Whether an error came before any compute, for a reason that the one who gave the command has to see to."""
+    begun = progress.opened is not None and progress.opened.computed + progress.opened.failed > 0
+    return not begun and not isinstance(error, OSError) and ending_of(error).status == REFUSED
 
 
 def _executor(
@@ -128,6 +146,8 @@ def _executor(
         from pipeline.run import run_locally
 
         device = "cuda" if gpus else "cpu"
+        if gpus:
+            _check_cuda(gpus)
         return lambda config: run_locally(config, report=progress.update, stop=stop, device=device)
     from tasks.cluster import run_on_ray
 
@@ -136,16 +156,20 @@ def _executor(
     )
 
 
+def _check_cuda(gpus: float) -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        raise ConfigError(
+            f"--gpus {gpus:g} --local asks for a GPU of this machine, and torch {torch.__version__} sees none, so every"
+            " shard would fail; leave --gpus out to compute on CPUs, or install a torch with CUDA and see `nvidia-smi`"
+        )
+
+
 def _reached(progress: Progress) -> Any:
     """The counts at the moment something interrupted the run."""
     return None if progress.opened is None else progress.opened.summary(stopped=True)
 
 
 def _last_words(config: RunConfig, progress: Progress) -> None:
-    print(last_line(STOPPED, Ended(config, _reached(progress)).counts()), flush=True)
-
-
-def _lease_lost() -> type[Exception]:
-    from pipeline.store.lease import LeaseLostError
-
-    return LeaseLostError
+    tell(last_line(STOPPED, Ended(config, _reached(progress)).counts()))

@@ -4,9 +4,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from pipeline.plan.config import ConfigError, is_url
+from pipeline.plan.config import is_url
 from tasks.commands.inspect import store_named
 from tasks.outcome import COMPLETE, counted, last_line
+from tasks.terminal import tell
 
 
 def add_parser(commands: Any) -> None:
@@ -30,13 +31,10 @@ def summarise(arguments: argparse.Namespace) -> int:
     from tasks.summarising import summarise_store
 
     location = store_named(arguments.store)
-    try:
-        table = summarise_store(
-            location, table=arguments.table, select=arguments.select, address=arguments.address, say=print
-        )
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-    print(last_line(COMPLETE, f"{counted(len(table), 'row')} of measures; {arguments.table or location}"))
+    table = summarise_store(
+        location, table=arguments.table, select=arguments.select, address=arguments.address, say=tell
+    )
+    tell(last_line(COMPLETE, f"{counted(len(table), 'row')} of measures; {arguments.table or location}"))
     return COMPLETE
 
 
@@ -48,12 +46,9 @@ def report(arguments: argparse.Namespace) -> int:
 
     location = store_named(arguments.store)
     output = arguments.output or _beside(location)
-    try:
-        opened, _ = open_existing(location)
-        path = write_report({name: open_cube(location, name) for name in cohort_names(opened)}, output)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-    print(last_line(COMPLETE, f"the report lies in {path}"))
+    opened, _ = open_existing(location)
+    path = write_report({name: open_cube(location, name) for name in cohort_names(opened)}, output)
+    tell(last_line(COMPLETE, f"the report lies in {path}"))
     return COMPLETE
 
 

@@ -256,3 +256,21 @@ def test_summaries_survive_a_zarr_store(tmp_path):
 def test_a_dataset_without_neurons_makes_no_table():
     with pytest.raises(ValueError, match="no 'neuron'"):
         tables.summary_table(xr.Dataset({"x": ("checkpoint", [1.0])}))
+
+
+def test_a_measure_that_no_map_has_is_an_empty_column_beside_maps_with_other_axes():
+    def summary(dims, values, name, measure):
+        return dims, values, {"kind": "summary", "map": name, "measure": measure}
+
+    measured = xr.Dataset(
+        {
+            "strf_best_frequency": summary(("checkpoint", "neuron"), np.full((1, 2), np.nan), "strf", "best_frequency"),
+            "strf_norm": summary(("checkpoint", "neuron"), np.zeros((1, 2)), "strf", "norm"),
+            "around_norm": summary(("checkpoint", "stimulus", "neuron"), np.ones((1, 2, 2)), "around", "norm"),
+        },
+        coords={"checkpoint": ["a"], "neuron": ["n0", "n1"], "stimulus": ["s", "t"]},
+    )
+    table = tables.summary_table(measured)
+    assert table["strf_best_frequency"].isna().all()
+    assert len(table) == 6
+    assert table["around_norm"].notna().sum() == 4

@@ -1,5 +1,6 @@
 """The driver's loop on a real Ray, with plain functions in place of the gradmaps."""
 
+import importlib
 import json
 import os
 import signal
@@ -258,3 +259,15 @@ def test_a_record_that_cannot_be_written_stops_the_run(tmp_path, monkeypatch):
     finished = Dispatcher(a_plan(tmp_path), ledger, BrokenRecord(), healthy).run()
     assert not finished
     assert "read-only" in ledger.stop_reason
+
+
+def test_workers_that_lack_a_module_stop_the_run_at_once_with_its_name(tmp_path, monkeypatch):
+    """Not a loss of infrastructure, which would be waited for and tried a hundred times."""
+    (tmp_path / "only_on_the_driver.py").write_text("def work(plan, shards, device):\n    yield from ()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("only_on_the_driver")
+    _, record, ledger, finished = dispatch(tmp_path, shards_of(0, 3), module.work)
+    assert not finished
+    assert "workers cannot be set up" in ledger.stop_reason
+    assert "only_on_the_driver" in ledger.stop_reason
+    assert (record.reports, ledger.faults, ledger.waiting) == ([], {}, 3)

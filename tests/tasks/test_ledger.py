@@ -223,6 +223,21 @@ def test_storage_that_stays_away_stops_the_run_without_a_storm_and_blames_no_sha
     assert "storage" in ledger.stop_reason
 
 
+def test_eight_shards_that_meet_one_moment_of_trouble_with_the_storage_are_one_trouble_and_all_are_done_after_it():
+    clock = Clock()
+    groups = [shards_of(checkpoint, 1) for checkpoint in range(8)]
+    ledger = ledger_of(*groups, clock=clock)
+    sent = [ledger.take(8) for _ in groups]
+    for assignment in sent:
+        assert ledger.failed(assignment.shards[0], Problem("storage", "try later")) == []
+    assert ledger.stop_reason is None
+    assert ledger.take(8) is None  # everything waits, whatever it is
+    clock.now += ledger.next_due_s() + 0.3
+    finals, runs = play(ledger, lambda *_: None, clock)
+    assert {report.shard for report in finals if report.done} == {shard for group in groups for shard in group}
+    assert set(runs.values()) == {1}
+
+
 def test_one_shard_without_storage_is_left_pending_while_the_rest_finishes():
     clock = Clock()
     group = shards_of(0, 10)

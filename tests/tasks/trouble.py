@@ -4,6 +4,7 @@ import ctypes
 import json
 import os
 import signal
+import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -35,6 +36,10 @@ class Trouble(LabModel):
             ctypes.PyDLL(None).sleep(600)  # no thread of this interpreter runs meanwhile
         if self.trouble == "raise":
             raise RuntimeError("this model always fails")
+        if self.trouble == "exit":
+            sys.exit(0)
+        if self.trouble == "shout":
+            raise RuntimeError(f"\x1b[2J\x1b]0;owned\x07 two\nlines {'x' * 2**20}")
         if self.trouble == "nan":
             response = response * torch.where(torch.arange(response.shape[1]) == 1, torch.nan, 1.0)[:, None, None]
         if self.trouble == "slow":
@@ -61,7 +66,7 @@ def write_lab(
         entries.append(entry(f"checkpoints/{name}", model, f'arguments = {{trouble = "{trouble}"}}'))
     # Objects of one map each, so that each checkpoint has a shard per neuron.
     storage = f"[storage]\nobject_mib = {4 * 4 * 6 / 2**20}\n"
-    return write_config(folder, entries="\n".join(entries), more=storage, **config)
+    return write_config(folder, **{"entries": "\n".join(entries), "more": storage, **config})
 
 
 def note(plan, shard) -> None:

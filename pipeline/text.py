@@ -1,0 +1,81 @@
+"""Text from outside (file names, labels, exceptions) made fit for a terminal, a table, a page and the record."""
+
+import unicodedata
+
+#: Characters that are kept of one message; an exception may carry a whole array in its text.
+LONGEST_MESSAGE = 600
+
+#: What stands in the place of a character that steers a terminal or turns the direction of what follows.
+PLACEHOLDER = "\ufffd"
+
+#: Categories of Unicode that hold no letter: control, format (direction marks among them), surrogates, separators.
+_STEERING = frozenset(("Cc", "Cf", "Cs", "Co", "Zl", "Zp"))
+
+
+def printable(text: object, longest: int = LONGEST_MESSAGE) -> str:
+    """A text in one line of bounded length, without a character that steers a terminal.
+
+    Line ends, tabs and runs of spaces become one space. Where the text is too long its middle is left out, and what
+    stands there says how much.
+
+    Examples
+    --------
+    >>> printable("two\\nlines, \\x1b[31mred")
+    'two lines, �[31mred'
+    >>> printable("a" * 100, 40)
+    'aaaaaaaaaaaaaaa ... 81 left out ... aaaa'
+    """
+    words = _words(text)
+    # Cut before anything else: what is left out may be megabytes.
+    edge = 4 * longest
+    left_out = max(0, len(words) - 2 * edge)
+    if left_out:
+        words = words[:edge] + words[-edge:]
+    line = harmless(" ".join(words.split()))
+    if len(line) <= longest and not left_out:
+        return line
+    gap = f" ... {left_out + len(line) - longest:,} left out ... "
+    gap = f" ... {left_out + len(line) - longest + len(gap):,} left out ... "
+    room = max(0, longest - len(gap))
+    tail = room // 4
+    return line[: room - tail] + gap + line[len(line) - tail :]
+
+
+def harmless(line: str) -> str:
+    """A line as it is, but for the characters that steer a terminal or turn the direction of what follows.
+
+    Examples
+    --------
+    >>> harmless("a  b\x07")
+    'a  b�'
+    """
+    return line if line.isascii() and line.isprintable() else "".join(map(_shown, line))
+
+
+def of_error(error: BaseException, longest: int = LONGEST_MESSAGE) -> str:
+    """An exception as a line for people: its class, and its message where it has one.
+
+    Examples
+    --------
+    >>> of_error(ValueError("not\\nso"))
+    'ValueError: not so'
+    >>> of_error(KeyError("site"))
+    "KeyError: 'site'"
+    """
+    words = _words(error)
+    name = type(error).__name__
+    return printable(f"{name}: {words}" if words.strip() else name, longest)
+
+
+def _words(text: object) -> str:
+    """What an object says of itself; its own code may fail at that."""
+    try:
+        return str(text)
+    except Exception:
+        return f"({type(text).__name__} without a readable text)"
+
+
+def _shown(character: str) -> str:
+    if character.isascii():
+        return character if character.isprintable() else PLACEHOLDER
+    return PLACEHOLDER if unicodedata.category(character) in _STEERING else character
