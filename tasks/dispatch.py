@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from pipeline.plan.pace import Pace
 from pipeline.plan.reports import Problem, ShardReport
 from pipeline.plan.shards import RunPlan, Shard, weigh
+from pipeline.text import of_error, printable
 from tasks.ledger import Assignment, Ledger
 from tasks.outcome import readable_seconds
 from tasks.session import head_address, head_answers
@@ -259,8 +260,11 @@ class Dispatcher:
     def _fail(self, flight: _Flight, error: Exception) -> None:
         if flight.position >= len(flight.assignment.shards):
             return  # it died after its last report: nothing is missing
-        if flight.since is None and _is_setup(error):
-            self.ledger.stop(f"the workers cannot be set up, so no shard can be computed: {_first_line(error)}")
+        if flight.since is None and (reason := setup_failure(error)) is not None:
+            self.ledger.stop(
+                f"the workers cannot be set up, so no shard can be computed: {reason}; see that they have"
+                " the packages and modules that this machine has"
+            )
             self._give_back(flight.assignment.shards[flight.position :])
             return
         problem = self._problem(flight, error)
@@ -401,18 +405,28 @@ def classify(error: Exception) -> Problem:
         return Problem("crash", "the worker process died while computing it (a crash in compiled code, or a kill)")
     if isinstance(error, exceptions.RayTaskError):
         cause = error.cause if isinstance(error.cause, BaseException) else error
-        text = f"{type(cause).__name__}: {cause}"
-        return Problem("storage" if isinstance(cause, OSError) else "compute", text)
+        return Problem("storage" if isinstance(cause, OSError) else "compute", of_error(cause))
     return Problem("infrastructure", f"{type(error).__name__}: {message}")
 
 
-def _is_setup(error: Exception) -> bool:
-    """Whether workers cannot begin at all: their environment fails, or they lack this package."""
+def setup_failure(error: Exception) -> str | None:
+    """Why workers cannot begin at all, where an error before their first sign of life says that; None otherwise.
+
+    Their environment fails, or they lack a module that the plan or the work needs. A node or an object that was lost is
+    not that: there, another worker may begin.
+    """
     from ray import exceptions
 
-    if isinstance(error, exceptions.RayTaskError):
-        return isinstance(error.cause, ImportError)
-    return isinstance(error, exceptions.RuntimeEnvSetupError) or "No module named" in str(error)
+    cause = error.cause if isinstance(error, exceptions.RayTaskError) else error
+    lost = isinstance(cause, exceptions.RayError) and not isinstance(
+        cause, (exceptions.RaySystemError, exceptions.RuntimeEnvSetupError)
+    )
+    if not isinstance(error, (exceptions.RayTaskError, exceptions.RuntimeEnvSetupError)) or lost:
+        return None
+    lines = str(cause).strip().splitlines() or [type(cause).__name__]
+    return printable(
+        lines[-1] if isinstance(cause, exceptions.RaySystemError) else f"{type(cause).__name__}: {lines[0]}"
+    )
 
 
 def _first_line(error: Exception) -> str:
