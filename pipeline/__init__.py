@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pipeline.gradients.dynamic.strfs import dynamic_strfs
     from pipeline.gradients.frame_jacobians import frame_gradmaps
     from pipeline.gradients.gradmaps import strf_gradmaps, waveform_gradmaps
     from pipeline.gradients.models import AudioEncodingModel
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AudioEncodingModel",
     "ConfigError",
+    "dynamic_strfs",
     "find_window",
     "frame_gradmaps",
     "load_checkpoint",
@@ -48,6 +50,7 @@ __all__ = [
 _HOMES = {
     "AudioEncodingModel": "pipeline.gradients.models",
     "ConfigError": "pipeline.plan.config",
+    "dynamic_strfs": "pipeline.gradients.dynamic.strfs",
     "find_window": "pipeline.gradients.window",
     "frame_gradmaps": "pipeline.gradients.frame_jacobians",
     "load_checkpoint": "pipeline.inputs.checkpoints",

@@ -6,6 +6,7 @@ B_t input_t, so that all rows of a Jacobian go back one frame with a single matr
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from jaxtyping import Float
@@ -84,29 +85,60 @@ def _drop_underflow(state: Tensor) -> None:
 
 
 def linearised(module: nn.Module, given: Tensor, gave: Tensor) -> list[Linearised] | None:
-    """The layers of a recurrent module around what it was given, the last first; None if they are not these.
+    """The layers of a recurrent module around what it was given, the last first; None if they are not these."""
+    layers = layers_of(module, given, gave)
+    return None if layers is None else [layer.between(0, len(layer.frames)) for layer in layers[::-1]]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of a recurrent module: what it heard, and the states that it went through."""
+
+    kind: "_Kind"
+    weights: "_Weights"
+    frames: Float[Tensor, "frame stimulus input"]
+    hidden: Float[Tensor, "frame stimulus hidden"]
+    cells: Float[Tensor, "frame stimulus hidden"] | None = None
+
+    def between(self, start: int, stop: int) -> Linearised:
+        """The layer's steps at frames ``start`` to ``stop - 1``, written out."""
+        with torch.no_grad():
+            return self.kind.steps(self.weights, self.frames[start:stop], self.states(start, stop))
+
+    def states(self, start: int, stop: int) -> "_States":
+        """The states before these frames, and the cells after them."""
+        before = _before(self.hidden, start, stop)
+        if self.cells is None:
+            return _States(before)
+        return _States(before, _before(self.cells, start, stop), self.cells[start:stop])
+
+
+def layers_of(module: nn.Module, given: Tensor, gave: Tensor) -> list[Layer] | None:
+    """The layers of a recurrent module around what it was given, the first first; None if they are not these.
 
     Only layers that run forward in time from a zero state are written out here; whether ``module`` is made of them
     is told by whether they give what it ``gave``.
     """
-    kind = _KINDS.get(type(module))
+    kind = _kind_of(module)
     if kind is None or not isinstance(module, nn.RNNBase) or module.bidirectional or module.proj_size:
         return None
     if given.dim() != 3 or gave.dim() != 3:
         return None
     with torch.no_grad():
-        frames = given.detach().transpose(0, 1) if module.batch_first else given.detach()
+        frames, expected = given.detach(), gave.detach()
+        if module.batch_first:
+            frames, expected = frames.transpose(0, 1), expected.transpose(0, 1)
         layers = []
-        for layer in range(module.num_layers):
-            weights = _Weights.of(module, layer)
-            last = layer == module.num_layers - 1
-            known = (gave.detach().transpose(0, 1) if module.batch_first else gave.detach()) if last else None
-            linear, frames = kind(module, weights, frames, known)
-            layers.append(linear)
-        expected = gave.detach().transpose(0, 1) if module.batch_first else gave.detach()
+        for number in range(module.num_layers):
+            weights = _Weights.of(module, number)
+            known = expected if number == module.num_layers - 1 else None
+            hidden, cells = kind.run(weights, frames, known)
+            layer = Layer(kind, weights, frames, hidden, cells)
+            layers.append(layer)
+            frames = kind.gives(weights, frames, layer.states(0, len(frames)))
         if not torch.allclose(frames, expected, rtol=SAME, atol=SAME * float(expected.abs().amax()) + 1e-30):
             return None
-    return layers[::-1]
+    return layers
 
 
 @dataclass(frozen=True)
@@ -131,9 +163,30 @@ class _Weights:
         return nn.functional.linear(hidden, self.hidden, self.hidden_bias)
 
 
-def _earlier(states: Float[Tensor, "frame stimulus hidden"]) -> Float[Tensor, "frame stimulus hidden"]:
-    """Each frame's previous state; zero before the first."""
-    return nn.functional.pad(states, (0, 0, 0, 0, 1, 0))[:-1]
+@dataclass(frozen=True)
+class _States:
+    """Each frame's previous state; for an LSTM also the cells before and after it."""
+
+    before: Float[Tensor, "frame stimulus hidden"]
+    cells_before: Float[Tensor, "frame stimulus hidden"] | None = None
+    cells: Float[Tensor, "frame stimulus hidden"] | None = None
+
+
+def _before(states: Float[Tensor, "frame stimulus hidden"], start: int, stop: int) -> Tensor:
+    """The state before each of these frames; zero before the first of all."""
+    if start > 0:
+        return states[start - 1 : stop - 1]
+    return nn.functional.pad(states[: max(0, stop - 1)], (0, 0, 0, 0, 1, 0))
+
+
+class _Kind(Protocol):
+    """A kind of recurrent layer: its states, what it gives, and its steps written out."""
+
+    def run(self, weights: _Weights, frames: Tensor, known: Tensor | None) -> tuple[Tensor, Tensor | None]: ...
+
+    def gives(self, weights: _Weights, frames: Tensor, states: _States) -> Tensor: ...
+
+    def steps(self, weights: _Weights, frames: Tensor, states: _States) -> Linearised: ...
 
 
 def _run(
@@ -147,85 +200,124 @@ def _run(
     return torch.stack(states)
 
 
-def _gru(module: nn.RNNBase, weights: _Weights, frames: Tensor, known: Tensor | None) -> tuple[Linearised, Tensor]:
-    def gates(given: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+class _Gru:
+    def _gates(self, weights: _Weights, given: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         from_input, from_hidden = given.chunk(3, dim=-1), weights.of_hidden(hidden).chunk(3, dim=-1)
         reset = torch.sigmoid(from_input[0] + from_hidden[0])
         update = torch.sigmoid(from_input[1] + from_hidden[1])
         return reset, update, torch.tanh(from_input[2] + reset * from_hidden[2]), from_hidden[2]
 
-    def step(given: Tensor, hidden: Tensor) -> Tensor:
-        _, update, new, _ = gates(given, hidden)
+    def _step(self, weights: _Weights, given: Tensor, hidden: Tensor) -> Tensor:
+        _, update, new, _ = self._gates(weights, given, hidden)
         return (1 - update) * new + update * hidden
 
-    states = known if known is not None else _run(weights, frames, step)
-    before = _earlier(states)
-    reset, update, new, recalled = gates(weights.of_input(frames), before)
-    to_new = (1 - update) * (1 - new * new)
-    to_update = (before - new) * update * (1 - update)
-    to_reset = to_new * recalled * reset * (1 - reset)
-    by_hidden, by_input = weights.hidden.chunk(3), weights.input.chunk(3)
-    carry = (
-        to_reset.unsqueeze(-1) * by_hidden[0]
-        + to_update.unsqueeze(-1) * by_hidden[1]
-        + (to_new * reset).unsqueeze(-1) * by_hidden[2]
-        + torch.diag_embed(update)
-    )
-    feed = (
-        to_reset.unsqueeze(-1) * by_input[0]
-        + to_update.unsqueeze(-1) * by_input[1]
-        + to_new.unsqueeze(-1) * by_input[2]
-    )
-    return Linearised(carry, feed), (1 - update) * new + update * before
+    def run(self, weights: _Weights, frames: Tensor, known: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        if known is not None:
+            return known, None
+        return _run(weights, frames, lambda given, hidden: self._step(weights, given, hidden)), None
+
+    def gives(self, weights: _Weights, frames: Tensor, states: _States) -> Tensor:
+        return self._step(weights, weights.of_input(frames), states.before)
+
+    def steps(self, weights: _Weights, frames: Tensor, states: _States) -> Linearised:
+        before = states.before
+        reset, update, new, recalled = self._gates(weights, weights.of_input(frames), before)
+        to_new = (1 - update) * (1 - new * new)
+        to_update = (before - new) * update * (1 - update)
+        to_reset = to_new * recalled * reset * (1 - reset)
+        by_hidden, by_input = weights.hidden.chunk(3), weights.input.chunk(3)
+        carry = (
+            to_reset.unsqueeze(-1) * by_hidden[0]
+            + to_update.unsqueeze(-1) * by_hidden[1]
+            + (to_new * reset).unsqueeze(-1) * by_hidden[2]
+            + torch.diag_embed(update)
+        )
+        feed = (
+            to_reset.unsqueeze(-1) * by_input[0]
+            + to_update.unsqueeze(-1) * by_input[1]
+            + to_new.unsqueeze(-1) * by_input[2]
+        )
+        return Linearised(carry, feed)
 
 
-def _lstm(module: nn.RNNBase, weights: _Weights, frames: Tensor, known: Tensor | None) -> tuple[Linearised, Tensor]:
-    from_input = weights.of_input(frames)
-    if known is None:
+class _Lstm:
+    def _gates(self, weights: _Weights, frames: Tensor, before: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        enter, forget, new, out = (weights.of_input(frames) + weights.of_hidden(before)).chunk(4, dim=-1)
+        return torch.sigmoid(enter), torch.sigmoid(forget), torch.tanh(new), torch.sigmoid(out)
+
+    def run(self, weights: _Weights, frames: Tensor, known: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        if known is None:
+            return self._run_all(weights, frames)
+        enter, forget, new, _ = self._gates(weights, frames, _before(known, 0, len(known)))
+        cell = torch.zeros_like(enter[0])
+        cells = []
+        for kept, entered in zip(forget, enter * new, strict=True):
+            cell = kept * cell + entered
+            cells.append(cell)
+        return known, torch.stack(cells)
+
+    def _run_all(self, weights: _Weights, frames: Tensor) -> tuple[Tensor, Tensor]:
         cell = hidden = frames.new_zeros(frames.shape[1], weights.hidden.shape[1])
-        states = []
-        for given in from_input:
+        states, cells = [], []
+        for given in weights.of_input(frames):
             enter, forget, new, out = (given + weights.of_hidden(hidden)).chunk(4, dim=-1)
             cell = torch.sigmoid(forget) * cell + torch.sigmoid(enter) * torch.tanh(new)
             hidden = torch.sigmoid(out) * torch.tanh(cell)
             states.append(hidden)
-        known = torch.stack(states)
-    enter, forget, new, out = (from_input + weights.of_hidden(_earlier(known))).chunk(4, dim=-1)
-    enter, forget, new, out = torch.sigmoid(enter), torch.sigmoid(forget), torch.tanh(new), torch.sigmoid(out)
-    cell = torch.zeros_like(enter[0])
-    cells = []
-    for kept, entered in zip(forget, enter * new, strict=True):
-        cell = kept * cell + entered
-        cells.append(cell)
-    after = torch.stack(cells)
-    seen = torch.tanh(after)
-    by_hidden, by_input = weights.hidden.chunk(4), weights.input.chunk(4)
-    slopes = (
-        new * enter * (1 - enter),
-        _earlier(after) * forget * (1 - forget),
-        enter * (1 - new * new),
-        seen * out * (1 - out),
-    )
+            cells.append(cell)
+        return torch.stack(states), torch.stack(cells)
 
-    def spread(by: tuple[Tensor, ...]) -> Tensor:
-        to_cell = sum((slope.unsqueeze(-1) * gate for slope, gate in zip(slopes[:3], by[:3], strict=True)))
-        return torch.cat([to_cell, slopes[3].unsqueeze(-1) * by[3]], dim=-2)  # type: ignore[list-item]
+    def gives(self, weights: _Weights, frames: Tensor, states: _States) -> Tensor:
+        assert states.cells is not None
+        return self._gates(weights, frames, states.before)[3] * torch.tanh(states.cells)
 
-    leak = out * (1 - seen * seen)
-    return Linearised(spread(by_hidden), spread(by_input), forget.unsqueeze(2), leak.unsqueeze(2)), out * seen
+    def steps(self, weights: _Weights, frames: Tensor, states: _States) -> Linearised:
+        assert states.cells is not None
+        assert states.cells_before is not None
+        enter, forget, new, out = self._gates(weights, frames, states.before)
+        seen = torch.tanh(states.cells)
+        slopes = (
+            new * enter * (1 - enter),
+            states.cells_before * forget * (1 - forget),
+            enter * (1 - new * new),
+            seen * out * (1 - out),
+        )
+
+        def spread(by: tuple[Tensor, ...]) -> Tensor:
+            to_cell = sum((slope.unsqueeze(-1) * gate for slope, gate in zip(slopes[:3], by[:3], strict=True)))
+            return torch.cat([to_cell, slopes[3].unsqueeze(-1) * by[3]], dim=-2)  # type: ignore[list-item]
+
+        leak = out * (1 - seen * seen)
+        by_hidden, by_input = weights.hidden.chunk(4), weights.input.chunk(4)
+        return Linearised(spread(by_hidden), spread(by_input), forget.unsqueeze(2), leak.unsqueeze(2))
 
 
-def _rnn(module: nn.RNNBase, weights: _Weights, frames: Tensor, known: Tensor | None) -> tuple[Linearised, Tensor]:
-    rectified = module.mode == "RNN_RELU"
+@dataclass(frozen=True)
+class _Rnn:
+    rectified: bool
 
-    def step(given: Tensor, hidden: Tensor) -> Tensor:
+    def _step(self, weights: _Weights, given: Tensor, hidden: Tensor) -> Tensor:
         drive = given + weights.of_hidden(hidden)
-        return torch.relu(drive) if rectified else torch.tanh(drive)
+        return torch.relu(drive) if self.rectified else torch.tanh(drive)
 
-    states = known if known is not None else _run(weights, frames, step)
-    out = step(weights.of_input(frames), _earlier(states))
-    slope = (out > 0).to(out) if rectified else 1 - out * out
-    return Linearised(slope.unsqueeze(-1) * weights.hidden, slope.unsqueeze(-1) * weights.input), out
+    def run(self, weights: _Weights, frames: Tensor, known: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        if known is not None:
+            return known, None
+        return _run(weights, frames, lambda given, hidden: self._step(weights, given, hidden)), None
+
+    def gives(self, weights: _Weights, frames: Tensor, states: _States) -> Tensor:
+        return self._step(weights, weights.of_input(frames), states.before)
+
+    def steps(self, weights: _Weights, frames: Tensor, states: _States) -> Linearised:
+        out = self.gives(weights, frames, states)
+        slope = (out > 0).to(out) if self.rectified else 1 - out * out
+        return Linearised(slope.unsqueeze(-1) * weights.hidden, slope.unsqueeze(-1) * weights.input)
 
 
-_KINDS = {nn.GRU: _gru, nn.LSTM: _lstm, nn.RNN: _rnn}
+def _kind_of(module: nn.Module) -> _Kind | None:
+    """The kind of a layer of torch's own, told by its class: a subclass may do something else."""
+    if type(module) is nn.GRU:
+        return _Gru()
+    if type(module) is nn.LSTM:
+        return _Lstm()
+    return _Rnn(module.mode == "RNN_RELU") if type(module) is nn.RNN else None

@@ -1,0 +1,1 @@
+"""Dynamic STRFs: the gradmap at every frame of a sound, in one pass along it."""

@@ -1,0 +1,119 @@
+"""Maps along a sound in one pass: tangents of the features block by block, then the readout's slopes."""
+
+import torch
+from torch import Tensor
+
+from pipeline.gradients.dynamic.asked import Asked
+from pipeline.gradients.dynamic.links import NoWayError, Search
+from pipeline.gradients.dynamic.mixers import cut_open, rules_for
+from pipeline.gradients.dynamic.readout import Pages, Readout, maps_of, readout_of
+from pipeline.gradients.dynamic.steps import Constant, Filter, Framewise
+from pipeline.gradients.dynamic.way import Builder, Way
+from pipeline.gradients.routes.choice import limits_of
+from pipeline.gradients.routes.problem import frames_of
+
+# Bytes of maps in one block: a block this small is still in the processor's cache when its numbers are taken.
+BLOCK_OF_MAPS = 16 * 2**20
+MOST_FRAMES = {"cpu": 64, "cuda": 512}
+
+
+class Along:
+    """One pass along the sound, a block of frames at a time."""
+
+    def __init__(self, asked: Asked, way: Way, readout: Readout, route: str) -> None:
+        self._asked, self._readout = asked, readout
+        self._frames = torch.tensor(asked.frames, device=asked.leaf.device)
+        self._features = way.stream(asked.lags, asked.leaf)
+        direct = isinstance(readout.steps[-1], (Constant, Framewise))
+        self._steps = [step.stream(asked.lags) for step in (readout.steps[:-1] if direct else readout.steps)]
+        self.route, self.parts = route, way.kinds
+        n_rows = asked.n_neurons if asked.neurons is None else len(asked.neurons)
+        n_bytes = asked.lags * way.n_bands * asked.leaf.element_size()
+        self._maps_together = max(1, BLOCK_OF_MAPS // (n_rows * n_bytes))
+        fitting = max(1, asked.memory // (2 * n_bytes * way.numbers_per_frame))
+        self._together = min(fitting, MOST_FRAMES.get(asked.leaf.device.type, 64))
+        if not direct:
+            self._together = min(self._together, self._maps_together)
+        self.first_block = self._maps_together
+        self._windows: Tensor | None = None
+        self._start = self._stop = 0
+        self._pages = Pages()
+
+    def block(self, done: int) -> tuple[tuple[int, ...], Tensor]:
+        """The frames after those that are done, and their maps (frame, neuron, lag, frequency)."""
+        asked = self._asked
+        while asked.frames[done] >= self._stop:
+            self._advance()
+        assert self._windows is not None
+        last = done
+        while last < len(asked.frames) and last < done + self._maps_together and asked.frames[last] < self._stop:
+            last += 1
+        chosen = self._frames[done:last] - self._start
+        maps = maps_of(self._readout, self._windows, self._start, chosen, self._pages, asked.lags)
+        return asked.frames[done:last], maps
+
+    def _advance(self) -> None:
+        """The tangents of the next block of frames."""
+        self._start, self._stop = self._stop, min(self._stop + self._together, self._asked.n_frames)
+        self._windows = None
+        windows = self._features(self._start, self._stop)
+        for step in self._steps:
+            windows = step(windows, self._start, self._stop)
+        self._windows = windows
+
+
+def along_the_sound(asked: Asked, route: str) -> Along:
+    """The pass along the sound by a route asked for by name, or by whatever the model's parts allow.
+
+    Raises
+    ------
+    NoWayError
+        If the model has a part for which no rule holds, or does not allow the route asked for.
+    """
+    leaf = asked.leaf
+    by_lag = route == "windows" or (route == "auto" and leaf.device.type != "cpu")
+    rules = [] if route == "comb" else rules_for(asked.calls, asked.n_frames, by_lag)
+    opened = cut_open(asked.twin, rules, leaf)
+    response = frames_of(opened.response, 1, type(asked.model).__name__)[0]
+    _check_same(asked, response)
+    search = Search(
+        asked.n_frames, asked.lags, asked.memory, asked.dtype, leaf.device, limits_of(asked.model),
+        filters=route != "comb",
+    )  # fmt: skip
+    builder = Builder(search, opened)
+    readout = readout_of(search, builder, opened.response, asked.neurons)
+    way = builder.way_to(readout.features)
+    found = _name(way, readout)
+    if route not in ("auto", found) and not (route == "windows" and found == "sweep"):
+        raise NoWayError(
+            f"{type(asked.model).__name__} goes by the route {found!r}, not by {route!r}, since its parts are"
+            f' {", ".join(_parts(way, readout)) or "frame by frame"}; use route="auto" or route="{found}"'
+        )
+    way = Way(way.stages, way.n_bands, _parts(way, readout))
+    return Along(asked.without_graph(), way, readout, found if route == "auto" else route)
+
+
+def _parts(way: Way, readout: Readout) -> tuple[str, ...]:
+    last = [type(step).__name__.lower() for step in readout.steps]
+    return (*way.kinds, *(name for name in last if name in ("filter", "band")))
+
+
+def _name(way: Way, readout: Readout) -> str:
+    """What the route is called, by the parts on it."""
+    parts = set(_parts(way, readout))
+    if "band" in parts:
+        return "comb"
+    steps = [step for stage in way.stages for steps in stage.steps for step in steps]
+    if all(isinstance(step, (Constant, Filter)) for step in (*steps, *readout.steps)):
+        return "slope"
+    return "sweep" if "recurrence" in parts and parts <= {"filter", "recurrence"} else "windows"
+
+
+def _check_same(asked: Asked, response: Tensor) -> None:
+    """Refuse a model that answers otherwise when it is cut open."""
+    expected = asked.response.detach()
+    size = float(expected.abs().amax())
+    if not torch.allclose(response.detach(), expected, rtol=1e-4, atol=1e-5 * size + 1e-30):
+        raise NoWayError(
+            f"{type(asked.model).__name__} answers otherwise when parts of it are replaced by their outputs"
+        )

@@ -1,0 +1,296 @@
+"""The way from one place of a model to a later one as a few steps, each found by sending random cotangents back."""
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from pipeline.gradients.dynamic.graph import Place, narrows, places_of, pulled, same_edge
+from pipeline.gradients.dynamic.steps import Band, Constant, Diagonal, Filter, Framewise, Step
+
+# Frames at which a filter must hear the past as at the last one, as shares of the sound's length.
+LOOKS = (0.93, 0.61, 0.34, 0.12)
+
+# A band over more than this share of the sound saves little over one backward pass per frame.
+WIDEST_BAND = 0.25
+
+
+class NoWayError(RuntimeError):
+    """No rule gives how a part of the model passes tangents on."""
+
+
+@dataclass
+class Search:
+    """What a search for steps goes by: how much memory it may take, and what the model was found not to allow."""
+
+    n_frames: int
+    lags: int
+    memory: int
+    dtype: torch.dtype
+    device: torch.device
+    limits: set[str] = field(default_factory=set)
+    filters: bool = True
+    bands: bool = True
+
+    @property
+    def same(self) -> float:
+        """Numbers that differ by no more than this, relative to the largest, differ by rounding."""
+        return 1e-5 if self.dtype == torch.float32 else 1e-11
+
+    def random(self, *shape: int) -> Tensor:
+        """Fixed random numbers, none near 0."""
+        generator = torch.Generator().manual_seed(7)
+        size = torch.rand(shape, generator=generator, dtype=torch.float64) + 0.5
+        sign = torch.rand(shape, generator=generator, dtype=torch.float64).sub(0.5).sign()
+        return (size * sign).to(dtype=self.dtype, device=self.device)
+
+    def pull(self, later: Place, earlier: Place, cotangents: Float[Tensor, "row frame later"]) -> Tensor:
+        """Backward passes from one place to an earlier one."""
+        return pulled(later, earlier, cotangents, self.memory, self.limits)
+
+    def agree(self, got: Tensor, expected: Tensor) -> bool:
+        """Whether two tensors differ by rounding only."""
+        if not expected.numel():
+            return True
+        size = expected.abs().amax()
+        return bool(torch.isfinite(size)) and bool((got - expected).abs().amax() <= self.same * size)
+
+
+def linked(search: Search, earlier: Place, later: Place) -> list[Step]:
+    """Steps that take tangents of ``earlier`` to tangents of ``later``.
+
+    Raises
+    ------
+    NoWayError
+        If a part in between is neither frame by frame, nor a filter, nor hears a few frames only.
+    """
+    if same_edge(later.edge, earlier.edge):
+        return []
+    if acts_frame_by_frame(search, later, earlier):
+        return [slopes_between(search, later, earlier)]
+    between = [places_of(edge, search.n_frames) for edge in narrows(later.edge, earlier.edge)[1:-1]]
+    stops = [*([place] for place in [earlier]), *(list(places) for places in between), [later]]
+    stops = [places for places in stops if places]
+    steps: list[Step] = []
+    here, position = earlier, 0
+    while position < len(stops) - 1:
+        here, position, found = _next_step(search, stops, here, position)
+        steps.append(found)
+    return steps
+
+
+def _next_step(search: Search, stops: list[list[Place]], here: Place, position: int) -> tuple[Place, int, Step]:
+    """The furthest place that follows this one frame by frame, or the nearest that a filter or a band leads to."""
+    reached: tuple[Place, int] | None = None
+    for number in range(position + 1, len(stops)):
+        fitting = [place for place in stops[number] if acts_frame_by_frame(search, place, here)]
+        if not fitting:
+            break
+        reached = fitting[0], number
+    if reached is not None:
+        return *reached, slopes_between(search, reached[0], here)
+    for rule in [*([_filter] if search.filters else []), *([_band] if search.bands else [])]:
+        for number in range(position + 1, len(stops)):
+            for place in stops[number]:
+                step = rule(search, place, here)
+                if step is not None:
+                    return place, number, step
+    raise NoWayError("frames mix in a way that is neither a filter nor over in a few frames")
+
+
+def acts_frame_by_frame(search: Search, later: Place, earlier: Place) -> bool:
+    """Whether ``later`` at each frame depends on ``earlier`` at that frame alone, on the numbers of this very run.
+
+    A cotangent is sent back twice, the second time with every frame scaled by a number of its own.
+    """
+    vector = search.random(1, 1, later.width).expand(1, search.n_frames, -1)
+    scale = search.random(1, search.n_frames, 1)
+    try:
+        plain, scaled = search.pull(later, earlier, torch.cat([vector, vector * scale]))
+    except RuntimeError:
+        return False
+    return search.agree(plain * scale[0], scaled)
+
+
+def slopes_between(
+    search: Search,
+    later: Place,
+    earlier: Place,
+    *,
+    rows: Int[Tensor, "row"] | None = None,
+) -> Diagonal | Constant | Framewise:
+    """The Jacobian of a part that acts on each frame alone; of some of its rows, where not of all."""
+    diagonal = own_slopes(search, later, earlier) if rows is None else None
+    if diagonal is not None:
+        alike = bool((diagonal.slopes == diagonal.slopes[:1]).all())
+        return Constant(torch.diag(diagonal.slopes[0])) if alike else diagonal
+    constant = _constant(search, later, earlier)
+    if constant is not None:
+        return constant if rows is None else Constant(constant.slopes[rows])
+    units = torch.eye(later.width, dtype=search.dtype, device=search.device)
+    units = (units if rows is None else units[rows]).unsqueeze(1).expand(-1, search.n_frames, -1)
+    return Framewise(search.pull(later, earlier, units).transpose(0, 1).contiguous())
+
+
+def own_slopes(search: Search, later: Place, earlier: Place) -> Diagonal | None:
+    """The slopes of a part in which each number follows one number alone; None where that is not so."""
+    if later.width != earlier.width:
+        return None
+    vector = search.random(1, search.n_frames, later.width)
+    slopes, scaled = search.pull(later, earlier, torch.cat([torch.ones_like(vector), vector]))
+    return Diagonal(slopes) if search.agree(slopes * vector[0], scaled) else None
+
+
+def _constant(search: Search, later: Place, earlier: Place) -> Constant | None:
+    """The same where it is one for all frames: then every frame of a backward pass gives another of its rows."""
+    vectors = search.random(2, 1, later.width).expand(2, search.n_frames, -1)
+    rows = search.pull(later, earlier, vectors)
+    if not search.agree(rows, rows[:, :1].expand_as(rows)):
+        return None
+    return Constant(_rows_at_frames(search, later, earlier, list(range(search.n_frames)), 1)[:, 0])
+
+
+def _rows_at_frames(
+    search: Search, later: Place, earlier: Place, frames: list[int], field: int
+) -> Float[Tensor, "later lag earlier"]:
+    """Rows of a Jacobian that is the same at all ``frames``, as many in one backward pass as there are frames.
+
+    The frames lie at least ``field`` apart, which is how far back any of them hears.
+    """
+    passes = math.ceil(later.width / len(frames))
+    rows = []
+    for number in range(passes):
+        units = range(number * len(frames), min((number + 1) * len(frames), later.width))
+        cotangent = torch.zeros(1, search.n_frames, later.width, dtype=search.dtype, device=search.device)
+        mine = frames[: len(units)]
+        cotangent[0, mine, list(units)] = 1.0
+        gradient = search.pull(later, earlier, cotangent)[0]
+        heard = torch.tensor(mine, device=search.device).unsqueeze(1) - torch.arange(field, device=search.device)
+        rows.append(gradient[heard.clamp_min(0)] * (heard >= 0).unsqueeze(-1))
+    return torch.cat(rows)
+
+
+def _one_frame(search: Search, later: Place, frame: int) -> Float[Tensor, "1 frame later"]:
+    cotangent = torch.zeros(1, search.n_frames, later.width, dtype=search.dtype, device=search.device)
+    cotangent[0, frame] = search.random(later.width)
+    return cotangent
+
+
+def _filter(search: Search, later: Place, earlier: Place) -> Filter | None:
+    """The step where every frame hears the past alike; the very first frame may count for what lies before it."""
+    last = search.n_frames - 1
+    looks = sorted({int(share * last) for share in LOOKS} - {last}, reverse=True)
+    if last < 2 * len(LOOKS) or len(looks) < len(LOOKS):
+        return None
+    cotangents = torch.cat([_one_frame(search, later, frame) for frame in (last, *looks)])
+    try:
+        whole, *others = search.pull(later, earlier, cotangents)
+    except RuntimeError:
+        return None
+    size = whole.abs().amax()
+    for frame, other in zip(looks, others, strict=True):
+        late = (other[frame + 1 :].abs().amax() if frame < last else size * 0) <= search.same * size
+        alike = (other[1 : frame + 1].flip(0) - whole.flip(0)[:frame]).abs().amax() <= search.same * size
+        if not bool(late and alike and torch.isfinite(size)):
+            return None
+    kernel = _kernel(search, later, earlier, whole)
+    step = _as_narrow(kernel[:, : search.lags].transpose(0, 1))
+    return _with_first(search, later, earlier, kernel, step)
+
+
+def _kernel(
+    search: Search, later: Place, earlier: Place, whole: Float[Tensor, "frame earlier"]
+) -> Float[Tensor, "later lag earlier"]:
+    """How the last frame follows all before it."""
+    last = search.n_frames - 1
+    heard = whole.abs().amax(dim=1).nonzero().flatten()
+    field = last + 1 - int(heard[0]) if len(heard) else 1
+    if 2 * field < search.n_frames:
+        rows = _rows_at_frames(search, later, earlier, list(range(last, field, -field)), field)
+        return torch.nn.functional.pad(rows, (0, 0, 0, max(0, min(search.lags, search.n_frames) - field)))
+    units = torch.zeros(later.width, search.n_frames, later.width, dtype=search.dtype, device=search.device)
+    units[:, last] = torch.eye(later.width, dtype=search.dtype, device=search.device)
+    return search.pull(later, earlier, units).flip(1)
+
+
+def _as_narrow(kernel: Float[Tensor, "lag later earlier"]) -> Tensor:
+    """The kernel without the lags at its end that are exactly 0; one number per lag where each number is by itself."""
+    heard = kernel.flatten(1).abs().amax(dim=1).nonzero().flatten()
+    kernel = kernel[: int(heard[-1]) + 1 if len(heard) else 1]
+    if kernel.shape[1] == kernel.shape[2]:
+        alone = kernel.diagonal(dim1=1, dim2=2)
+        if bool((torch.diag_embed(alone) == kernel).all()):
+            return alone.contiguous()
+    return kernel.contiguous()
+
+
+def _with_first(
+    search: Search, later: Place, earlier: Place, kernel: Float[Tensor, "later lag earlier"], narrow: Tensor
+) -> Filter | None:
+    """The filter with how the first frames follow the very first: as any other, or that frame repeated before it."""
+    n_frames = min(search.lags, search.n_frames)
+    checked = sorted({0, 1, n_frames // 2, n_frames - 1} & set(range(n_frames)))
+    cotangents = torch.cat([_one_frame(search, later, frame) for frame in checked])
+    vector = search.random(later.width)
+    got = search.pull(later, earlier, cotangents)[:, 0]
+    size = torch.einsum("h,hlk->lk", vector, kernel).abs().amax()
+    repeated = kernel.flip(1).cumsum(1).flip(1)
+    for first in (kernel, repeated):
+        expected = torch.einsum("h,hlk->lk", vector, first[:, checked])
+        if bool((got - expected).abs().amax() <= search.same * size):
+            if first is kernel:
+                return Filter(narrow)
+            early = first[:, : min(n_frames, len(narrow))].transpose(0, 1).contiguous()
+            return Filter(narrow, early.diagonal(dim1=1, dim2=2).contiguous() if narrow.dim() == 2 else early)
+    return None
+
+
+def _band(search: Search, later: Place, earlier: Place) -> Band | None:
+    """The step where no frame hears further back than a few, exactly: frames one field apart share a backward pass."""
+    field = _field(search, later, earlier)
+    if field is None or field > WIDEST_BAND * search.n_frames:
+        return None
+    units = torch.eye(later.width, dtype=search.dtype, device=search.device)
+    slopes = torch.zeros(field, search.n_frames, later.width, earlier.width, dtype=search.dtype, device=search.device)
+    for offset in range(field):
+        frames = torch.arange(offset, search.n_frames, field, device=search.device)
+        cotangents = torch.zeros(later.width, search.n_frames, later.width, dtype=search.dtype, device=search.device)
+        cotangents[:, frames] = units.unsqueeze(1)
+        gradient = search.pull(later, earlier, cotangents)
+        for lag in range(field):
+            inside = frames[frames >= lag]
+            slopes[lag, inside] = gradient[:, inside - lag].transpose(0, 1)
+    return Band(slopes)
+
+
+def _field(search: Search, later: Place, earlier: Place) -> int | None:
+    """How many frames a frame hears, itself included; None where a frame hears what comes after it.
+
+    Found at a few frames, then checked at all: cotangents at frames two fields apart leave every other field empty.
+    """
+    last = search.n_frames - 1
+    field = 1
+    for frame in {last, *(int(share * last) for share in LOOKS)}:
+        try:
+            heard = search.pull(later, earlier, _one_frame(search, later, frame))[0].abs().amax(dim=1).nonzero()
+        except RuntimeError:
+            return None
+        if len(heard):
+            if int(heard.max()) > frame:
+                return None
+            field = max(field, frame + 1 - int(heard.min()))
+    if field > WIDEST_BAND * search.n_frames:
+        return field
+    for offset in (0, field):
+        frames = torch.arange(offset, search.n_frames, 2 * field, device=search.device)
+        cotangent = torch.zeros(1, search.n_frames, later.width, dtype=search.dtype, device=search.device)
+        cotangent[0, frames] = search.random(len(frames), later.width)
+        gradient = search.pull(later, earlier, cotangent)[0]
+        inside = torch.zeros(search.n_frames + field, dtype=torch.bool, device=search.device)
+        for lag in range(field):
+            inside[(frames - lag).clamp_min(0)] = True
+        if bool(gradient[~inside[: search.n_frames]].any()):
+            return None
+    return field

@@ -1,0 +1,145 @@
+"""From tangents of the features to the maps of neurons: the readout's slopes, block of frames by block of frames."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from pipeline.gradients.dynamic.graph import Place, edge_of, places_of
+from pipeline.gradients.dynamic.links import NoWayError, Search, acts_frame_by_frame, linked, own_slopes, slopes_between
+from pipeline.gradients.dynamic.steps import Constant, Filter, Framewise, Step, Windows
+from pipeline.gradients.dynamic.way import Builder
+from pipeline.gradients.routes.memory import ALIGNMENT
+
+Maps = Float[Tensor, "frame neuron lag frequency"]
+
+
+@dataclass(frozen=True)
+class Readout:
+    """What follows the features: steps to one number per neuron, and each neuron's own slope after that.
+
+    ``steps`` are those of the neurons asked for alone. ``summed`` says that the maps of all are added up.
+    """
+
+    features: Place
+    steps: tuple[Step, ...]
+    gains: Float[Tensor, "frame neuron"] | None
+    summed: bool
+
+
+def readout_of(search: Search, builder: Builder, response: Tensor, neurons: Int[Tensor, "neuron"] | None) -> Readout:
+    """The readout after the narrowest place that the responses follow frame by frame, or through a last filter."""
+    whole = next(places_of(edge_of(response), search.n_frames))
+    chosen = torch.arange(whole.width, device=search.device) if neurons is None else neurons
+    before = builder.narrows[:-1]
+    wide, gains = _own_slopes(search, before, whole)
+    earlier = before[: _position(before, wide)]
+    features = _narrowest(search, earlier, wide)
+    if features is None:
+        features = _before_the_last_filter(search, earlier, wide)
+    steps = _rows(search, features, wide, chosen)
+    return Readout(features, steps, None if gains is None else gains[:, chosen], neurons is None)
+
+
+def _position(places: Sequence[Place], place: Place) -> int:
+    return next((number for number, other in enumerate(places) if other is place), len(places))
+
+
+def _own_slopes(search: Search, before: Sequence[Place], whole: Place) -> tuple[Place, Tensor | None]:
+    """The earliest place of which each neuron's response follows one number of its own, and the slopes from there."""
+    wide, gains = whole, None
+    for place in reversed(before):
+        if place.width != whole.width or not acts_frame_by_frame(search, whole, place):
+            break
+        step = own_slopes(search, whole, place)
+        if step is None:
+            break
+        wide, gains = place, step.slopes
+    return wide, gains
+
+
+def _narrowest(search: Search, earlier: Sequence[Place], wide: Place) -> Place | None:
+    """The narrowest place before ``wide`` that it follows frame by frame, the latest of equally narrow ones."""
+    best: Place | None = None
+    for place in reversed(earlier):
+        if not acts_frame_by_frame(search, wide, place):
+            break
+        if best is None or place.width < best.width:
+            best = place
+    return best
+
+
+def _before_the_last_filter(search: Search, earlier: Sequence[Place], wide: Place) -> Place:
+    for place in reversed(earlier):
+        try:
+            if linked(search, place, wide):
+                return place
+        except NoWayError:
+            continue
+    return wide
+
+
+def _rows(search: Search, features: Place, wide: Place, chosen: Int[Tensor, "neuron"]) -> tuple[Step, ...]:
+    """Steps from the features to the numbers of the neurons asked for."""
+    if features is wide:
+        return (Constant(torch.eye(wide.width, dtype=search.dtype, device=search.device)[chosen]),)
+    if acts_frame_by_frame(search, wide, features):
+        return (slopes_between(search, wide, features, rows=chosen),)
+    *steps, last = linked(search, features, wide)
+    if isinstance(last, Filter) and last.kernel.dim() == 3:
+        first = None if last.first is None else last.first[:, chosen]
+        return (*steps, Filter(last.kernel[:, chosen], first))
+    return (*steps, last, Constant(torch.eye(wide.width, dtype=search.dtype, device=search.device)[chosen]))
+
+
+class Pages:
+    """Room for one block of maps after another: writing for the first time to fresh pages takes as long as products.
+
+    A block's room is used again once nobody holds that block any more.
+    """
+
+    def __init__(self) -> None:
+        self._pages: numpy.ndarray = numpy.empty(0, dtype=numpy.uint8)
+
+    def room(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
+        """An uninitialised tensor of this shape."""
+        if like.device.type != "cpu":
+            return like.new_empty(shape)
+        n_bytes = like.element_size() * int(numpy.prod(shape)) + ALIGNMENT
+        # One reference is this object's, one is getrefcount's own.
+        if len(self._pages) < n_bytes or sys.getrefcount(self._pages) > 2:
+            self._pages = numpy.empty(n_bytes, dtype=numpy.uint8)
+        start = -self._pages.ctypes.data % ALIGNMENT
+        used = torch.from_numpy(self._pages)[start : start + n_bytes - ALIGNMENT]
+        return used.view(like.dtype).view(shape)
+
+
+def maps_of(
+    readout: Readout, windows: Windows, start: int, chosen: Int[Tensor, "frame"], pages: Pages, lags: int
+) -> Maps:
+    """Maps at the chosen frames of a block, from the tangents of what precedes the readout's last step."""
+    frames = chosen + start
+    step = readout.steps[-1]
+    gains = None if readout.gains is None else readout.gains[frames]
+    if isinstance(step, (Constant, Framewise)):
+        slopes = step.slopes.expand(len(frames), -1, -1) if isinstance(step, Constant) else step.slopes[frames]
+        if gains is not None:
+            slopes = slopes * gains.unsqueeze(-1)
+        if readout.summed:
+            slopes = slopes.sum(dim=1, keepdim=True)
+        given = windows[chosen]
+        reach = given.shape[2]
+        out = pages.room((len(frames), slopes.shape[1], reach * given.shape[3]), windows)
+        maps = torch.bmm(slopes.contiguous(), given.flatten(2), out=out).unflatten(-1, given.shape[2:])
+    else:
+        maps = windows[chosen] if gains is None else _scaled(windows[chosen], gains, pages)
+        maps = maps.sum(dim=1, keepdim=True) if readout.summed else maps
+    return maps if maps.shape[2] == lags else torch.nn.functional.pad(maps, (0, 0, 0, lags - maps.shape[2]))
+
+
+def _scaled(windows: Windows, gains: Float[Tensor, "frame neuron"], pages: Pages) -> Maps:
+    return torch.mul(windows, gains[:, :, None, None], out=pages.room(tuple(windows.shape), windows))

@@ -1,0 +1,123 @@
+"""How tangents pass a recurrence: each frame's are the frame before's, one lag older, with what is heard now added."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pipeline.gradients.dynamic.steps import Advance, Windows, through
+from pipeline.gradients.routes.recurrent import Linearised
+
+# Tangents that are about to underflow are set to 0 at every so many lags: arithmetic on subnormals is far slower.
+LAGS_BETWEEN_LOOKS = 8
+
+
+class Stepped(Protocol):
+    """A recurrence whose steps are written out for a block of frames."""
+
+    def between(self, start: int, stop: int) -> Linearised:
+        """The steps at frames ``start`` to ``stop - 1``, around one stimulus."""
+        ...
+
+
+@dataclass(frozen=True)
+class Recurrence:
+    """A recurrence around one sound.
+
+    ``by_lag`` takes all frames of a block together, lag after lag, which is few large launches for a GPU; otherwise
+    frames come one after the other, all lags together, which are the larger products for a CPU.
+    """
+
+    layer: Stepped
+    by_lag: bool
+
+    def stream(self, lags: int) -> Advance:
+        last: dict[str, Tensor] = {}
+
+        def advance(given: Tensor, start: int, stop: int) -> Tensor:
+            steps = self.layer.between(start, stop)
+            carry, feed = steps.carry[:, 0], steps.feed[:, 0]
+            fed = through(feed, given)
+            n_hidden = carry.shape[2]
+            hidden = _room(last.get("hidden"), fed, n_hidden, lags)
+            if steps.keep is None or steps.leak is None:
+                self._fill(hidden, carry, fed)
+            else:
+                cells = _room(last.get("cells"), fed, n_hidden, lags)
+                self._fill_with_cells(hidden, cells, carry, fed, steps.keep[:, 0, 0], steps.leak[:, 0, 0])
+                last["cells"] = cells[-1:].clone()
+            last["hidden"] = hidden[-1:].clone()
+            return hidden[1:]
+
+        return advance
+
+    def _fill(self, hidden: Windows, carry: Float[Tensor, "frame hidden hidden"], fed: Windows) -> None:
+        """S_t[0] = fed_t[0], S_t[l + 1] = A_t S_(t - 1)[l] + fed_t[l + 1]."""
+        lags, reach = hidden.shape[2], fed.shape[2]
+        if self.by_lag:
+            hidden[1:, :, 0] = fed[:, :, 0]
+            for lag in range(1, lags):
+                torch.bmm(carry, hidden[:-1, :, lag - 1], out=hidden[1:, :, lag])
+                if lag < reach:
+                    hidden[1:, :, lag] += fed[:, :, lag]
+                if lag % LAGS_BETWEEN_LOOKS == 0:
+                    _drop_underflow(hidden[1:, :, lag])
+            return
+        n_bands = fed.shape[3]
+        flat = hidden.flatten(2)
+        for frame in range(len(carry)):
+            if lags > 1:
+                torch.mm(carry[frame], flat[frame, :, :-n_bands], out=flat[frame + 1, :, n_bands:])
+            hidden[frame + 1, :, 0] = fed[frame, :, 0]
+            if reach > 1:
+                hidden[frame + 1, :, 1:reach] += fed[frame, :, 1:]
+            _drop_underflow(hidden[frame + 1, :, LAGS_BETWEEN_LOOKS::LAGS_BETWEEN_LOOKS])
+
+    def _fill_with_cells(
+        self, hidden: Windows, cells: Windows, carry: Tensor, fed: Windows, keep: Tensor, leak: Tensor
+    ) -> None:
+        """c_t[l] = keep_t c_(t - 1)[l - 1] + (A_t h_(t - 1)[l - 1] + fed_t[l])_c, h_t[l] = leak_t c_t[l] + (...)_h."""
+        n_hidden, lags, reach = hidden.shape[1], hidden.shape[2], fed.shape[2]
+        # Blocks of one lag and all frames, or of one frame and all lags.
+        turns = (
+            [(slice(None), slice(lag, lag + 1)) for lag in range(lags)]
+            if self.by_lag
+            else [(slice(frame, frame + 1), slice(0, lags)) for frame in range(len(carry))]
+        )
+        for frames, now in turns:
+            after = slice((frames.start or 0) + 1, len(carry) + 1 if frames.stop is None else frames.stop + 1)
+            before = slice(frames.start or 0, len(carry) if frames.stop is None else frames.stop)
+            older = slice(max(now.start, 1) - 1, now.stop - 1)
+            cell, state = cells[after, :, now], hidden[after, :, now]
+            cell.zero_()
+            state.zero_()
+            if older.stop > older.start:
+                moved = through(carry[before], hidden[before, :, older])
+                skipped = now.stop - now.start - (older.stop - older.start)
+                cell[:, :, skipped:] = moved[:, :n_hidden] + keep[before, :, None, None] * cells[before, :, older]
+                state[:, :, skipped:] = moved[:, n_hidden:]
+            heard = fed[before, :, now.start : min(now.stop, reach)]
+            if heard.shape[2]:
+                cell[:, :, : heard.shape[2]] += heard[:, :n_hidden]
+                state[:, :, : heard.shape[2]] += heard[:, n_hidden:]
+            state += leak[before, :, None, None] * cell
+            if now.start % LAGS_BETWEEN_LOOKS == 0:
+                _drop_underflow(cell)
+                _drop_underflow(state)
+
+
+def _room(last: Tensor | None, like: Tensor, width: int, lags: int) -> Windows:
+    """Room for a block, after the state that the block before ended with."""
+    room = like.new_empty((len(like) + 1, width, lags, like.shape[3]))
+    if last is None:
+        room[0] = 0
+    else:
+        room[:1] = last
+    return room
+
+
+def _drop_underflow(tangents: Tensor) -> None:
+    limits = torch.finfo(tangents.dtype)
+    tangents.masked_fill_(tangents.abs() < limits.tiny / limits.eps, 0.0)

@@ -1,0 +1,300 @@
+"""Maps along a sound against plain autograd, one backward pass per neuron and frame."""
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from pipeline.gradients.dynamic.links import NoWayError
+from pipeline.gradients.dynamic.strfs import dynamic_strfs
+from tests.gradients.small import Kernels, OnOff, Recurrent, relative, seeded
+from tests.zoo import PREFILTERED, ZOO, hearing, spectrogram
+
+EXACT = 1e-12
+N_FRAMES, LAGS = 30, 9
+
+
+def one_backward_per_frame(model: nn.Module, stimulus: Tensor, lags: int) -> Tensor:
+    """d response / d stimulus (neuron, frame, frequency, lag), one neuron and one frame at a time."""
+    model = copy.deepcopy(model).to(stimulus.dtype)
+    if isinstance(getattr(model, "wav2spec", None), nn.Module):
+        model.wav2spec = nn.Identity()
+    free = stimulus.clone().requires_grad_(True)
+    response = model(free[None, None])[0, :, 0]
+    maps = stimulus.new_zeros((*response.shape, len(stimulus), lags))
+    for neuron in range(response.shape[0]):
+        for frame in range(response.shape[1]):
+            (gradient,) = torch.autograd.grad(response[neuron, frame], free, retain_graph=True)
+            past = gradient[:, max(0, frame + 1 - lags) : frame + 1].flip(-1)
+            maps[neuron, frame, :, : past.shape[-1]] = past
+    return maps
+
+
+def together(blocks) -> Tensor:
+    return torch.cat([maps for _, maps in blocks], dim=1)
+
+
+def reference(model: nn.Module, stimulus: Tensor, lags: int) -> Tensor:
+    """The same in float64, for a model in float32, some of which make float32 constants unless told otherwise."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        return one_backward_per_frame(copy.deepcopy(model).double(), stimulus.double(), lags)
+    finally:
+        torch.set_default_dtype(before)
+
+
+STACKED = {
+    f"{kind}-{n_layers}": lambda n_neurons=5, kind=kind, n_layers=n_layers: seeded(
+        lambda: Recurrent(kind, n_neurons, 16, n_layers=n_layers, batch_first=n_layers < 3, hidden_readout=4)
+    )
+    for kind, n_layers in (("GRU", 2), ("LSTM", 3), ("RNN", 2))
+}
+
+
+@pytest.mark.parametrize("name", [*ZOO, *PREFILTERED, *STACKED])
+def test_every_frame_is_one_backward_pass(name):
+    build = {**ZOO, **PREFILTERED, **STACKED}[name]
+    model = build(2)
+    stimulus = spectrogram(N_FRAMES)
+    expected = reference(model, stimulus, LAGS)
+    exact = dynamic_strfs(model, stimulus, LAGS, dtype=torch.float64)
+    assert relative(together(exact), expected) < EXACT
+    assert exact.record.disagreement < EXACT
+    assert relative(together(dynamic_strfs(model, stimulus, LAGS)).double(), expected) < 1e-5
+
+
+ONE_PASS = {
+    "Linear": "slope",
+    "LinearNonlinear": "slope",
+    "NetworkReceptiveField": "windows",
+    "DNet": "windows",
+    "StateNet-GRU": "sweep",
+    "StateNet-LSTM": "sweep",
+    "StateNet-RNN": "sweep",
+    "StateNet-S4": "windows",
+    "ICNet": "slope",
+    "adaptrans-LinearNonlinear": "windows",
+    "icadaptation-StateNet-GRU": "sweep",
+    "GRU-2": "sweep",
+    "LSTM-3": "sweep",
+}
+
+
+@pytest.mark.parametrize("name", ONE_PASS)
+def test_the_sound_is_gone_through_once(name):
+    record = dynamic_strfs({**ZOO, **PREFILTERED, **STACKED}[name](), spectrogram(N_FRAMES), LAGS).record
+    assert record.route == ONE_PASS[name]
+
+
+@pytest.mark.parametrize("name", ["StateNet-GRU", "StateNet-LSTM"])
+def test_a_recurrence_lag_by_lag_is_the_one_frame_by_frame(name):
+    model, stimulus = ZOO[name](), spectrogram(N_FRAMES)
+    sweep, windows = (
+        together(dynamic_strfs(model, stimulus, LAGS, route=route, dtype=torch.float64))
+        for route in ("sweep", "windows")
+    )
+    assert relative(windows, sweep) < EXACT
+
+
+@given(
+    n_frames=st.integers(1, 50),
+    lags=st.integers(1, 30),
+    n_hidden=st.integers(1, 7),
+    n_bands=st.integers(1, 5),
+    kind=st.sampled_from(["GRU", "LSTM", "RNN"]),
+    every=st.integers(1, 7),
+    memory=st.sampled_from([None, 1, 100_000]),
+)
+@settings(max_examples=12)
+def test_maps_do_not_depend_on_lengths_and_blocks(n_frames, lags, n_hidden, n_bands, kind, every, memory):
+    model = seeded(lambda: Recurrent(kind, n_neurons=2, n_hidden=n_hidden, n_bands=n_bands))
+    stimulus = torch.randn(n_bands, n_frames, generator=torch.Generator().manual_seed(n_frames))
+    blocks = list(dynamic_strfs(model, stimulus, lags, every=every, dtype=torch.float64, memory_bytes=memory))
+    assert [frame for frames, _ in blocks for frame in frames] == list(range(0, n_frames, every))
+    expected = one_backward_per_frame(model.double(), stimulus.double(), lags)[:, ::every]
+    assert (together(blocks) - expected).abs().max() <= EXACT * expected.abs().max()
+
+
+def test_filters_and_nonlinearities_of_any_length_are_followed():
+    class Sums(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return (x.sum(dim=2, keepdim=True).cumsum(dim=-1) * 0.1).sin().cumsum(dim=-1)
+
+    stimulus = spectrogram(30, n_bands=3).double()
+    blocks = dynamic_strfs(Sums().eval(), stimulus, 8, dtype=torch.float64)
+    assert relative(together(blocks), one_backward_per_frame(Sums().eval(), stimulus, 8)) < EXACT
+    assert blocks.record.parts == ("filter", "filter")
+
+
+def test_a_linear_filter_has_one_kernel_at_every_frame():
+    kernels = torch.randn(3, 4, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    maps = together(dynamic_strfs(Kernels(kernels).eval(), spectrogram(50, n_bands=4).double(), 8))
+    torch.testing.assert_close(maps[:, 8:, :, :6], kernels.unsqueeze(1).expand(-1, 42, -1, -1), rtol=1e-12, atol=1e-12)
+    assert not maps[..., 6:].any()
+    for frame in range(8):
+        assert not maps[:, frame, :, frame + 1 :].any()
+
+
+def test_a_nonlinearity_after_a_filter_scales_its_kernel():
+    kernels = torch.randn(3, 4, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    model, stimulus = Kernels(kernels, nn.Softplus()).eval(), spectrogram(50, n_bands=4).double()
+    drive = Kernels(kernels).eval()(stimulus[None, None])[0, :, 0].detach()
+    blocks = dynamic_strfs(model, stimulus, 6, skip=5)
+    expected = torch.sigmoid(drive)[:, 5:, None, None] * kernels.unsqueeze(1)
+    torch.testing.assert_close(together(blocks), expected, rtol=1e-12, atol=1e-12)
+    assert blocks.record.route == "slope"
+
+
+@pytest.mark.parametrize("neurons", [[3, 1], 2, "sum"])
+@pytest.mark.parametrize("name", ["LinearNonlinear", "StateNet-GRU", "adaptrans-LinearNonlinear", "StateNet-Mamba"])
+def test_some_neurons_are_those_rows_of_all(name, neurons):
+    model, stimulus = ZOO[name]() if name in ZOO else PREFILTERED[name](), spectrogram(30)
+    everything = together(dynamic_strfs(model, stimulus, 8, dtype=torch.float64))
+    some = dynamic_strfs(model, stimulus, 8, neurons=neurons, dtype=torch.float64)
+    expected = (
+        everything.sum(0, keepdim=True) if neurons == "sum" else everything[[neurons] if neurons == 2 else neurons]
+    )
+    assert relative(together(some), expected) < EXACT
+    assert some.record.disagreement < EXACT
+
+
+def test_frames_asked_for_come_in_order_and_are_those_of_all():
+    model, stimulus = ZOO["StateNet-GRU"](), spectrogram(200)
+    everything = together(dynamic_strfs(model, stimulus, 10))
+    blocks = list(dynamic_strfs(model, stimulus, 10, frames=[150, 3, 64, 63]))
+    assert [frame for frames, _ in blocks for frame in frames] == [3, 63, 64, 150]
+    torch.testing.assert_close(together(blocks), everything[:, [3, 63, 64, 150]])
+
+
+def test_a_block_that_is_kept_is_not_written_over():
+    model, stimulus = ZOO["StateNet-GRU"](), spectrogram(200)
+    blocks = dynamic_strfs(model, stimulus, 10)
+    kept = [(maps, maps.clone()) for _, maps in blocks]
+    assert len(kept) > 1
+    for maps, then in kept:
+        assert torch.equal(maps, then)
+
+
+def test_a_front_end_is_left_out():
+    model = hearing("mel")
+    blocks = dynamic_strfs(model, spectrogram(N_FRAMES), LAGS, dtype=torch.float64)
+    expected = reference(hearing("mel"), spectrogram(N_FRAMES), LAGS)
+    assert relative(together(blocks), expected) < EXACT
+
+
+class Echo(nn.Module):
+    """A recurrence written as a plain loop: no part of its own to take apart, no filter, no short field."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        heard = [torch.zeros(1, 1, 1, dtype=x.dtype)]
+        for frame in x.sum(dim=2, keepdim=True).unbind(dim=-1):
+            heard.append((frame + heard[-1] + 0.3 * frame * heard[-1]).sin())
+        return torch.stack(heard[1:], dim=-1)
+
+
+def test_any_other_model_takes_a_backward_pass_per_frame_and_says_so():
+    stimulus = spectrogram(30, n_bands=3)
+    blocks = dynamic_strfs(Echo().eval(), stimulus, 8, dtype=torch.float64)
+    assert relative(together(blocks), one_backward_per_frame(Echo().eval(), stimulus.double(), 8)) < EXACT
+    assert blocks.record.route == "rows"
+    with pytest.raises(NoWayError):
+        dynamic_strfs(Echo().eval(), stimulus, 8, route="sweep")
+
+
+def test_a_route_by_name_that_the_model_does_not_allow_is_refused():
+    with pytest.raises(NoWayError, match="'sweep', not by 'slope'"):
+        dynamic_strfs(ZOO["StateNet-GRU"](), spectrogram(30), 8, route="slope")
+
+
+class Pretending(Recurrent):
+    def __init__(self) -> None:
+        super().__init__("GRU")
+        self.rnn.forward = lambda x: ((2.0 * nn.GRU.forward(self.rnn, x)[0]).sin(), None)
+
+
+def test_a_rule_that_does_not_give_what_its_part_gave_is_not_taken():
+    model, stimulus = seeded(Pretending).double(), torch.randn(4, 30, dtype=torch.float64)
+    blocks = dynamic_strfs(model, stimulus, 8)
+    maps = together(blocks)
+    assert blocks.record.route == "rows"
+    assert relative(maps, one_backward_per_frame(model, stimulus, 8)) < EXACT
+
+
+class Corner(nn.Module):
+    """Frame by frame but for one frame, at which the past counts as well."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x.sum(dim=2, keepdim=True)
+        past = torch.zeros_like(y)
+        past[..., 25] = y[..., :25].sin().sum(dim=-1)
+        return y.tanh() + past
+
+
+def test_a_part_that_mixes_frames_at_one_frame_only_is_not_taken_as_frame_by_frame():
+    stimulus = spectrogram(40, n_bands=3).double()
+    maps = together(dynamic_strfs(Corner().eval(), stimulus, 12, dtype=torch.float64))
+    assert relative(maps, one_backward_per_frame(Corner().eval(), stimulus, 12)) < EXACT
+
+
+def test_nothing_global_is_held_between_blocks_and_the_model_is_untouched():
+    model, stimulus = seeded(lambda: Recurrent(n_neurons=20)), torch.randn(4, 300)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    blocks = dynamic_strfs(model, stimulus, 8)
+    with torch.no_grad():
+        next(blocks)
+        assert not torch.is_grad_enabled()
+        state = torch.get_rng_state()
+        next(blocks)
+        assert torch.equal(torch.get_rng_state(), state)
+    with torch.inference_mode():
+        next(blocks)
+        assert torch.is_inference_mode_enabled()
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert not any(part._forward_hooks for part in model.modules())
+
+
+def test_silence_at_the_start_and_dead_units_are_no_obstacle():
+    model, stimulus = ZOO["StateNet-RNN"](), torch.zeros(16, 40)
+    expected = reference(model, stimulus, LAGS)
+    assert relative(together(dynamic_strfs(model, stimulus, LAGS, dtype=torch.float64)), expected) < EXACT
+
+
+def test_channels_after_a_prefilter_are_no_obstacle():
+    class Onsets(Kernels):
+        def __init__(self) -> None:
+            super().__init__(torch.randn(3, 4, 5), n_channels=2)
+            self.prefiltering = OnOff()
+
+    model, stimulus = seeded(Onsets).double(), torch.randn(4, 40, dtype=torch.float64)
+    assert relative(together(dynamic_strfs(model, stimulus, 9)), one_backward_per_frame(model, stimulus, 9)) < EXACT
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"lags": 0}, "whole number of frames"),
+        ({"every": 0}, "whole number of frames"),
+        ({"skip": -1}, "skip = -1"),
+        ({"skip": 30}, "no frame is left"),
+        ({"frames": [30]}, "frames 0 to 29"),
+        ({"frames": []}, "no frame is left"),
+        ({"neurons": [9]}, "not among the model's 5"),
+        ({"route": "fast"}, "give one of auto, slope"),
+        ({"stimulus": torch.zeros(2, 4, 30)}, "one sound at a time"),
+        ({"stimulus": torch.full((4, 30), torch.nan)}, "not finite"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_computed(arguments, message):
+    given = {"stimulus": torch.randn(4, 30), "lags": 8, **arguments}
+    with pytest.raises(ValueError, match=message):
+        dynamic_strfs(seeded(Recurrent), **given)
+
+
+def test_a_model_in_training_mode_is_refused():
+    with pytest.raises(ValueError, match="training mode"):
+        dynamic_strfs(seeded(Recurrent).train(), torch.randn(4, 30), 8)
