@@ -41,6 +41,18 @@ AXES = (*COUNTED_AXES, *EXTENT_AXES)
 #: Why a checkpoint or a shard failed, as it is counted and stored.
 Cause = Literal["load", "non-finite", "compute", "out of memory", "crash", "hang", "storage", "infrastructure"]
 
+#: How much a health flag takes from a map, the worst first, and what that means for its numbers.
+Degree = Literal["no map", "wrong", "incomplete", "notice"]
+DEGREES: dict[Degree, str] = {
+    "no map": "every entry is zero or none is a number, so there is nothing to look at",
+    "wrong": "the numbers are not the gradient that was asked for",
+    "incomplete": "the numbers are right as far as they go, and part of the map is missing",
+    "notice": "the numbers can be used, and something should be known about them",
+}
+
+#: Degrees of maps whose numbers are not used where a population is measured.
+UNTRUSTED_DEGREES: tuple[Degree, ...] = ("no map", "wrong", "incomplete")
+
 #: What an objective may be called by one word.
 ObjectiveName = Literal["last", "peak", "sum", "mean"]
 
@@ -76,6 +88,17 @@ RESERVED_ENDINGS = tuple(f"_{ending}" for ending in ("status", *COMPANIONS))
 
 #: Names that no map, column or label may have, since the cube uses them.
 RESERVED_NAMES = frozenset((*AXES, PROBE))
+
+
+class Flag(NamedTuple):
+    """One health flag as a cube's attributes tell it: its bit, its degree, and in words what it means and asks for."""
+
+    name: str
+    bit: int
+    degree: Degree
+    meaning: str = ""
+    threshold: str = ""
+    remedy: str = ""
 
 
 class Cube(Protocol):
@@ -145,6 +168,30 @@ def map_names(cube: Cube) -> tuple[str, ...]:
         order = []
     # A store lists its arrays in any order.
     return tuple(sorted(owners, key=lambda name: order.index(owners[name]) if owners[name] in order else len(order)))
+
+
+def flags_of(health: Mapping[Any, Any]) -> tuple[Flag, ...]:
+    """The flags that the attributes of ``<map>_health`` name; where they do not say how bad one is, it counts as wrong.
+
+    Examples
+    --------
+    >>> flags_of({"flag_masks": [4], "flag_meanings": "odd", "flag_table": '{"odd": {"degree": "notice"}}'})
+    (Flag(name='odd', bit=4, degree='notice', meaning='', threshold='', remedy=''),)
+    """
+    names = str(health.get("flag_meanings", "")).split()
+    given = health.get("flag_masks", ())
+    bits = [int(bit) for bit in given] if hasattr(given, "__iter__") else [int(given)]
+    try:
+        table = loads(str(health.get("flag_table", "{}")))
+    except ValueError:
+        table = {}
+    found = []
+    for name, bit in zip(names, bits, strict=False):
+        words = table.get(name) if isinstance(table, dict) else None
+        words = {key: str(value) for key, value in words.items()} if isinstance(words, dict) else {}
+        degree: Degree = next((known for known in DEGREES if known == words.get("degree")), "wrong")
+        found.append(Flag(name, bit, degree, *(words.get(key, "") for key in ("meaning", "threshold", "remedy"))))
+    return tuple(found)
 
 
 def is_map(attributes: Mapping[Any, Any]) -> bool:

@@ -7,8 +7,7 @@ from itertools import zip_longest
 import numpy as np
 import xarray as xr
 
-from pipeline.pictures.reading import UNTRUSTED, group_labels
-from pipeline.words import DONE
+from pipeline.pictures.reading import COMPUTED, group_labels
 
 GRID_CHECKPOINTS, GRID_NEURONS = 6, 8
 MEASURED_MAPS = 2400
@@ -24,47 +23,47 @@ class Choice:
     how: str
 
 
-def choose_drawn(worst: xr.DataArray, cube: xr.Dataset, order: np.ndarray | None = None) -> Choice:
+def choose_drawn(best: xr.DataArray, cube: xr.Dataset, order: np.ndarray | None = None) -> Choice:
     """Return the maps to draw: some checkpoints of each architecture, and neurons spread over the population.
 
     Parameters
     ----------
-    worst
-        Standing over (checkpoint, neuron).
+    best
+        Standing over (checkpoint, neuron), the best over sounds.
     order
         A number per neuron, such as its best frequency, over whose ranks the neurons are spread; the cube's order by
         default.
     """
-    checkpoints, first = choose_checkpoints(worst, cube, GRID_CHECKPOINTS)
-    ranked = np.arange(worst.sizes["neuron"])
+    checkpoints, first = choose_checkpoints(best, cube, GRID_CHECKPOINTS)
+    ranked = np.arange(best.sizes["neuron"])
     spread = "in the cube's order"
     if order is not None and np.isfinite(order).any():
         ranked = np.argsort(order, kind="stable")[: int(np.isfinite(order).sum())]
         spread = "in the order of their frequency"
-    if worst.sizes["neuron"] <= GRID_NEURONS:
-        return Choice(checkpoints, np.arange(worst.sizes["neuron"]), f"{first}; all neurons")
+    if best.sizes["neuron"] <= GRID_NEURONS:
+        return Choice(checkpoints, np.arange(best.sizes["neuron"]), f"{first}; all neurons")
     neurons = ranked[evenly(ranked.size, GRID_NEURONS)]
     return Choice(
-        checkpoints, neurons, f"{first}; {neurons.size} of {worst.sizes['neuron']} neurons, evenly spaced {spread}"
+        checkpoints, neurons, f"{first}; {neurons.size} of {best.sizes['neuron']} neurons, evenly spaced {spread}"
     )
 
 
-def choose_measured(worst: xr.DataArray, cube: xr.Dataset) -> Choice:
-    """Return the maps to measure, a bounded number spread over checkpoints and neurons."""
-    checkpoints, first = choose_checkpoints(worst, cube, MEASURED_CHECKPOINTS)
-    room = max(1, MEASURED_MAPS // max(1, checkpoints.size))
-    neurons = evenly(worst.sizes["neuron"], room)
+def choose_measured(best: xr.DataArray, cube: xr.Dataset, sounds: int = 1) -> Choice:
+    """Return the maps to measure, a bounded number spread over checkpoints and neurons, each with all its sounds."""
+    checkpoints, first = choose_checkpoints(best, cube, MEASURED_CHECKPOINTS)
+    room = max(1, MEASURED_MAPS // max(1, checkpoints.size * sounds))
+    neurons = evenly(best.sizes["neuron"], room)
     second = "all neurons"
-    if neurons.size < worst.sizes["neuron"]:
-        second = f"{neurons.size} of {worst.sizes['neuron']} neurons, evenly spaced in the cube's order"
+    if neurons.size < best.sizes["neuron"]:
+        second = f"{neurons.size} of {best.sizes['neuron']} neurons, evenly spaced in the cube's order"
     return Choice(checkpoints, neurons, f"{first}; {second}")
 
 
-def choose_checkpoints(worst: xr.DataArray, cube: xr.Dataset, most: int) -> tuple[np.ndarray, str]:
+def choose_checkpoints(best: xr.DataArray, cube: xr.Dataset, most: int) -> tuple[np.ndarray, str]:
     """Return positions of checkpoints that have maps, taken in turn from each architecture, and how in words."""
-    present = np.isin(worst.transpose("checkpoint", "neuron").values, (DONE, UNTRUSTED)).any(axis=1)
+    present = np.isin(best.transpose("checkpoint", "neuron").values, COMPUTED).any(axis=1)
     candidates = np.flatnonzero(present)
-    total = worst.sizes["checkpoint"]
+    total = best.sizes["checkpoint"]
     if candidates.size == total <= most:
         return candidates, "all checkpoints"
     if candidates.size <= most:
@@ -86,7 +85,7 @@ def evenly(size: int, most: int) -> np.ndarray:
     return np.unique(np.linspace(0, size - 1, min(size, most)).round().astype(int)) if size else np.arange(0)
 
 
-def in_turn(lists: Sequence[Sequence[tuple[int, int]]], most: int) -> list[tuple[int, int]]:
+def in_turn(lists: Sequence[Sequence[tuple[int, ...]]], most: int) -> list[tuple[int, ...]]:
     """Return the first entries of each list in turn, without repetition, at most ``most``."""
     turns = (entry for turn in zip_longest(*lists) for entry in turn if entry is not None)
     return list(dict.fromkeys(turns))[:most]

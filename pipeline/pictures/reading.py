@@ -2,23 +2,49 @@
 
 import json
 from collections.abc import Hashable, Mapping, Sequence
+from functools import reduce
+from operator import or_
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from pipeline.numbers.comparing import label_text
-from pipeline.words import DONE, FAILED, PENDING, STATES, axis_named, axis_of, health_name, map_names, status_name
+from pipeline.words import (
+    DEGREES,
+    DONE,
+    FAILED,
+    PENDING,
+    STATES,
+    Degree,
+    Flag,
+    axis_named,
+    axis_of,
+    flags_of,
+    health_name,
+    map_names,
+    status_name,
+)
 
-#: The standing of a map that is done and has a health flag, beside the numbers of ``<map>_status``.
-UNTRUSTED = 1 + max(STATES.values())
+#: The standing of a map that is done and has a health flag, by the flag's degree; the others are those of its status.
+NOTICE, INCOMPLETE, WRONG, EMPTY = (1 + max(STATES.values()) + k for k in range(4))
+_BY_DEGREE: dict[Degree, int] = {"notice": NOTICE, "incomplete": INCOMPLETE, "wrong": WRONG, "no map": EMPTY}
 
+#: Standings in words, from the best to the worst.
 STANDINGS = {
     DONE: "done",
-    UNTRUSTED: "done, not to be trusted",
-    FAILED: "failed",
+    NOTICE: "done, with a notice",
+    INCOMPLETE: "incomplete",
+    WRONG: "wrong",
+    EMPTY: "no map",
     PENDING: "not computed",
+    FAILED: "failed",
 }
+
+#: Standings of maps that were computed; of those that may be measured; and of those that are not to be trusted.
+COMPUTED = (DONE, NOTICE, INCOMPLETE, WRONG, EMPTY)
+TRUSTED = (DONE, NOTICE)
+UNTRUSTED = (INCOMPLETE, WRONG, EMPTY)
 
 
 def metadata_names(data: xr.Dataset | xr.DataArray, dim: str) -> list[str]:
@@ -50,10 +76,10 @@ def own_dims(gradmap: xr.DataArray) -> tuple[str, ...]:
 
 
 def standing(cube: xr.Dataset, name: str) -> xr.DataArray:
-    """Return for each map whether it is done, failed, pending, or done and not to be trusted.
+    """Return for each map whether it is failed, pending or done, and if a health flag speaks against it, how much.
 
-    Codes are the keys of `STANDINGS`; the dimensions are those of ``<map>_status``. Maps without a status count as
-    done.
+    Codes are the keys of `STANDINGS`; of several flags the worst counts. The dimensions are those of ``<map>_status``:
+    a map around several sounds stands once for each. Maps without a status count as done.
     """
     gradmap = map_named(cube, name)
     dims = [dim for dim in gradmap.dims if dim not in (*own_dims(gradmap), "channel")]
@@ -64,18 +90,51 @@ def standing(cube: xr.Dataset, name: str) -> xr.DataArray:
         shape = [gradmap.sizes[dim] for dim in dims]
         code = xr.DataArray(np.full(shape, DONE), dims=dims, coords=labels)
     if health_name(name) in cube:
-        flagged = _integers(cube[health_name(name)]) != 0
-        code = xr.where((code == DONE) & flagged, UNTRUSTED, code)
+        health = cube[health_name(name)]
+        bits = _integers(health).transpose(*code.dims)
+        code = code.copy(data=np.where(code.values == DONE, _degree_codes(bits.values, health.attrs), code.values))
     return code.astype(np.int8).rename(f"{name}_standing")
+
+
+def _degree_codes(bits: np.ndarray, attributes: Mapping[Any, Any]) -> np.ndarray:
+    """The standing that flags give a map that is done; a bit without a meaning counts as wrong."""
+    masks = dict.fromkeys(DEGREES, 0)
+    for flag in flags_of(attributes):
+        masks[flag.degree] |= flag.bit
+    masks["wrong"] |= ~reduce(or_, masks.values())
+    codes = np.full(bits.shape, DONE, dtype=np.int8)
+    for degree in reversed(tuple(DEGREES)):
+        codes[(bits & masks[degree]) != 0] = _BY_DEGREE[degree]
+    return codes
+
+
+def placed(values: xr.DataArray) -> xr.DataArray:
+    """Return values over (checkpoint, neuron, ...), also where a cube has only one of either and no axis for it."""
+    for dim, label in (("checkpoint", "this checkpoint"), ("neuron", "all neurons")):
+        if dim not in values.dims:
+            values = values.drop_vars(dim, errors="ignore").expand_dims({dim: [label]})
+    return values.transpose("checkpoint", "neuron", ...)
+
+
+def best_standing(codes: xr.DataArray) -> xr.DataArray:
+    """Return the standing per (checkpoint, neuron) of the best of its maps: one that can be used says that some can."""
+    codes = placed(codes)
+    others = [dim for dim in codes.dims if dim not in ("checkpoint", "neuron")]
+    if not others:
+        return codes
+    order = np.array(list(STANDINGS))
+    ranks = codes.copy(data=np.argsort(order)[codes.values]).min(others)
+    return ranks.copy(data=order[ranks.values])
 
 
 def standing_at(cube: xr.Dataset, name: str, labels: Mapping[str, Any]) -> int:
     """Return the standing of the map at ``labels``, as `standing` does for all maps."""
     code = _number_at(cube, status_name(name), labels, DONE)
-    return UNTRUSTED if code == DONE and _number_at(cube, health_name(name), labels, 0) else code
+    bits = _number_at(cube, health_name(name), labels, 0)
+    return int(_degree_codes(np.array(bits), cube[health_name(name)].attrs)) if code == DONE and bits else code
 
 
-def flags(cube: xr.Dataset, name: str) -> dict[str, xr.DataArray]:
+def flags(cube: xr.Dataset, name: str) -> dict[Flag, xr.DataArray]:
     """Return for each health flag of a map which maps carry it; empty where the cube records no health.
 
     Only maps that are done have a health.
@@ -86,23 +145,21 @@ def flags(cube: xr.Dataset, name: str) -> dict[str, xr.DataArray]:
     bits = _integers(health)
     if status_name(name) in cube:
         bits = bits.where(_integers(cube[status_name(name)]) == DONE, 0)
-    return {meaning: (bits & mask) != 0 for meaning, mask in flag_table(health).items()}
+    return {flag: (bits & flag.bit) != 0 for flag in flags_of(health.attrs)}
 
 
-def flag_table(health: xr.DataArray) -> dict[str, int]:
-    """Return the mask of each flag by its meaning in words, from ``flag_masks`` and ``flag_meanings``."""
-    masks = np.atleast_1d(np.asarray(health.attrs.get("flag_masks", []), dtype=np.int64))
-    meanings = str(health.attrs.get("flag_meanings", "")).split()
-    return {meaning.replace("_", " "): int(mask) for meaning, mask in zip(meanings, masks, strict=False)}
+def in_words(flag: Flag) -> str:
+    """Return the name of a flag as people write it."""
+    return flag.name.replace("_", " ")
 
 
 def flags_at(cube: xr.Dataset, name: str, labels: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return in words why the map at ``labels`` is not to be trusted; empty where nothing speaks against it."""
+    """Return in words which flags the map at ``labels`` carries; empty where nothing speaks against it."""
     if health_name(name) not in cube:
         return ()
     health = cube[health_name(name)]
     bits = _number_at(cube, health_name(name), labels, 0)
-    words = tuple(meaning for meaning, mask in flag_table(health).items() if bits & mask)
+    words = tuple(in_words(flag) for flag in flags_of(health.attrs) if bits & flag.bit)
     return words or (("health flag without a meaning",) if bits else ())
 
 

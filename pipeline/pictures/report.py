@@ -89,9 +89,9 @@ def _cohort(cube: xr.Dataset, results: list[Outcome]) -> list[Markup]:
 
 
 def _map(entry: Outcome) -> Markup:
-    found = measure(entry, choose_measured(entry.worst, entry.cube))
+    found = measure(entry, choose_measured(entry.best, entry.cube, entry.sounds))
     agreement = over_seeds(found) if found is not None else None
-    drawn = choose_drawn(entry.worst, entry.cube, frequency_order(entry, found))
+    drawn = choose_drawn(entry.best, entry.cube, frequency_order(entry, found))
     parts = [gallery_section(entry, drawn)]
     if found is not None:
         parts += [population_section(entry, found), agreement_section(entry, found, agreement)]

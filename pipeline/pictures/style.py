@@ -9,13 +9,21 @@ from matplotlib.axis import Axis, XAxis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
-from pipeline.pictures.reading import UNTRUSTED
+from pipeline.pictures.reading import EMPTY, INCOMPLETE, NOTICE, WRONG
 from pipeline.words import DONE, FAILED, PENDING
 
 COLOUR_MAP = "RdBu_r"
 """Red = excitatory (more energy there raises the response), blue = suppressive, white = zero."""
 
-STANDING_COLOURS = {DONE: "#7fb8d6", UNTRUSTED: "#e69f00", FAILED: "#b2182b", PENDING: "#e4e4e4"}
+STANDING_COLOURS = {
+    DONE: "#7fb8d6",
+    NOTICE: "#2c7fa8",
+    INCOMPLETE: "#f5d76e",
+    WRONG: "#e69f00",
+    EMPTY: "#4d4d4d",
+    FAILED: "#b2182b",
+    PENDING: "#e4e4e4",
+}
 """Told apart in grey and by people with red-green blindness."""
 
 GROUP_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#8c6d00", "#444444", "#a6761d")

@@ -196,7 +196,10 @@ def test_a_population_map_without_neurons_is_one_row(cube):
     status = cube["waveform_status"].max("neuron", keep_attrs=True)
     lone = xr.Dataset({"waveform": total, "waveform_status": status})
     assert len(plots.plot_grid(lone, "waveform").child_axes) == 6
-    assert plots.plot_standing(lone, "waveform").images[0].get_array().shape == (6, 1)
+    assert plots.plot_standing(lone, "waveform").images[0].get_array().shape == (
+        6 * 2,
+        1,
+    )  # a row for each of two sounds
 
 
 def test_a_waveform_map_has_its_spectrogram_with_the_tone_at_its_frequency(cube):
@@ -269,14 +272,15 @@ def test_a_ripple_transfer_function_keeps_both_signs_of_the_rate():
         plots.plot_ripple_transfer(transfer.expand_dims(neuron=2))
 
 
-def test_the_standing_picture_has_the_worst_of_several_stimuli(cube):
+def test_the_standing_picture_has_a_row_for_each_sound_of_each_checkpoint(cube):
     status = cube["waveform_status"].copy(deep=True)
     status[0, 1, 2], status[1, 0, 3] = 0, 2
     ax = plots.plot_standing(cube.assign(waveform_status=status), "waveform")
     drawn = ax.images[0].get_array()
-    assert drawn.shape == (6, 6)
-    assert (drawn[0, 2], drawn[1, 3], drawn[0, 0]) == (0, 2, 1)
+    assert drawn.shape == (6 * 2, 6)
+    assert (drawn[1, 2], drawn[2, 3], drawn[0, 2], drawn[0, 0]) == (0, 2, 1, 1)
     assert "failed" in texts(ax)
+    assert [label.get_text() for label in ax.get_yticklabels()][:2] == ["linear-seed0, bark", "linear-seed0, rain"]
 
 
 def test_similarity_is_a_square_from_minus_1_to_1():

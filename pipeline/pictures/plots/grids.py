@@ -13,7 +13,7 @@ from pipeline.numbers.agreement import mean_map
 from pipeline.pictures.plots.maps import plot_map
 from pipeline.pictures.plots.waveforms import plot_waveform
 from pipeline.pictures.reading import (
-    UNTRUSTED,
+    COMPUTED,
     as_text,
     at_labels,
     flags_at,
@@ -235,8 +235,8 @@ def _part(cube: xr.Dataset, name: str, labels: Mapping[str, Any]) -> xr.Dataset:
 def _panel(cube: xr.Dataset, name: str, labels: Mapping[str, Any], title: str, row: str) -> Panel:
     code = standing_at(cube, name, labels)
     gradmap = at_labels(cube[name], labels)
-    words = flags_at(cube, name, labels) if code == UNTRUSTED else ()
-    return Panel(gradmap, title, row, DONE if code == UNTRUSTED else code, words)
+    done = code in COMPUTED
+    return Panel(gradmap, title, row, DONE if done else code, flags_at(cube, name, labels) if done else ())
 
 
 def _chosen(gradmap: xr.DataArray, dim: str, labels: Sequence[Hashable] | None) -> list[Hashable]:

@@ -1,7 +1,9 @@
 """The numbers that the report is about: summaries of a bounded number of maps, and how these maps agree."""
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -10,9 +12,9 @@ from pipeline.numbers.agreement import reliability, similarity
 from pipeline.numbers.strf import strf_summaries
 from pipeline.numbers.waveform import waveform_summaries
 from pipeline.pictures.choosing import Choice
-from pipeline.pictures.reading import own_dims, standing
+from pipeline.pictures.reading import TRUSTED, own_dims, placed
 from pipeline.pictures.sections.outcome import Outcome
-from pipeline.words import DONE, axis_of
+from pipeline.words import axis_of
 
 NULL_DRAWS = 200
 
@@ -69,25 +71,43 @@ class Measured:
 def measure(entry: Outcome, choice: Choice) -> Measured | None:
     """Return the summaries that the cube holds as ``<map>_<measure>``, or else those of the chosen maps.
 
-    Of several stimuli or channels the first is taken. None where nothing is done.
+    Of several sounds, a neuron's number is the median over those whose map is to be trusted, and the maps are those of
+    the sound with most of them. Of several channels the first is taken. None where nothing is done.
     """
     if not choice.checkpoints.size or not choice.neurons.size:
         return None
     gradmap = entry.cube[entry.name]
-    kind = STRF if own_dims(gradmap) == ("frequency", "lag") else WAVEFORM
-    trusted = _placed(_first(standing(entry.cube, entry.name))) == DONE
+    own = own_dims(gradmap)
+    kind = STRF if own == ("frequency", "lag") else WAVEFORM
+    trusted = entry.standing.isin(TRUSTED)
+    sounds = [str(dim) for dim in trusted.dims[2:]]
     part = {"checkpoint": choice.checkpoints, "neuron": choice.neurons}
-    maps = _placed(_first(gradmap, own_dims(gradmap))).isel(part).load().where(trusted.isel(part))
-    maps = maps.rename({dim: "waveform_lag" for dim in own_dims(gradmap) if axis_of(dim) == "waveform_lag"})
+    maps = placed(_first(gradmap, (*own, *sounds))).isel(part).load().where(trusted.isel(part))
+    maps = maps.rename({dim: "waveform_lag" for dim in own if axis_of(dim) == "waveform_lag"})
+    at = most_trusted(trusted)
     stored = {name: entry.cube[f"{entry.name}_{name}"] for name in kind.labels if f"{entry.name}_{name}" in entry.cube}
     if stored and all({"checkpoint", "neuron"} <= set(values.dims) for values in stored.values()):
-        numbers = xr.Dataset({name: _first(values).where(trusted) for name, values in stored.items()})
+        found = xr.Dataset({name: _first(values, sounds).where(trusted) for name, values in stored.items()})
         how = "all maps, from the cube's own summaries"
     else:
-        numbers = kind.summarise(maps, list(kind.labels))
+        found = kind.summarise(maps, list(kind.labels))
         how = choice.how
-    where = "".join(f"; {dim} {maps[dim].values}" for dim in gradmap.dims if dim in maps.coords and not maps[dim].dims)
-    return Measured(kind, maps, numbers, f"{how}, without those that are not to be trusted{where}")
+    numbers = found.map(_middle_over, keep_attrs=True, dims=sounds) if sounds else found
+    numbers.attrs = found.attrs
+    words = [f"{how}, without those that are not to be trusted"]
+    if sounds:
+        words.append(f"each number is the median over the sounds whose map is; maps and agreement: {_of(at)}")
+    words += [f"{dim} {maps[dim].values}" for dim in gradmap.dims if dim in maps.coords and not maps[dim].dims]
+    return Measured(kind, maps.sel(at), numbers, "; ".join(words))
+
+
+def most_trusted(trusted: xr.DataArray) -> dict[str, Any]:
+    """Return the sound around which most maps are to be trusted, the first of several; empty where there is no axis."""
+    return {
+        str(dim): trusted[dim].values[int(trusted.sum(["checkpoint", "neuron"]).values.argmax())]
+        for dim in trusted.dims[2:]
+        if trusted.sizes[dim]
+    }
 
 
 def over_seeds(found: Measured) -> xr.Dataset | None:
@@ -128,9 +148,15 @@ def _first(values: xr.DataArray, dims: Sequence[str] = ()) -> xr.DataArray:
     return values.isel({dim: 0 for dim in values.dims if dim not in ("checkpoint", "neuron", *dims)})
 
 
-def _placed(values: xr.DataArray) -> xr.DataArray:
-    """The values with a checkpoint and a neuron axis, also where the cube has none."""
-    for dim, label in (("checkpoint", "this checkpoint"), ("neuron", "all neurons")):
-        if dim not in values.dims:
-            values = values.drop_vars(dim, errors="ignore").expand_dims({dim: [label]})
-    return values
+def _middle_over(values: xr.DataArray, dims: Sequence[str]) -> xr.DataArray:
+    """The median over some axes of the values that there are; NaN where there is none."""
+    over = [dim for dim in dims if dim in values.dims]
+    if not over or values.dtype.kind not in "fiu":
+        return values.isel(dict.fromkeys(over, 0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a median of nothing is NaN, which is what is meant
+        return values.median(over, keep_attrs=True)
+
+
+def _of(at: Mapping[str, Any]) -> str:
+    return ", ".join(f"{dim} {label}" for dim, label in at.items())

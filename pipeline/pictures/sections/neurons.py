@@ -5,11 +5,10 @@ import xarray as xr
 
 from pipeline.pictures.choosing import evenly
 from pipeline.pictures.page import Markup, element, joined, table
-from pipeline.pictures.reading import UNTRUSTED, as_text, metadata_names
+from pipeline.pictures.reading import COMPUTED, UNTRUSTED, as_text, metadata_names
 from pipeline.pictures.sections.measured import Measured, middle
 from pipeline.pictures.sections.outcome import Outcome
 from pipeline.pictures.style import three_figures
-from pipeline.words import DONE
 
 MOST_ROWS = 40
 MOST_METADATA = 6
@@ -27,22 +26,23 @@ HEADS = {
 
 def neuron_table(entry: Outcome, found: Measured | None, agreement: xr.Dataset | None) -> Markup:
     """Return metadata, how many maps are done, and medians over the checkpoints that were measured, for each neuron."""
-    worst = entry.worst
-    labels = worst["neuron"].values
-    metadata = metadata_names(worst, "neuron")
+    codes = entry.standing
+    labels = codes["neuron"].values
+    metadata = metadata_names(codes, "neuron")
     medians = {}
     if found is not None:
         present = {name: HEADS.get(name, name) for name in found.kind.labels if name in found.numbers}
         medians = {words: middle(found.numbers[name], labels) for name, words in present.items()}
     if agreement is not None:
         medians["r over seeds"] = middle(agreement["reliability"], labels)
-    done, untrusted = ((worst.values == code).sum(axis=0) for code in (DONE, UNTRUSTED))
+    per_neuron = codes.transpose("neuron", ...).values.reshape(labels.size, codes.sizes["checkpoint"] * entry.sounds)
+    done, untrusted = (np.isin(per_neuron, chosen).sum(axis=1) for chosen in (COMPUTED, UNTRUSTED))
     shown = evenly(labels.size, MOST_ROWS)
     rows = [
         [
             str(labels[at]),
-            *(as_text(worst[name].values[at]) for name in metadata[:MOST_METADATA]),
-            f"{done[at] + untrusted[at]} / {worst.sizes['checkpoint']}",
+            *(as_text(codes[name].values[at]) for name in metadata[:MOST_METADATA]),
+            f"{done[at]} / {per_neuron.shape[1]}",
             int(untrusted[at]),
             *(three_figures(float(values[at])) for values in medians.values()),
         ]
@@ -59,4 +59,4 @@ def frequency_order(entry: Outcome, found: Measured | None) -> np.ndarray | None
     """Return where each neuron of the cube lies in frequency (median, Hz), NaN where it was not measured."""
     if found is None or found.frequencies is None:
         return None
-    return middle(found.frequencies, entry.worst["neuron"].values)
+    return middle(found.frequencies, entry.best["neuron"].values)

@@ -8,10 +8,22 @@ import numpy as np
 import xarray as xr
 
 from pipeline.pictures.page import Markup, bar, cell, element, joined, picture, table
-from pipeline.pictures.plots.standings import plot_standing, worst_standing
-from pipeline.pictures.reading import STANDINGS, UNTRUSTED, failures, flags, omitted_failures, standing
+from pipeline.pictures.plots.standings import plot_standing
+from pipeline.pictures.reading import (
+    COMPUTED,
+    NOTICE,
+    STANDINGS,
+    UNTRUSTED,
+    best_standing,
+    failures,
+    flags,
+    in_words,
+    omitted_failures,
+    placed,
+    standing,
+)
 from pipeline.pictures.style import STANDING_COLOURS
-from pipeline.words import DONE, FAILED, PENDING, axis_named, health_name, map_names
+from pipeline.words import FAILED, PENDING, Flag, health_name, map_names, status_name
 
 MOST_FAILURES = 60
 MOST_HEALTH_ROWS = 40
@@ -21,20 +33,35 @@ MOST_NAMES = 12
 
 @dataclass(frozen=True)
 class Outcome:
-    """The standing of every map of one variable of one cohort, reduced to (checkpoint, neuron) by the worst."""
+    """The standing of every map of one variable of one cohort: (checkpoint, neuron) and the sound where there are any.
+
+    ``best`` is that of the best map of each checkpoint and neuron: where it can be used, some sound's can.
+    """
 
     cohort: str
     cube: xr.Dataset
     name: str
-    worst: xr.DataArray
+    standing: xr.DataArray
+    best: xr.DataArray
+
+    @property
+    def size(self) -> int:
+        """Number of maps."""
+        return self.standing.size
+
+    @property
+    def sounds(self) -> int:
+        """Number of sounds around which there is a map each; 1 where the map has no such axis."""
+        return int(np.prod(self.standing.shape[2:]))
 
     def count(self, *codes: int) -> int:
         """Number of maps with one of these standings."""
-        return int(np.isin(self.worst.values, codes).sum())
+        return int(np.isin(self.standing.values, codes).sum())
 
-    def checkpoints_with(self, code: int) -> list[str]:
-        """Checkpoints of which at least one map has this standing."""
-        return [str(label) for label in self.worst["checkpoint"].values[(self.worst.values == code).any(axis=1)]]
+    def checkpoints_with(self, *codes: int) -> list[str]:
+        """Checkpoints of which at least one map has one of these standings."""
+        there = np.isin(self.standing.values, codes).any(axis=tuple(range(1, self.standing.ndim)))
+        return [str(label) for label in self.standing["checkpoint"].values[there]]
 
 
 def outcomes(cohorts: Mapping[str, xr.Dataset]) -> list[Outcome]:
@@ -42,10 +69,12 @@ def outcomes(cohorts: Mapping[str, xr.Dataset]) -> list[Outcome]:
     found = []
     for cohort, cube in cohorts.items():
         names = map_names(cube)
-        small = [f"{name}_{ending}" for name in names for ending in ("status", "health")]
+        small = [entry for name in names for entry in (status_name(name), health_name(name))]
         # read once: every panel asks for them
         cube = cube.assign({entry: cube[entry].compute() for entry in small if entry in cube})
-        found += [Outcome(str(cohort), cube, name, worst_standing(standing(cube, name))) for name in names]
+        for name in names:
+            codes = placed(standing(cube, name))
+            found.append(Outcome(str(cohort), cube, name, codes, best_standing(codes)))
     return found
 
 
@@ -53,17 +82,19 @@ def glance(cohorts: Mapping[str, xr.Dataset], results: Sequence[Outcome]) -> Mar
     """Return the verdict in a few lines, and one row of counts per map."""
     rows = []
     for entry in results:
-        total = max(1, entry.worst.size)
+        total = max(1, entry.size)
         parts = [(STANDING_COLOURS[code], entry.count(code) / total) for code in STANDINGS]
+        sizes = " x ".join(str(size) for size in entry.standing.shape)
         rows.append(
             [
                 entry.cohort,
                 entry.name,
                 _kind(entry),
-                f"{entry.worst.sizes['checkpoint']} x {entry.worst.sizes['neuron']}",
+                f"{sizes} sounds" if entry.standing.ndim > 2 else sizes,
                 element("td", bar(parts)),
-                cell(f"{_percent(entry.count(DONE, UNTRUSTED), entry.worst.size)} %"),
-                cell(entry.count(UNTRUSTED), "warn" if entry.count(UNTRUSTED) else ""),
+                cell(entry.size),
+                cell(f"{_percent(entry.count(*COMPUTED), entry.size)} %"),
+                cell(entry.count(*UNTRUSTED), "warn" if entry.count(*UNTRUSTED) else ""),
                 cell(entry.count(FAILED), "bad" if entry.count(FAILED) else ""),
                 cell(entry.count(PENDING), "warn" if entry.count(PENDING) else ""),
             ]
@@ -73,6 +104,7 @@ def glance(cohorts: Mapping[str, xr.Dataset], results: Sequence[Outcome]) -> Mar
         "map",
         "what it is",
         "checkpoints x neurons",
+        "",
         "maps",
         "done",
         "not to be trusted",
@@ -115,41 +147,31 @@ def standing_section(results: Sequence[Outcome]) -> Markup:
     """Return the picture of what is done for each map of one cohort."""
     parts = []
     for entry in results:
-        if not entry.worst.size:
+        if not entry.size:
             continue
         axes = plot_standing(entry.cube, entry.name)
-        alt = f"{entry.name}: {entry.count(DONE, UNTRUSTED)} of {entry.worst.size} maps done"
-        words = "One field per checkpoint and neuron" + (
-            "; with several stimuli, the worst of them." if _has_stimuli(entry) else "."
-        )
+        alt = f"{entry.name}: {entry.count(*COMPUTED)} of {entry.size} maps done"
+        words = f"One field per map: {'checkpoint and sound' if entry.standing.ndim > 2 else 'checkpoint'} x neuron."
         parts.append(joined([element("h4", entry.name), picture(axes, alt, words)]))
     return joined(parts)
 
 
 def health_section(results: Sequence[Outcome]) -> Markup:
-    """Return how many maps carry each health flag, checkpoint by checkpoint, and the maps not to trust."""
+    """Return how many maps carry each health flag, checkpoint by checkpoint, what it means, and which maps they are."""
     parts = []
     for entry in results:
-        by_flag = {words: over_stimuli(raised) for words, raised in flags(entry.cube, entry.name).items()}
-        raised = {words: maps for words, maps in by_flag.items() if maps.values.any()}
+        raised = {flag: maps for flag, maps in flags(entry.cube, entry.name).items() if maps.values.any()}
         if health_name(entry.name) not in entry.cube:
             parts.append(element("p", f"{entry.name}: the cube records no health of this map."))
-        elif not entry.count(DONE, UNTRUSTED):
+        elif not entry.count(*COMPUTED):
             parts.append(element("p", f"{entry.name}: no map is done, so none has a health."))
         elif not raised:
             parts.append(element("p", f"{entry.name}: no map carries a flag."))
         else:
-            parts.append(joined([element("h4", entry.name), _flag_counts(raised), _untrusted_table(entry, raised)]))
+            maps = {flag: placed(where) for flag, where in raised.items()}
+            told = (_flag_meanings(maps), _flag_counts(maps), _flagged_table(entry, maps))
+            parts.append(joined([element("h4", entry.name), *told]))
     return joined(parts)
-
-
-def over_stimuli(raised: xr.DataArray) -> xr.DataArray:
-    """Return for each (checkpoint, neuron) whether any of its stimuli is marked; a population map is one neuron."""
-    for dim, label in (("checkpoint", "this checkpoint"), ("neuron", "all neurons")):
-        if dim not in raised.dims:
-            raised = raised.drop_vars(dim, errors="ignore").expand_dims({dim: [label]})
-    others = [dim for dim in raised.dims if dim not in ("checkpoint", "neuron")]
-    return (raised.any(others) if others else raised).transpose("checkpoint", "neuron")
 
 
 def listed(names: Sequence[str]) -> str:
@@ -167,7 +189,7 @@ def _verdicts(cohorts: Mapping[str, xr.Dataset], results: Sequence[Outcome]) -> 
         for cohort, names in _by_cohort(results, FAILED).items()
     }
     missing = _by_cohort(results, PENDING)
-    total, done = sum(entry.worst.size for entry in results), sum(entry.count(DONE, UNTRUSTED) for entry in results)
+    total, done = sum(entry.size for entry in results), sum(entry.count(*COMPUTED) for entry in results)
     lines = []
     if failed:
         lines.append(_verdict("bad", "Failed: ", failed))
@@ -175,22 +197,29 @@ def _verdicts(cohorts: Mapping[str, xr.Dataset], results: Sequence[Outcome]) -> 
         lines.append(_verdict("warn", "Not finished (gradmap run computes what is missing): ", missing))
     if total and done == total:
         lines.append(element("div", element("p", element("strong", "Every map is done.")), class_="verdict"))
-    doubts = [_doubt(entry) for entry in results if entry.count(UNTRUSTED)]
+    doubts = [_doubt(entry, UNTRUSTED) for entry in results if entry.count(*UNTRUSTED)]
     if doubts:
         head = element("p", element("strong", "Not to be trusted:"))
         lines.append(element("div", head, *doubts, class_="verdict warn"))
-    elif total:
+    notices = [_doubt(entry, (NOTICE,)) for entry in results if entry.count(NOTICE)]
+    if notices:
+        head = element("p", element("strong", "Usable, with a notice:"))
+        lines.append(element("div", head, *notices, class_="verdict"))
+    if total and not doubts and not notices:
         lines.append(element("div", element("p", "No map carries a health flag."), class_="verdict"))
     return lines
 
 
-def _doubt(entry: Outcome) -> Markup:
-    raised = {words: int(over_stimuli(maps).sum()) for words, maps in flags(entry.cube, entry.name).items()}
-    reasons = ", ".join(f"{words}: {count}" for words, count in raised.items() if count)
-    names = entry.checkpoints_with(UNTRUSTED)
+def _doubt(entry: Outcome, codes: Sequence[int]) -> Markup:
+    """How many maps have these standings, by standing and flag, and of which checkpoints."""
+    chosen = np.isin(entry.standing.values, codes)
+    by_degree = ", ".join(f"{STANDINGS[code]}: {entry.count(code)}" for code in reversed(codes) if entry.count(code))
+    raised = {flag: int((placed(maps).values & chosen).sum()) for flag, maps in flags(entry.cube, entry.name).items()}
+    reasons = ", ".join(f"{in_words(flag)}: {count}" for flag, count in raised.items() if count)
+    names = entry.checkpoints_with(*codes)
     return element(
         "p",
-        f"{entry.cohort}, {entry.name}: {entry.count(UNTRUSTED)} of {entry.worst.size} maps ({reasons}) in"
+        f"{entry.cohort}, {entry.name}: {entry.count(*codes)} of {entry.size} maps ({by_degree}; by flag {reasons}) in"
         f" {_some(len(names), 'checkpoint')}: {listed(names)}.",
     )
 
@@ -234,39 +263,49 @@ def _failure_rows(
     return [(*key[:3], ", ".join(dict.fromkeys(maps)), key[3]) for key, maps in rows.items()]
 
 
-def _flag_counts(raised: Mapping[str, xr.DataArray]) -> Markup:
+def _flag_meanings(raised: Mapping[Flag, xr.DataArray]) -> Markup:
+    """What each flag that occurs means, from when on it is raised, and what to do; as far as the cube says so."""
+    told = [flag for flag in raised if flag.meaning]
+    rows = [[in_words(flag), flag.degree, flag.meaning, flag.threshold, flag.remedy] for flag in told]
+    return table(["flag", "degree", "what it means", "raised", "what to do"], rows) if rows else Markup("")
+
+
+def _flag_counts(raised: Mapping[Flag, xr.DataArray]) -> Markup:
     some = next(iter(raised.values()))
-    totals = np.sum([maps.sum("neuron").values for maps in raised.values()], axis=0)
+    per_checkpoint = [maps.values.reshape(maps.sizes["checkpoint"], -1).sum(axis=1) for maps in raised.values()]
+    totals = np.sum(per_checkpoint, axis=0)
     order = [int(at) for at in np.argsort(-totals, kind="stable") if totals[at]]
     rows = [
-        [str(some["checkpoint"].values[at]), *(int(maps.values[at].sum()) for maps in raised.values())]
+        [str(some["checkpoint"].values[at]), *(int(counts[at]) for counts in per_checkpoint)]
         for at in order[:MOST_HEALTH_ROWS]
     ]
     if len(order) > MOST_HEALTH_ROWS:
         rest = order[MOST_HEALTH_ROWS:]
-        rows.append([f"{len(rest)} more checkpoints", *(int(maps.values[rest].sum()) for maps in raised.values())])
-    rows.append(["all", *(int(maps.values.sum()) for maps in raised.values())])
-    return table(["maps with this flag, by checkpoint", *raised], rows)
+        rows.append([f"{len(rest)} more checkpoints", *(int(counts[rest].sum()) for counts in per_checkpoint)])
+    rows.append(["all", *(int(counts.sum()) for counts in per_checkpoint)])
+    return table(["maps with this flag, by checkpoint", *map(in_words, raised)], rows)
 
 
-def _untrusted_table(entry: Outcome, raised: Mapping[str, xr.DataArray]) -> Markup:
-    """One row per checkpoint and set of flags, with the neurons that carry it."""
-    together = np.stack([maps.values for maps in raised.values()])
-    found: dict[tuple[int, tuple[str, ...]], list[str]] = defaultdict(list)
-    labels = [str(label) for label in entry.worst["neuron"].values]
-    for c, n in np.argwhere(together.any(axis=0)):
-        words = tuple(word for word, up in zip(raised, together[:, c, n], strict=True) if up)
-        found[int(c), words].append(labels[n])
-    total = entry.worst.sizes["neuron"]
+def _flagged_table(entry: Outcome, raised: Mapping[Flag, xr.DataArray]) -> Markup:
+    """One row per checkpoint, sound and set of flags, with the neurons that carry it."""
+    together = np.any([maps.values for maps in raised.values()], axis=0)
+    found: dict[tuple[int, tuple[int, ...], tuple[Flag, ...]], list[str]] = defaultdict(list)
+    labels = [str(label) for label in entry.standing["neuron"].values]
+    for c, n, *sound in np.argwhere(together).tolist():
+        carried = tuple(flag for flag, maps in raised.items() if maps.values[(c, n, *sound)])
+        found[c, tuple(sound), carried].append(labels[n])
+    total = entry.standing.sizes["neuron"]
+    axes = [entry.standing[dim].values for dim in entry.standing.dims[2:]]
     rows = [
         [
-            str(entry.worst["checkpoint"].values[c]),
-            ", ".join(words),
+            str(entry.standing["checkpoint"].values[c]),
+            *(str(names[at]) for names, at in zip(axes, sound, strict=True)),
+            ", ".join(map(in_words, carried)),
             f"all {total}" if len(names) == total > 1 else listed(names),
         ]
-        for (c, words), names in found.items()
+        for (c, sound, carried), names in found.items()
     ]
-    shown = table(["checkpoint", "not to be trusted because", "neurons"], rows[:MOST_UNTRUSTED_ROWS])
+    shown = table(["checkpoint", *(["sound"] * len(axes)), "flagged because", "neurons"], rows[:MOST_UNTRUSTED_ROWS])
     left_out = len(rows) - MOST_UNTRUSTED_ROWS
     note = f"{left_out} more rows like these; every such map is marked in {health_name(entry.name)}."
     return joined([shown, element("p", note, class_="note")] if left_out > 0 else [shown])
@@ -280,10 +319,6 @@ def _kind(entry: Outcome) -> str:
     ]
     words.append(f"around {attributes['baseline']}" if "baseline" in attributes else "")
     return ", ".join(word for word in words if word)
-
-
-def _has_stimuli(entry: Outcome) -> bool:
-    return axis_named("stimulus", entry.cube[entry.name].dims) is not None
 
 
 def _percent(count: int, total: int) -> str:
