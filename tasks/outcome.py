@@ -3,12 +3,14 @@
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline.text import printable
+from pipeline.words import DEGREES, Degree
 
 #: Characters of one entry of a table on the screen.
 LONGEST_CELL = 60
@@ -27,6 +29,30 @@ ENDINGS = {
 def last_line(status: int, counts: str) -> str:
     """The sentence that says how a command ended."""
     return f"gradmap: {ENDINGS[status]}: {counts} (exit status {status})"
+
+
+def trust_line(cohorts: Iterable[Any]) -> str:
+    """How many of the maps that a store holds carry a health flag, by how much it takes from them; empty without maps.
+
+    Parameters
+    ----------
+    cohorts
+        What `pipeline.store.status.store_status` says of them.
+    """
+    maps = [entry for cohort in cohorts for entry in cohort.maps]
+    done = sum(entry.entries.done for entry in maps)
+    if not done:
+        return ""
+    flagged: Counter[Degree] = Counter()
+    flags: Counter[str] = Counter()
+    for entry in maps:
+        flagged.update(entry.flagged)
+        flags.update(entry.flags)
+    if not flagged:
+        return f"health: none of {counted(done, 'map')} carries a flag"
+    degrees = ", ".join(f"{flagged[degree]:,} {degree}" for degree in DEGREES if flagged[degree])
+    names = ", ".join(f"{name} {count:,}" for name, count in flags.most_common())
+    return f"health: {degrees} of {counted(done, 'map')} ({names})"
 
 
 def leave(status: int) -> None:

@@ -1,7 +1,7 @@
 """What a store holds and what it lacks."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ from pipeline.plan.axes import Block, blocks
 from pipeline.plan.shards import CohortPlan, MapPlan, RunPlan, Shard
 from pipeline.store.groups import Group, cohort_names, existing_group, open_existing
 from pipeline.store.regions import object_grid
-from pipeline.words import DONE, FAILED, PENDING, status_name
+from pipeline.words import DEGREES, DONE, FAILED, PENDING, Degree, flags_of, health_name, status_name
 
 
 @dataclass(frozen=True)
@@ -139,13 +139,16 @@ class Failure:
 class MapStatus:
     """One map: its regions (what one shard computes), its single maps, and its regions by checkpoint.
 
-    A region counts as failed where an entry of it failed, and as done where every entry of it is.
+    A region counts as failed where an entry of it failed, and as done where every entry of it is. ``flagged`` counts
+    the single maps that are done by the degree of their worst health flag, ``flags`` by each flag that they carry.
     """
 
     name: str
     regions: Counts
     entries: Counts
     by_checkpoint: Mapping[str, Counts]
+    flagged: Mapping[Degree, int] = field(default_factory=dict)
+    flags: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -218,7 +221,27 @@ def _map_status(group: Group, name: str, labels: tuple[str, ...]) -> MapStatus:
         label: Counts(is_done, has_failed, count - is_done - has_failed)
         for label, (is_done, has_failed) in zip(labels, per_row, strict=True)
     }
-    return MapStatus(name, sum(by_checkpoint.values(), Counts()), entries, by_checkpoint)
+    return MapStatus(
+        name, sum(by_checkpoint.values(), Counts()), entries, by_checkpoint, *_flagged(group, name, status)
+    )
+
+
+def _flagged(group: Group, name: str, status: np.ndarray) -> tuple[dict[Degree, int], dict[str, int]]:
+    """How many maps that are done carry a flag, by the degree of the worst one, and by flag."""
+    if health_name(name) not in group.arrays:
+        return {}, {}
+    known = flags_of(group.array_attributes(health_name(name)))
+    bits = np.where(status == DONE, group.read(health_name(name)).astype(np.int64), 0)
+    by_degree: dict[Degree, int] = {}
+    rest = bits
+    for degree in DEGREES:
+        here = np.logical_or.reduce(
+            [(rest & flag.bit) != 0 for flag in known if flag.degree == degree] or [rest != rest]
+        )
+        by_degree[degree] = int(here.sum())
+        rest = np.where(here, 0, rest)
+    by_flag = {flag.name: int(((bits & flag.bit) != 0).sum()) for flag in known}
+    return {key: n for key, n in by_degree.items() if n}, {key: n for key, n in by_flag.items() if n}
 
 
 def _count(status: np.ndarray) -> Counts:

@@ -6,7 +6,7 @@ from typing import Any
 
 from pipeline.plan.config import is_url, load_config
 from pipeline.text import printable
-from tasks.outcome import COMPLETE, FAILURES, STOPPED, counted, last_line, text_table, write_json
+from tasks.outcome import COMPLETE, FAILURES, STOPPED, counted, last_line, text_table, trust_line, write_json
 from tasks.terminal import LONGEST_LINE, tell
 
 #: Checkpoints and failures that are listed on the screen; the others are counted, and the report has all.
@@ -47,6 +47,8 @@ def status(arguments: argparse.Namespace) -> int:
     cohorts = store_status(location)
     for cohort in cohorts:
         _print_cohort(cohort)
+    if health := trust_line(cohorts):
+        tell(health)
     total = sum((cohort.regions for cohort in cohorts), Counts())
     ended = FAILURES if total.failed else STOPPED if total.pending else COMPLETE
     if arguments.json is not None:

@@ -8,7 +8,18 @@ from typing import Any
 from pipeline.plan.config import ConfigError, RunConfig, load_config
 from pipeline.text import printable
 from tasks.endings import ending_of, reason_of
-from tasks.outcome import COMPLETE, FAILURES, REFUSED, STOPPED, counted, last_line, leave, readable_seconds, write_json
+from tasks.outcome import (
+    COMPLETE,
+    FAILURES,
+    REFUSED,
+    STOPPED,
+    counted,
+    last_line,
+    leave,
+    readable_seconds,
+    trust_line,
+    write_json,
+)
 from tasks.progress import Progress
 from tasks.stopping import StopRequest
 from tasks.terminal import LONGEST_LINE, tell
@@ -94,6 +105,15 @@ class Ended:
             content["faults"] = dict(getattr(report, "faults", ()))
         return content
 
+    def _health(self) -> str:
+        """What the store says of its maps' health; nothing where it does not answer, which has been told already."""
+        from pipeline.store.status import store_status
+
+        try:
+            return trust_line(store_status(self.store))
+        except (OSError, ValueError):
+            return ""
+
     def tell(self) -> int:
         """Print slow shards, failures, advice and the last line; the exit status."""
         stragglers = () if self.report is None else self.report.stragglers
@@ -108,6 +128,8 @@ class Ended:
             tell(printable(f"failed: {where}: {failure.cause} ({shards}): {failure.message}", LONGEST_LINE))
         if len(failures) > LISTED:
             tell(f"... and {len(failures) - LISTED} more; `gradmap status {self.store}` lists all")
+        if not self.asked and (health := self._health()):
+            tell(health)
         if self.status == FAILURES:
             tell(f"failed shards stay aside: mend their cause, `gradmap verify --requeue {self.store}`, then run again")
         if self.status == STOPPED:

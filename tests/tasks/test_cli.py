@@ -74,6 +74,18 @@ def test_shards_that_were_slow_are_listed_at_the_end_and_in_the_report(tmp_path,
     assert all(entry["seconds"] > max(0.25, 4 * entry["median_s"]) for entry in listed)
 
 
+def test_a_run_and_a_status_say_in_one_line_how_many_maps_carry_which_flag(tmp_path, gradmap):
+    short = write_lab(tmp_path, healthy=2, lags="3")  # of kernels that are five frames long
+    _, run, _ = gradmap("run", "--local", short)
+    _, status, _ = gradmap("status", short, "--json", tmp_path / "status.json")
+    lines = {line for line in (*run, *status) if line.startswith("health: ")}
+    assert len(lines) == 1
+    assert " of 6 maps (truncated_window 6)" in lines.pop()
+    (cohort,) = json.loads((tmp_path / "status.json").read_text())["cohorts"]
+    assert cohort["maps"][0]["flags"] == {"truncated_window": 6}
+    assert sum(cohort["maps"][0]["flagged"].values()) == 6
+
+
 def test_verify_requeues_what_failed_for_the_next_run(tmp_path, gradmap):
     config = write_lab(tmp_path, {"raising": "raise"}, healthy=1)
     gradmap("run", "--local", config)
