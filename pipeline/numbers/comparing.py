@@ -1,6 +1,7 @@
 """Groups of checkpoints against each other: who agrees with whom, on what, and by how much."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -9,6 +10,8 @@ import xarray as xr
 from pipeline.numbers import stats
 from pipeline.numbers.agreement import linear_contrast, mean_map, noise_ceiling, reliability, variance_components
 from pipeline.numbers.agreement.groups import groups_of
+from pipeline.numbers.agreement.reliability import Null
+from pipeline.numbers.crossed import Numbers, difference
 from pipeline.numbers.strf import strf_summaries
 from pipeline.numbers.strf.summaries import MEASURES as STRF_MEASURES
 from pipeline.numbers.waveform import MEASURES as WAVEFORM_MEASURES
@@ -29,55 +32,81 @@ STRF_COMPARED = (
 )
 WAVEFORM_COMPARED = ("centroid_frequency", "bandwidth", "latency_envelope", "duration")
 
+#: Measures whose ratios count, not their differences.
 IN_OCTAVES = ("best_frequency", "centroid_frequency", "peak_frequency")
-"""Measures whose ratios count, not their differences."""
 
+#: Share of false discoveries among the neurons that are called reliable.
 CHANCE = 0.05
-"""Share of false discoveries among the neurons that are called reliable."""
+
+#: A reliability of fewer standard deviations of chance is no ceiling to divide by: it may be off by a quarter.
+TRUSTED = 4.0
 
 
 def group_reliability(
     maps: xr.DataArray,
     by: str | Sequence[str] = "architecture",
     *,
+    null: Null = "neurons",
     n_null: int = 1000,
     rng: int = 0,
     report: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame:
-    """Return how well the maps of a neuron agree within each group of checkpoints: one row per group.
+    """How well the maps of a neuron agree within each group of checkpoints: one row per group.
 
     ``checkpoints``: those of the group; ``neurons``: those with two or more maps that count (neurons x stimuli for
     maps around several); ``median``, ``low`` and ``high`` of their reliability, the mean correlation over all pairs of
-    maps; ``above_chance``: neurons whose reliability exceeds that of shuffled maps at a false discovery rate of 5 %
-    within the group; ``ceiling``: the median correlation with the truth that the mean map can have. ``report`` is that
-    of `reliability`.
+    maps; ``common``: the mean correlation of maps of different neurons; ``specific``: the median reliability without
+    the mean map of the other neurons; ``above_chance``: neurons whose reliability exceeds that of null sets at a false
+    discovery rate of 5 % within the group; ``ceiling``: the median correlation with the truth that the mean map can
+    have; ``p_smallest``: the least p value that so many null sets can give; ``note`` says where that is too large for
+    one neuron alone to be found, or that there is no null. ``null``, ``n_null`` and ``report`` are those of
+    `reliability`.
 
     NaN: no neuron of the group has two maps.
     """
-    found = reliability(maps, by, n_null=n_null, rng=rng, report=report)
+    found = reliability(maps, by, null=null, n_null=n_null, rng=rng, report=report)
     ceiling = noise_ceiling(found)["of_mean"]
     groups = groups_of(maps, "checkpoint", by)
     names = [by] if isinstance(by, str) else list(by)
     rows = []
     for position, index in enumerate(groups.indices):
-        part = {groups.dim: position}
-        values = found["reliability"].isel(part).values.ravel()
-        adjusted = stats.benjamini_hochberg(found["p_value"].isel(part).values.ravel())
-        known = np.isfinite(values)
-        low, middle, high = np.quantile(values[known], [0, 0.5, 1]) if known.any() else [np.nan] * 3
-        tops = ceiling.isel(part).values.ravel()
-        tops = tops[np.isfinite(tops)]
+        part = {name: found[name].isel({groups.dim: position}).values.ravel() for name in found.data_vars}
+        known = np.isfinite(part["reliability"])
+        adjusted = stats.benjamini_hochberg(part["p_value"])
+        low, middle, high = np.quantile(part["reliability"][known], [0, 0.5, 1]) if known.any() else [np.nan] * 3
+        least = _median(part["p_smallest"])
         rows.append(
             {name: groups.coords[name][1][position] for name in names}
             | {"checkpoints": len(index), "neurons": int(known.sum()), "median": middle, "low": low, "high": high}
+            | {"common": _median(part["common"]), "specific": _median(part["specific"])}
             | {"above_chance": int((adjusted[known] < CHANCE).sum())}
-            | {"ceiling": float(np.median(tops)) if tops.size else np.nan}
+            | {"ceiling": _median(ceiling.isel({groups.dim: position}).values.ravel()), "p_smallest": least}
+            | {"note": _on_resolution(least, int(known.sum()))}
         )
     return pd.DataFrame(rows)
 
 
+def _median(values: np.ndarray) -> float:
+    values = values[np.isfinite(values)]
+    return float(np.median(values)) if values.size else float("nan")
+
+
+def _on_resolution(least: float, neurons: int) -> str:
+    if not neurons:
+        return ""
+    if not np.isfinite(least):
+        return "there is no other neuron whose maps could tell what chance gives; --null shift asks less"
+    if least * neurons < CHANCE:
+        return ""
+    alone = "no neuron" if least >= CHANCE else "no neuron alone"
+    return (
+        f"the smallest p value possible is {least:.2g}, so that {alone} among {neurons} can be called reliable; more"
+        " checkpoints or more neurons give more null sets"
+    )
+
+
 def variance_shares(maps: xr.DataArray, by: str | Sequence[str] = "architecture") -> pd.DataFrame:
-    """Return for each neuron the variance of its maps ``between`` groups and ``within`` (between seeds).
+    """The variance of each neuron's maps ``between`` groups and ``within`` (between seeds).
 
     Of maps at norm 1, without their gain; ``share_between`` is the intraclass correlation. See `variance_components`.
     """
@@ -86,16 +115,17 @@ def variance_shares(maps: xr.DataArray, by: str | Sequence[str] = "architecture"
 
 
 def compare_maps(maps: xr.DataArray, reference: str, other: str, by: str = "architecture") -> xr.Dataset:
-    """Return for each neuron how the maps of two groups of checkpoints compare.
+    """How the maps of two groups of checkpoints compare, for each neuron.
 
     ``correlation`` of the two mean maps (of maps at norm 1); ``ceiling``, what it would be on average if the groups
     shared one truth and differed no more than their seeds do (the product of the two mean maps' noise ceilings);
-    ``corrected`` = correlation / ceiling; ``unexplained``, the share of energy of the other group's maps that is no
-    multiple of the reference's map, their mean (see `linear_contrast`); ``n_reference`` and ``n_other``, the maps that
-    count.
+    ``corrected`` = correlation / ceiling, where the seeds of both groups agree well enough for that (a reliability of 4
+    standard deviations of chance, see `reliability`; under it the ceiling may be off by a quarter); ``unexplained``,
+    the share of energy of the other group's maps that is no multiple of the reference's map, their mean (see
+    `linear_contrast`); ``n_reference`` and ``n_other``, the maps that count.
 
-    NaN: a group has no map of the neuron; ``ceiling`` and ``corrected``: fewer than two maps, or maps that do not
-    agree within a group.
+    NaN: a group has no map of the neuron; ``ceiling``: fewer than two maps, or maps that do not agree within a group;
+    ``corrected``: no ceiling, or one that is not to be trusted.
 
     Raises
     ------
@@ -104,8 +134,9 @@ def compare_maps(maps: xr.DataArray, reference: str, other: str, by: str = "arch
     """
     first, second = two_groups(maps, reference, other, by)
     means = [mean_map(part, normalise=True) for part in (first, second)]
-    tops = [noise_ceiling(reliability(part, n_null=1))["of_mean"] for part in (first, second)]
-    ceiling = tops[0] * tops[1]
+    within = [reliability(part, n_null=1) for part in (first, second)]
+    ceiling = noise_ceiling(within[0])["of_mean"] * noise_ceiling(within[1])["of_mean"]
+    trusted = [one["reliability"] >= TRUSTED * one["chance_sd"] for one in within]
     # one reference for each neuron: its mean map
     near = linear_contrast(means[1]["mean"].expand_dims("checkpoint"), means[0]["mean"])["correlation"]
     contrast = linear_contrast(second, means[0]["mean"])["unexplained"]
@@ -118,7 +149,7 @@ def compare_maps(maps: xr.DataArray, reference: str, other: str, by: str = "arch
             "n_other": means[1]["n"],
         }
     )
-    result["corrected"] = result["correlation"] / ceiling
+    result["corrected"] = (result["correlation"] / ceiling).where(trusted[0] & trusted[1])
     words = {
         "correlation": "correlation of the mean maps",
         "ceiling": "noise ceiling of that correlation",
@@ -133,61 +164,110 @@ def compare_maps(maps: xr.DataArray, reference: str, other: str, by: str = "arch
 
 
 def compare_measures(
-    maps: xr.DataArray,
+    maps: xr.DataArray | Mapping[str, xr.DataArray],
     reference: str,
     other: str,
     by: str = "architecture",
     *,
     measures: Sequence[str] | None = None,
     site: str | None = "site",
+    rng: int = 0,
 ) -> pd.DataFrame:
-    """Return one paired test per measure between two groups of checkpoints: one row each.
+    """One test per measure between two groups of checkpoints: one row each.
 
-    A measure is averaged over the checkpoints (and stimuli) of each group; neurons that have it in both count;
-    Wilcoxon's signed-rank test is over the means of sites. ``reference`` and ``other`` are medians over neurons,
-    ``difference`` is the median over sites of other - reference (frequencies in octaves), ``n`` counts the sites,
-    ``p_value`` is two-sided and ``p_adjusted`` allows for the number of measures (Benjamini and Hochberg). ``note``
-    says what stands against a p value, or why there is none; a measure that the frequency axis does not allow has no
-    numbers.
+    A measure is averaged over the checkpoints (and stimuli) of each group, neurons that have it in both count, and
+    sites count alike. ``reference`` and ``other`` are medians over neurons, ``difference`` is the mean over sites of
+    other - reference (frequencies in octaves) with its 95 % interval ``low`` to ``high`` and its standard errors over
+    sites and over checkpoints, ``n`` counts the sites.
+
+    ``p_sites`` is Wilcoxon's signed-rank test over sites, with the checkpoints as given; ``p_checkpoints`` permutes
+    the groups' labels over the checkpoints, with the sites as given; ``p_both`` adds both spreads; ``p_value``, the
+    largest, is that of a claim about both; ``p_adjusted`` allows for the number of measures (Benjamini and Hochberg);
+    ``p_smallest`` is the least that so many sites and checkpoints can give. ``note`` says what stands against a p
+    value, or why there is none; a measure that the frequency axis does not allow has no numbers. See
+    `pipeline.numbers.crossed`.
 
     Parameters
     ----------
+    maps
+        Maps of one cohort, or of several by name: their sites are pooled, and a cohort whose neurons have no such
+        coordinate is one site.
     measures
         Names of measures of `strf_summaries` or `waveform_summaries`; a selection of them by default.
     site
         Coordinate of the neurons whose labels are independent of each other. None takes neurons themselves.
+    rng
+        Seed of the labellings of checkpoints, where there are too many to go through.
 
     Raises
     ------
     ValueError
         If a group, a measure or the coordinate is not there.
     """
-    if site is not None and (site not in maps.coords or maps.coords[site].dims != ("neuron",)):
+    cohorts = {"": maps} if isinstance(maps, xr.DataArray) else dict(maps)
+    parts = [
+        _of_cohort(name, one, (reference, other), by, measures, site, len(cohorts)) for name, one in cohorts.items()
+    ]
+    names = dict.fromkeys(str(name) for part in parts for name in part.numbers.data_vars if name != "degenerate")
+    rows = [_row(name, [part for part in parts if name in part.numbers], rng) for name in names]
+    for words in dict.fromkeys(words for part in parts for words in part.numbers.attrs.get("left_out", [])):
+        name, _, reason = words.partition(": ")
+        if name not in names:
+            rows.append({"measure": name, "neurons": 0, "n": 0, "p_value": np.nan, "note": reason})
+    table = pd.DataFrame(rows)
+    table["p_adjusted"] = stats.benjamini_hochberg(table["p_value"])
+    table["note"] = [_with_family(row, int(table["p_value"].notna().sum())) for _, row in table.iterrows()]
+    return table[[*(column for column in table.columns if column != "note"), "note"]]
+
+
+@dataclass(frozen=True)
+class _Cohort:
+    """The measures of one cohort's maps, which checkpoints are the second group, and the neurons' sites."""
+
+    numbers: xr.Dataset
+    second: np.ndarray
+    sites: Sequence[object]
+
+    def of(self, name: str) -> np.ndarray:
+        """A measure (checkpoint, neuron), or its log2: the mean over all else, of the values that there are."""
+        values = self.numbers[name].transpose("checkpoint", "neuron", ...).values
+        rows = values.reshape(*values.shape[:2], -1)
+        rows = np.log2(rows) if name in IN_OCTAVES else rows
+        known = np.isfinite(rows)
+        totals, counts = np.where(known, rows, 0.0).sum(axis=2), known.sum(axis=2)
+        return np.where(counts > 0, totals / np.maximum(counts, 1), np.nan)
+
+
+def _of_cohort(
+    cohort: str,
+    maps: xr.DataArray,
+    labels: tuple[str, str],
+    by: str,
+    measures: Sequence[str] | None,
+    site: str | None,
+    cohorts: int,
+) -> _Cohort:
+    first, second = two_groups(maps, *labels, by)
+    there = site is not None and site in maps.coords and maps.coords[site].dims == ("neuron",)
+    if site is not None and not there and cohorts == 1:
         raise ValueError(
             f"the neurons have no {site!r}, so which of them were recorded together is not known; add that column to"
             " the neurons' table, or pass site=None to count every neuron as independent"
         )
-    numbers = {
-        label: _summaries(part, measures)
-        for label, part in zip((reference, other), two_groups(maps, reference, other, by), strict=True)
-    }
-    labels = maps["neuron"].values
-    unit = labels if site is None else maps[site].values
-    rows = [
-        _row(str(name), numbers[reference][name], numbers[other][name], unit, (reference, other))
-        for name in numbers[reference].data_vars
-        if name != "degenerate"
-    ]
-    for words in numbers[reference].attrs.get("left_out", []):
-        name, _, reason = words.partition(": ")
-        rows.append({"measure": name, "neurons": 0, "n": 0, "p_value": np.nan, "note": reason})
-    table = pd.DataFrame(rows)
-    table["p_adjusted"] = stats.benjamini_hochberg(table["p_value"])
-    return table[[*(column for column in table.columns if column != "note"), "note"]]
+    neurons = maps["neuron"].values.tolist() if "neuron" in maps.coords else list(range(maps.sizes["neuron"]))
+    if there:
+        sites = [label if _named(label) else None for label in maps[str(site)].values.tolist()]
+    elif site is not None:
+        sites = [cohort] * len(neurons)
+    else:
+        sites = [(cohort, neuron) for neuron in neurons]
+    numbers = _summaries(xr.concat([first, second], "checkpoint"), measures)
+    mask = np.arange(first.sizes["checkpoint"] + second.sizes["checkpoint"]) >= first.sizes["checkpoint"]
+    return _Cohort(numbers, mask, sites)
 
 
 def two_groups(maps: xr.DataArray, reference: str, other: str, by: str) -> tuple[xr.DataArray, xr.DataArray]:
-    """Return the maps of the two groups, refused where one is not there or both are the same."""
+    """The maps of the two groups, refused where one is not there or both are the same."""
     groups = groups_of(maps, "checkpoint", by)
     there = {label_text(label): index for label, index in zip(groups.coords[by][1], groups.indices, strict=True)}
     missing = [repr(label) for label in dict.fromkeys((reference, other)) if label not in there]
@@ -216,51 +296,66 @@ def _summaries(maps: xr.DataArray, measures: Sequence[str] | None) -> xr.Dataset
     return (strf_summaries if spectral else waveform_summaries)(maps, wanted).compute()
 
 
-def _row(
-    name: str, reference: xr.DataArray, other: xr.DataArray, unit: np.ndarray, labels: tuple[str, str]
-) -> dict[str, object]:
+def _row(name: str, cohorts: Sequence[_Cohort], rng: int) -> dict[str, object]:
     octaves = name in IN_OCTAVES
-    means = [_per_neuron(values, octaves) for values in (reference, other)]
+    values = [cohort.of(name) for cohort in cohorts]
+    means = [
+        np.concatenate([_known_mean(one[cohort.second == group]) for one, cohort in zip(values, cohorts, strict=True)])
+        for group in (False, True)
+    ]
     both = np.isfinite(means[0]) & np.isfinite(means[1])
-    shown = [np.median(values[both]) if both.any() else np.nan for values in means]
-    units = str(reference.attrs.get("units", "1"))
+    shown = [np.median(one[both]) if both.any() else np.nan for one in means]
+    units = str(cohorts[0].numbers[name].attrs.get("units", "1"))
     row: dict[str, object] = {
         "measure": name,
         "units": units,
         "reference": 2.0 ** shown[0] if octaves else shown[0],
         "other": 2.0 ** shown[1] if octaves else shown[1],
         "neurons": int(both.sum()),
-        "difference": np.nan,
-        "difference_units": "octave" if octaves else units,
-        "n": 0,
-        "p_value": np.nan,
-        "note": "",
     }
-    table = pd.DataFrame(
-        {
-            "unit": [label if _named(label) else None for label in unit[both].tolist()] * 2,
-            "group": np.repeat(labels, both.sum()),
-            "value": np.concatenate([means[0][both], means[1][both]]),
-        }
+    numbers = [Numbers(one, cohort.second, cohort.sites) for one, cohort in zip(values, cohorts, strict=True)]
+    columns = (
+        "low",
+        "high",
+        "se_sites",
+        "se_checkpoints",
+        "p_sites",
+        "p_checkpoints",
+        "p_both",
+        "p_value",
+        "p_smallest",
     )
+    units = "octave" if octaves else units
     try:
-        test = stats.wilcoxon(table, "value", condition="group", levels=(labels[1], labels[0]), site="unit")
+        found = difference(numbers, rng)
     except ValueError:
-        return row | {"note": "fewer than two of them have this number in both groups"}
-    return row | {"difference": test.effect, "n": test.n, "p_value": test.p_value, "note": "; ".join(test.notes)}
+        none = {"difference": np.nan, "difference_units": units, "n": 0} | dict.fromkeys(columns, np.nan)
+        return row | none | {"note": "fewer than two sites have this number in both groups"}
+    row |= {"difference": found.effect, "difference_units": units, "n": found.n_sites}
+    row |= {column: getattr(found, column) for column in columns}
+    return row | {"note": "; ".join(found.notes)}
 
 
-def _per_neuron(values: xr.DataArray, octaves: bool) -> np.ndarray:
-    """Mean over all but the neurons, of the values (or their log2) that there are."""
-    rows = values.transpose("neuron", ...).values.reshape(values.sizes["neuron"], -1)
-    rows = np.log2(rows) if octaves else rows
-    known = np.isfinite(rows)
-    totals, counts = np.where(known, rows, 0.0).sum(axis=1), known.sum(axis=1)
-    return np.where(counts > 0, totals / np.maximum(counts, 1), np.nan)
+def _known_mean(values: np.ndarray) -> np.ndarray:
+    known = np.isfinite(values)
+    counts = known.sum(axis=0)
+    return np.where(counts > 0, np.where(known, values, 0.0).sum(axis=0) / np.maximum(counts, 1), np.nan)
+
+
+def _with_family(row: pd.Series, measures: int) -> str:
+    """The note of a row, with what the adjustment for so many measures asks of one alone."""
+    least = row.get("p_smallest", np.nan)
+    if not (least <= CHANCE < least * measures):
+        return str(row["note"])
+    words = (
+        f"a difference in one measure alone cannot pass the adjustment for {measures} (the smallest adjusted p value is"
+        f" {least * measures:.2g}); name the measures in question, or train more seeds"
+    )
+    return "; ".join(filter(None, [str(row["note"]), words]))
 
 
 def label_text(label: object) -> str:
-    """Return a label as text; whole numbers that arrive as floats read as whole."""
+    """A label as text; whole numbers that arrive as floats read as whole."""
     return str(int(label)) if isinstance(label, float) and label.is_integer() else str(label)
 
 

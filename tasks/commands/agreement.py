@@ -2,7 +2,7 @@
 
 import argparse
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipeline.plan.config import ConfigError
@@ -12,12 +12,16 @@ from tasks.progress import LINE_EVERY_S
 from tasks.terminal import tell
 
 if TYPE_CHECKING:
+    import pandas as pd
     import xarray as xr
 
     from pipeline.numbers.choosing import ChosenMaps
 
-#: Neurons that are listed on the screen; the others are counted in the line of medians.
+#: Neurons, groups or cohorts that are listed on the screen; the others are counted in the line of medians.
 LISTED = 40
+
+#: Notes, and lines about cohorts, that are printed one by one.
+NOTES = 8
 
 
 def add_parser(commands: Any) -> None:
@@ -32,7 +36,13 @@ def add_parser(commands: Any) -> None:
         help="labels whose checkpoints are repetitions of each other (default: architecture, over seeds and folds)",
     )
     reliability_parser.add_argument(
-        "--shuffles", type=int, default=1000, metavar="N", help="shuffled maps behind the null (default: 1000)"
+        "--null",
+        choices=["neurons", "shift", "entries"],
+        default="neurons",
+        help="what chance is: maps of other neurons (default), maps moved round their axes, or with permuted entries",
+    )
+    reliability_parser.add_argument(
+        "--shuffles", type=int, default=1000, metavar="N", help="null sets of maps, at least (default: 1000)"
     )
     reliability_parser.set_defaults(call=reliability)
     compare_parser = commands.add_parser("compare", help="how the maps of two architectures differ, with a test")
@@ -43,7 +53,15 @@ def add_parser(commands: Any) -> None:
     compare_parser.add_argument(
         "--site",
         metavar="COLUMN",
-        help="label of neurons that were recorded together (default: site, where there is one)",
+        help="label of neurons that were recorded together (default: site, or else the cohort where there are several)",
+    )
+    compare_parser.add_argument(
+        "--measure",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME",
+        help="measures that are tested (default: some that noise of 10 %% does not move)",
     )
     compare_parser.set_defaults(call=compare)
 
@@ -62,14 +80,12 @@ def reliability(arguments: argparse.Namespace) -> int:
     """Print how well maps agree over seeds; the exit status."""
     if arguments.shuffles < 1:
         raise ConfigError(
-            f"--shuffles {arguments.shuffles}: without shuffled maps nothing says what agreement chance gives; give 100"
+            f"--shuffles {arguments.shuffles}: without null sets nothing says what agreement chance gives; give 100"
             " or more"
         )
     chosen = _chosen(arguments, arguments.by)
-    groups = 0
-    for cohort, found in chosen.items():
-        tell(f"cohort {cohort}, map {arguments.map}: {found.in_words()}")
-        groups += _print_reliability(found.maps, arguments.by, arguments.shuffles)
+    _print_counted(chosen, arguments.map)
+    groups = _print_reliability({cohort: found.maps for cohort, found in chosen.items()}, arguments)
     tell(last_line(COMPLETE, f"reliability of {counted(groups, 'group')} in {counted(len(chosen), 'cohort')}"))
     return COMPLETE
 
@@ -83,13 +99,31 @@ def compare(arguments: argparse.Namespace) -> int:
         )
     pair = (arguments.reference, arguments.other)
     chosen = _chosen(arguments, [arguments.by], pair, arguments.site)
-    neurons = 0
-    for cohort, found in chosen.items():
-        tell(f"cohort {cohort}, map {arguments.map}: {found.in_words()}")
-        neurons += _print_comparison(found.maps, arguments)
+    _print_counted(chosen, arguments.map)
+    maps = {cohort: found.maps for cohort, found in chosen.items()}
+    if len(maps) > 1:
+        neurons = _print_cohorts(maps, arguments)
+    else:
+        neurons = sum(_print_neurons(cohort, one, arguments) for cohort, one in maps.items())
+    tell(
+        f"r: correlation of the mean maps of {arguments.reference} and {arguments.other}; ceiling: what it would be"
+        " if they shared one truth and differed as their seeds do; outside: share of energy of the maps of"
+        f" {arguments.other} that is no multiple of the mean map of {arguments.reference}"
+    )
+    _print_tests(maps, arguments)
     words = f"{arguments.other} against {arguments.reference}"
     tell(last_line(COMPLETE, f"{words} for {counted(neurons, 'neuron')} in {counted(len(chosen), 'cohort')}"))
     return COMPLETE
+
+
+def _print_counted(chosen: Mapping[str, "ChosenMaps"], name: str) -> None:
+    """Which maps counted, of each cohort, or together where cohorts are many."""
+    if len(chosen) <= NOTES:
+        for cohort, found in chosen.items():
+            tell(f"cohort {cohort}, map {name}: {found.in_words()}")
+        return
+    kept, total = (sum(getattr(found, key) for found in chosen.values()) for key in ("kept", "total"))
+    tell(f"{len(chosen)} cohorts, map {name}: {kept:,} of {total:,} maps counted")
 
 
 def _chosen(
@@ -124,8 +158,10 @@ def _chosen(
             " of one cohort, by their labels; choose from what is there with --cohort, --map, --by and --select"
             " (--untrusted counts maps with health flags)"
         )
-    for reason in reasons:
+    for reason in reasons[:NOTES]:
         tell(f"left aside: {reason}")
+    if len(reasons) > NOTES:
+        tell(f"left aside: {len(reasons) - NOTES} cohorts more, for reasons alike")
     return found
 
 
@@ -153,38 +189,79 @@ def _why_not(cube: "xr.Dataset", name: str, by: Sequence[str], labels: Sequence[
     return None
 
 
-def _print_reliability(maps: "xr.DataArray", by: Sequence[str], shuffles: int) -> int:
-    from pipeline.numbers.comparing import group_reliability, label_text, variance_shares
+def _print_reliability(maps: Mapping[str, "xr.DataArray"], arguments: argparse.Namespace) -> int:
+    """One table over all cohorts; the number of groups in it."""
+    from pipeline.numbers.comparing import group_reliability, label_text
 
-    found = group_reliability(maps, list(by) if len(by) > 1 else by[0], n_null=shuffles, report=_told_now_and_then())
+    by, noun = arguments.by, _rows_are(next(iter(maps.values())))
     rows: list[tuple[object, ...]] = []
-    for _, row in found.iterrows():
-        start = (*(label_text(row[name]) for name in by), row["checkpoints"], row["neurons"])
-        if row["neurons"]:
-            numbers = (_figures(row["median"]), f"{_figures(row['low'])} to {_figures(row['high'])}")
-            rows.append((*start, *numbers, f"{row['above_chance']} of {row['neurons']}", _figures(row["ceiling"])))
-        else:
-            rows.append((*start, "-", "needs two maps", "-", "-"))
-    noun = _rows_are(maps)
-    header = (*by, "checkpoints", noun, "median r", "range", "above chance", "ceiling")
-    tell(text_table(header, rows))
+    notes: list[str] = []
+    for cohort, one in maps.items():
+        found = group_reliability(
+            one,
+            list(by) if len(by) > 1 else by[0],
+            null=arguments.null,
+            n_null=arguments.shuffles,
+            report=_now_and_then(),
+        )
+        for _, row in found.iterrows():
+            start = (*(label_text(row[name]) for name in by), *((cohort,) if len(maps) > 1 else ()))
+            rows.append((*start, row["checkpoints"], row["neurons"], *_agreement_of(row)))
+            if row["note"]:
+                notes.append(f"{' '.join(map(str, start))}: {row['note']}")
+    header = (*by, *(("cohort",) if len(maps) > 1 else ()), "checkpoints", noun, *AGREEMENT)
+    tell(text_table(header, rows[:LISTED]))
+    if len(rows) > LISTED:
+        tell(f"... and {len(rows) - LISTED:,} more groups; --cohort NAME shows those of one cohort")
     tell(
-        f"r: mean correlation over the pairs of a neuron's maps; range over {noun}; above chance: r beyond that of"
-        f" {shuffles} sets of shuffled maps (false discovery rate 5 %); ceiling: median correlation with the truth that"
-        " the mean map can have"
+        f"r: mean correlation over the pairs of a neuron's maps; range over {noun}; common: mean correlation of maps of"
+        " different neurons; own: median r without the mean map of the other neurons; above chance: r beyond that of"
+        f" {NULLS[arguments.null]} (false discovery rate 5 %); ceiling: median correlation with the truth that the mean"
+        " map can have"
     )
-    shares = variance_shares(maps, list(by) if len(by) > 1 else by[0])["share_between"].dropna()
+    for note in list(dict.fromkeys(notes))[:NOTES]:
+        tell(f"note: {note}")
+    _print_shares(maps, by)
+    return len(rows)
+
+
+#: Columns of a group's agreement.
+AGREEMENT = ("median r", "range", "common", "own", "above chance", "ceiling")
+
+#: What reliability is compared with, in words.
+NULLS = {
+    "neurons": "sets of maps of different neurons",
+    "shift": "maps moved round their axes",
+    "entries": "maps with permuted entries",
+}
+
+
+def _agreement_of(row: Any) -> tuple[str, ...]:
+    if not row["neurons"]:
+        return ("-", "needs two maps", "-", "-", "-", "-")
+    above = f"{row['above_chance']} of {row['neurons']}" if row["p_smallest"] == row["p_smallest"] else "-"
+    middle, extent = _figures(row["median"]), f"{_figures(row['low'])} to {_figures(row['high'])}"
+    return (middle, extent, _figures(row["common"]), _figures(row["specific"]), above, _figures(row["ceiling"]))
+
+
+def _print_shares(maps: Mapping[str, "xr.DataArray"], by: Sequence[str]) -> None:
+    import pandas as pd
+
+    from pipeline.numbers.comparing import variance_shares
+
+    found = [variance_shares(one, list(by) if len(by) > 1 else by[0])["share_between"] for one in maps.values()]
+    shares = pd.concat(found).dropna()
     if len(shares):
+        noun = _rows_are(next(iter(maps.values())))
         tell(
             f"variance of the maps' shapes: share between groups by {' and '.join(by)} {_median_and_range(shares)},"
             f" median and range over {len(shares)} {noun}; the rest lies between the checkpoints of a group"
         )
     else:
         tell("variance of the maps' shapes: it takes two groups, one of them with two checkpoints, to divide it")
-    return len(found)
 
 
-def _told_now_and_then() -> Callable[[int, int], None]:
+def _now_and_then() -> Callable[[int, int], None]:
     """A line about the progress whenever some seconds have passed since the last one."""
     last = time.monotonic()
 
@@ -192,20 +269,21 @@ def _told_now_and_then() -> Callable[[int, int], None]:
         nonlocal last
         if time.monotonic() - last > LINE_EVERY_S:
             last = time.monotonic()
-            tell(f"{done:,} of {total:,} neurons compared with shuffled maps")
+            tell(f"{done:,} of {total:,} sets of a neuron's maps compared")
 
     return report
 
 
-def _print_comparison(maps: "xr.DataArray", arguments: argparse.Namespace) -> int:
-    from pipeline.numbers.comparing import compare_maps, compare_measures
+def _print_neurons(cohort: str, maps: "xr.DataArray", arguments: argparse.Namespace) -> int:
+    """How the maps of each neuron of one cohort compare; how many neurons have both."""
+    from pipeline.numbers.comparing import compare_maps
 
     reference, other = arguments.reference, arguments.other
     found = compare_maps(maps, reference, other, arguments.by)
     columns = ("correlation", "ceiling", "corrected", "unexplained")
     counts = ("n_reference", "n_other")
     shown = found[[*columns, *counts]].transpose("neuron", ...)
-    site = arguments.site or _site_of(maps)
+    site = _site(maps, arguments)
     table = shown.to_dataframe().reset_index()
     known = table.dropna(subset=["correlation"])
     extra = [dim for dim in shown["correlation"].dims if dim != "neuron"]
@@ -222,47 +300,91 @@ def _print_comparison(maps: "xr.DataArray", arguments: argparse.Namespace) -> in
     tell(text_table(header, rows))
     if len(table) > LISTED:
         tell(f"... and {len(table) - LISTED:,} more, which the medians count as well")
-    words = dict(zip(columns, header[-4:], strict=True))
-    medians = (f"{words[name]} {_median_and_range(known[name])}" for name in columns)
-    tell(f"median and range over {len(known)} {_rows_are(maps)}: {'; '.join(medians)}")
-    tell(
-        f"r: correlation of the mean maps of {reference} and {other}; ceiling: what it would be if they shared one"
-        f" truth and differed as their seeds do; outside: share of energy of the maps of {other} that is no multiple"
-        f" of the mean map of {reference}"
-    )
-    _print_tests(compare_measures(maps, reference, other, arguments.by, site=site), reference, other, site)
+    _print_medians(known, dict(zip(columns, header[-4:], strict=True)), _rows_are(maps))
     return int(known["neuron"].nunique())
 
 
-def _site_of(maps: "xr.DataArray") -> str | None:
-    """The label of neurons that were recorded together, where the neurons have it; checkpoints may have one too."""
-    return "site" if "site" in maps.coords and maps.coords["site"].dims == ("neuron",) else None
+def _print_medians(known: "pd.DataFrame", words: Mapping[str, str], noun: str) -> None:
+    medians = (f"{text} {_median_and_range(known[name])}" for name, text in words.items())
+    tell(f"median and range over {len(known)} {noun}: {'; '.join(medians)}")
+    untrusted = int((known["ceiling"].notna() & known["corrected"].isna()).sum())
+    if untrusted:
+        tell(f"no r / ceiling for {untrusted} {noun} whose seeds agree too little for a ceiling to divide by")
 
 
-def _print_tests(tests: Any, reference: str, other: str, site: str | None) -> None:
-    unit = f"{site}s" if site else "neurons"
+def _print_cohorts(maps: Mapping[str, "xr.DataArray"], arguments: argparse.Namespace) -> int:
+    """How the maps compare in each of many cohorts, one line each; how many neurons have both."""
+    import pandas as pd
+
+    from pipeline.numbers.comparing import compare_maps
+
+    columns = {"correlation": "r", "ceiling": "ceiling", "corrected": "r / ceiling", "unexplained": "outside"}
+    tables = {}
+    for cohort, one in maps.items():
+        found = compare_maps(one, arguments.reference, arguments.other, arguments.by)[list(columns)]
+        tables[cohort] = found.to_dataframe().reset_index().dropna(subset=["correlation"])
     rows: list[tuple[object, ...]] = [
-        (
-            row["measure"],
-            _figures(row["reference"]),
-            _figures(row["other"]),
-            row["units"] if row["n"] else "-",
-            f"{_figures(row['difference'], sign=True)} {'oct' if row['difference_units'] == 'octave' else ''}".strip(),
-            row["n"],
-            _figures(row["p_value"]),
-            _figures(row["p_adjusted"]),
-        )
-        for _, row in tests.iterrows()
+        (cohort, table["neuron"].nunique(), *(_figures(table[name].median()) for name in columns))
+        for cohort, table in tables.items()
     ]
-    tell()
-    tell(text_table(("measure", reference, other, "units", "difference", unit, "p", "p adjusted"), rows))
-    where = f"means of {unit}" if site else "neurons, which are taken as independent of each other"
-    tell(
-        f"difference: median over {unit} of {other} - {reference}, paired; p: Wilcoxon's signed-rank test over {where};"
-        " adjusted for the number of measures by Benjamini and Hochberg"
+    tell(text_table(("cohort", "neurons", *columns.values()), rows[:LISTED]))
+    if len(rows) > LISTED:
+        tell(f"... and {len(rows) - LISTED:,} more, which the medians count as well; --cohort NAME shows one")
+    _print_medians(pd.concat(list(tables.values())), columns, _rows_are(next(iter(maps.values()))))
+    return sum(int(table["neuron"].nunique()) for table in tables.values())
+
+
+def _site(maps: "xr.DataArray", arguments: argparse.Namespace) -> str | None:
+    """The label of the neurons that were recorded together, where they have it."""
+    name = arguments.site or "site"
+    return name if name in maps.coords and maps.coords[name].dims == ("neuron",) else None
+
+
+def _print_tests(maps: Mapping[str, "xr.DataArray"], arguments: argparse.Namespace) -> None:
+    """The paired tests of all cohorts together."""
+    from pipeline.numbers.comparing import compare_measures
+
+    labelled = [_site(one, arguments) for one in maps.values()]
+    site = next(filter(None, labelled), None)
+    unit = f"{site}s" if site else "cohorts" if len(maps) > 1 else "neurons"
+    tests = compare_measures(
+        dict(maps) if len(maps) > 1 else next(iter(maps.values())),
+        arguments.reference,
+        arguments.other,
+        arguments.by,
+        measures=arguments.measure or None,
+        site=site or ("site" if len(maps) > 1 else None),
     )
-    for note in dict.fromkeys(note for note in tests["note"] if note):
-        tell(f"note: {note.replace('sites', unit)}")
+    tell()
+    header = ("measure", arguments.reference, arguments.other, "units", "difference", "95 % interval")
+    spread = (f"± {unit}", "± checkpoints", unit, f"p {unit}", "p checkpoints", "p both", "p", "p adjusted")
+    tell(text_table((*header, *spread), [_test_row(row) for _, row in tests.iterrows()]))
+    where = f"means of {unit}" if site else f"{unit}, which are taken as independent of each other"
+    tell(
+        f"difference: mean over {unit} of {arguments.other} - {arguments.reference}, paired; ±: its standard error over"
+        f" {unit} and over checkpoints; p {unit}: Wilcoxon's signed-rank test over {where}; p checkpoints:"
+        f" {arguments.by} labels permuted over checkpoints; p both: Student's t of the sum of both spreads; p:"
+        " the largest of the three, since a claim needs all; adjusted: for the number of measures (Benjamini, Hochberg)"
+    )
+    for sentence in dict.fromkeys(sentence for note in tests["note"] if note for sentence in note.split("; ")):
+        tell(f"note: {sentence.replace('sites', unit)}")
+
+
+def _test_row(row: Any) -> tuple[object, ...]:
+    octaves = "oct" if row["difference_units"] == "octave" else ""
+    known = row["low"] == row["low"]
+    return (
+        row["measure"],
+        _figures(row["reference"]),
+        _figures(row["other"]),
+        row["units"] if row["n"] else "-",
+        f"{_figures(row['difference'], sign=True)} {octaves}".strip(),
+        f"{_figures(row['low'], sign=True)} to {_figures(row['high'], sign=True)}" if known else "-",
+        _figures(row["se_sites"]),
+        _figures(row["se_checkpoints"]),
+        row["n"],
+        *(_figures(row[name]) for name in ("p_sites", "p_checkpoints", "p_both", "p_value", "p_adjusted")),
+    )
 
 
 def _median_and_range(values: Any) -> str:

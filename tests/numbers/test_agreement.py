@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import xarray as xr
 from scipy import stats
+from scipy.ndimage import gaussian_filter
 
 from pipeline.numbers import agreement
+from pipeline.numbers.stats import benjamini_hochberg
 from tests.numbers.planted import Gabor
 
 FREQUENCY = np.geomspace(200.0, 6400.0, 11)
@@ -90,6 +92,79 @@ def test_planted_fields_are_reliable_and_noise_is_not(null):
     assert agreement.reliability(noise, "architecture", null=null, n_null=99)["p_value"].mean() > 0.3
 
 
+def unrelated(kind, rng, checkpoints, neurons, bands=12, lags=15):
+    """Maps of which no two have more in common than where they have their energy and how smooth they are."""
+    values = rng.standard_normal((checkpoints, neurons, bands, lags))
+    if kind == "smooth":
+        values = gaussian_filter(values, (0, 0, 1.5, 1.5))
+    elif kind == "decaying":
+        values *= np.exp(-np.arange(lags) / 4.0)
+    elif kind == "blobs":
+        band, lag = (rng.uniform(0, top, (checkpoints, neurons, 1, 1)) for top in (bands, lags / 2))
+        values = np.exp(-0.5 * ((np.arange(bands)[:, None] - band) / 2) ** 2 - 0.5 * ((np.arange(lags) - lag) / 2) ** 2)
+    return xr.DataArray(values, dims=("checkpoint", "neuron", "frequency", "lag"))
+
+
+@pytest.mark.parametrize("kind", ["white", "smooth", "decaying", "blobs"])
+@pytest.mark.parametrize(("checkpoints", "neurons"), [(2, 60), (4, 10), (5, 3)])
+def test_unrelated_maps_are_reliable_as_often_as_chance_says(kind, checkpoints, neurons):
+    rng = np.random.default_rng([checkpoints, neurons, len(kind)])
+    found = [
+        agreement.reliability(unrelated(kind, rng, checkpoints, neurons), n_null=200)["p_value"].values
+        for _ in range(600 // neurons)
+    ]
+    share = np.mean(np.concatenate(found) <= 0.05)
+    # neurons of one population share their null sets, so that they count for less than as many draws
+    assert 0.05 - 4 * 0.009 <= share <= 0.05 + 4 * 0.009
+
+
+def test_a_truth_of_a_neuron_s_own_is_found_at_a_signal_to_noise_ratio_of_one():
+    rng = np.random.default_rng(0)
+    truth = gaussian_filter(rng.standard_normal((60, 12, 15)), (0, 1, 1))
+    truth /= truth.std(axis=(1, 2), keepdims=True)
+    maps = unrelated("white", rng, 3, 60) + truth
+    found = agreement.reliability(maps)
+    assert (found["p_value"] <= 0.05).mean() >= 0.9
+    assert (benjamini_hochberg(found["p_value"]) < 0.05).mean() >= 0.9
+
+
+def test_one_reliable_neuron_among_sixty_is_found_and_the_resolution_is_said():
+    rng = np.random.default_rng(0)
+    maps = unrelated("white", rng, 3, 60)
+    maps[:, 7] = maps[0, 7] + 0.1 * maps[:, 7]
+    found = agreement.reliability(maps)
+    assert np.flatnonzero(benjamini_hochberg(found["p_value"]) < 0.05).tolist() == [7]
+    assert (found["p_smallest"] * 60 < 0.05).all()
+    few = agreement.reliability(maps[:2, :3])
+    np.testing.assert_allclose(few["p_smallest"], 1 / (1 + 3 * 2))
+
+
+def test_what_all_neurons_share_is_no_neuron_s_own():
+    rng = np.random.default_rng(0)
+    shared = 2 * gaussian_filter(rng.standard_normal((12, 15)), 1.5)
+    shared /= shared.std()
+    maps = unrelated("white", rng, 4, 40) + shared
+    found = agreement.reliability(maps)
+    assert float(found["reliability"].mean()) == pytest.approx(0.5, abs=0.05)
+    assert float(found["common"][0]) == pytest.approx(float(found["reliability"].mean()), abs=0.02)
+    assert abs(float(found["specific"].mean())) < 0.03
+    assert (found["p_value"] <= 0.05).mean() <= 0.15
+    own = gaussian_filter(rng.standard_normal((40, 12, 15)), (0, 1, 1))
+    both = agreement.reliability(maps + own / own.std())
+    assert float(both["common"][0]) == pytest.approx(1 / 3, abs=0.05)
+    assert float(both["specific"].mean()) == pytest.approx(0.5, abs=0.06)
+    assert (both["p_value"] <= 0.05).mean() >= 0.9
+
+
+def test_a_neuron_alone_has_a_reliability_and_no_null_of_others():
+    found = agreement.reliability(population(neurons=1), "architecture")
+    assert np.isfinite(found["reliability"]).all()
+    assert found["p_value"].isnull().all()
+    assert (
+        agreement.reliability(population(neurons=1), "architecture", null="shift", n_null=9)["p_value"].notnull().all()
+    )
+
+
 def smooth_noise(rng, *shape):
     """Noise that is smooth round the ends of both axes."""
     spectrum = np.fft.fft2(rng.standard_normal(shape))
@@ -100,7 +175,7 @@ def smooth_noise(rng, *shape):
 def test_the_shift_null_keeps_its_level_for_smooth_maps_and_permuted_entries_do_not():
     values = smooth_noise(np.random.default_rng(0), 3, 300, 11, 14)
     maps = xr.DataArray(values, dims=("checkpoint", "neuron", "frequency", "lag"))
-    shifted = agreement.reliability(maps, n_null=99)["p_value"]
+    shifted = agreement.reliability(maps, n_null=99, null="shift")["p_value"]
     assert 0.02 <= float((shifted <= 0.05).mean()) <= 0.09
     permuted = agreement.reliability(maps.isel(neuron=slice(100)), n_null=49, null="entries")["p_value"]
     assert (permuted <= 0.05).mean() > 0.15
@@ -108,11 +183,11 @@ def test_the_shift_null_keeps_its_level_for_smooth_maps_and_permuted_entries_do_
 
 def test_the_shifted_null_equals_rolled_maps():
     from pipeline.numbers.agreement.groups import standardised
-    from pipeline.numbers.agreement.reliability import _shifted
+    from pipeline.numbers.agreement.nulls import shifted
 
     maps = np.random.default_rng(0).standard_normal((3, 5, 7))
     rows = standardised(maps.reshape(3, -1))
-    values = _shifted(rows, (5, 7), 4, np.random.default_rng(9))
+    values = shifted(rows, (5, 7), 4, np.random.default_rng(9))
     rng = np.random.default_rng(9)
     shifts = np.stack([rng.integers(5, size=(4, 3)), rng.integers(7, size=(4, 3))], axis=-1)
     for draw in range(4):
@@ -355,7 +430,7 @@ def test_what_cannot_be_grouped_is_refused_with_what_there_is():
         (lambda: agreement.reliability(maps, "lab"), "architecture, checkpoint, seed"),
         (lambda: agreement.reliability(maps, along="session"), "lack session"),
         (lambda: agreement.reliability(maps.isel(frequency=0, lag=0)), "hold no map"),
-        (lambda: agreement.reliability(maps, null="bootstrap"), "'shift' or 'entries'"),
+        (lambda: agreement.reliability(maps, null="bootstrap"), "'neurons', 'shift' or 'entries'"),
         (lambda: agreement.reliability(maps, n_null=0), "100 or more"),
         (lambda: agreement.linear_contrast(maps, "ln"), "gru, linear"),
         (lambda: agreement.linear_contrast(maps, maps), "left open"),

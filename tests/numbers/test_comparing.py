@@ -1,8 +1,13 @@
 """Comparisons of groups of checkpoints find what was planted, and count only maps that count."""
 
+from itertools import combinations
+from math import comb
+
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
+from scipy import stats as scipy_stats
 
 from pipeline.numbers.choosing import choose_maps
 from pipeline.numbers.comparing import (
@@ -12,6 +17,7 @@ from pipeline.numbers.comparing import (
     label_text,
     variance_shares,
 )
+from pipeline.numbers.crossed import Numbers, difference
 from tests.numbers.planted import Gabor
 
 FREQUENCY = np.geomspace(200.0, 6400.0, 16)
@@ -49,16 +55,89 @@ def cube(seeds=3, noise=0.05, octaves=1.0, later_ms=0.0, rng=0):
 
 
 def test_a_planted_shift_in_frequency_is_found_and_nothing_else():
-    found = compare_measures(cube()["strf"], "linear", "gru").set_index("measure")
+    found = compare_measures(cube(seeds=5)["strf"], "linear", "gru").set_index("measure")
     row = found.loc["best_frequency"]
     assert row["difference"] == pytest.approx(1.0, abs=0.1)
     assert row["other"] / row["reference"] == pytest.approx(2.0, rel=0.15)
     assert (row["n"], row["neurons"], row["difference_units"]) == (SITES, 16, "octave")
-    assert row["p_value"] == pytest.approx(2 / 2**SITES)
+    assert row["p_sites"] == pytest.approx(2 / 2**SITES)
+    assert row["p_value"] == row["p_checkpoints"] == row["p_smallest"] == pytest.approx(2 / comb(10, 5))
+    assert row["low"] < 1.0 < row["high"]
     assert row["p_adjusted"] < 0.1
     assert found.loc["latency", "p_value"] > 0.05
     assert found.loc["latency", "difference_units"] == "ms"
     assert found.index[0] == "best_frequency"
+
+
+def test_one_architecture_against_itself_differs_as_often_as_chance_says():
+    found = []
+    for trial in range(12):
+        maps = cube(seeds=4, noise=0.3, octaves=0.0, rng=trial)["strf"]
+        # what each training run adds to all of its neurons, at every site
+        late = np.random.default_rng(trial).integers(0, 4, 8)
+        moved = [np.roll(one, by, axis=-1) for one, by in zip(maps.values, late, strict=True)]
+        found.append(compare_measures(maps.copy(data=np.stack(moved)), "linear", "gru", measures=["latency"]))
+    table = pd.concat(found)
+    assert (table["p_sites"] <= 0.05).mean() > 0.3
+    assert (table["p_value"] <= 0.05).mean() <= 0.2
+
+
+def test_too_few_checkpoints_are_pointed_out():
+    found = compare_measures(cube(seeds=2, later_ms=20.0)["strf"], "linear", "gru", measures=["best_frequency"])
+    assert found["p_smallest"].tolist() == pytest.approx([1 / 3])
+    assert found["note"].str.contains(r"with 2 \+ 2 checkpoints the smallest p value possible is 0.333").all()
+    four = compare_measures(
+        cube(seeds=4, later_ms=20.0)["strf"], "linear", "gru", measures=["best_frequency", "latency"]
+    )
+    assert four["note"].str.contains("one measure alone cannot pass the adjustment for 2").all()
+
+
+def test_cohorts_are_pooled_with_each_as_a_site():
+    cohorts = {
+        f"site{k}": cube(seeds=2, octaves=0.5, rng=k)["strf"].isel(neuron=slice(k, k + 6)).drop_vars("site")
+        for k in range(7)
+    }
+    found = compare_measures(cohorts, "linear", "gru", measures=["best_frequency"]).iloc[0]
+    assert (found["n"], found["neurons"]) == (7, 42)
+    assert found["difference"] == pytest.approx(0.5, abs=0.1)
+    assert found["p_sites"] == pytest.approx(2 / 2**7)
+    assert found["p_checkpoints"] <= 0.001
+    with pytest.raises(ValueError, match="site=None"):
+        compare_measures(cohorts["site0"], "linear", "gru")
+
+
+def test_the_two_p_values_are_those_of_a_direct_enumeration():
+    rng = np.random.default_rng(1)
+    values, second = rng.standard_normal((7, 9)), np.array([0, 1, 0, 1, 1, 0, 0], bool)
+    values[2, 4] = np.nan
+    sites = ["a", "a", "b", "b", "b", "c", "d", None, "d"]
+
+    def by_site(chosen):
+        mask = np.isin(np.arange(7), chosen)
+        change = np.nanmean(values[mask], axis=0) - np.nanmean(values[~mask], axis=0)
+        return np.array([np.mean([c for c, own in zip(change, sites, strict=True) if own == site]) for site in "abcd"])
+
+    null = [abs(by_site(chosen).mean()) for chosen in combinations(range(7), 3)]
+    observed = by_site(np.flatnonzero(second))
+    found = difference([Numbers(values, second, sites)])
+    assert found.effect == pytest.approx(observed.mean())
+    assert found.p_checkpoints == pytest.approx(np.mean(np.array(null) >= abs(observed.mean()) - 1e-12))
+    assert found.p_sites == scipy_stats.wilcoxon(observed).pvalue
+    assert found.se_sites == pytest.approx(observed.std(ddof=1) / 2)
+
+
+def test_a_ratio_to_the_ceiling_is_given_only_where_seeds_agree():
+    rng = np.random.default_rng(0)
+    truth = rng.standard_normal((16, 16, 14))
+    for noise, given in ((6.0, False), (0.5, True)):
+        maps = cube(seeds=2)["strf"]
+        maps = maps.copy(data=truth + noise * rng.standard_normal(maps.shape))
+        found = compare_maps(maps, "linear", "gru")
+        assert bool(found["corrected"].notnull().mean() > 0.9) == given
+        if given:
+            assert float(found["corrected"].mean()) == pytest.approx(1.0, abs=0.05)
+        else:
+            assert float(found["corrected"].notnull().mean()) < 0.2
 
 
 def test_a_measure_that_the_frequency_axis_does_not_allow_is_listed_with_the_reason():

@@ -114,7 +114,9 @@ def test_mixed_model_equals_statsmodels_and_recovers_the_planted_variances(rng):
     expected = smf.mixedlm("value ~ condition", table.drop(columns="unused"), groups="site").fit()
     np.testing.assert_allclose(found.coefficients["estimate"], expected.fe_params)
     np.testing.assert_allclose(found.coefficients["se"], expected.bse_fe)
-    np.testing.assert_allclose(found.coefficients["p_value"], expected.pvalues[:2])
+    # the same t, with the freedom of 60 sites of which each has one condition
+    np.testing.assert_allclose(found.coefficients["t"], expected.tvalues[:2])
+    np.testing.assert_allclose(found.coefficients["p_value"], 2 * scipy_stats.t.sf(np.abs(expected.tvalues[:2]), 58))
     assert found.group_variance == pytest.approx(4.0, rel=0.4)
     assert found.residual_variance == pytest.approx(1.0, rel=0.1)
     assert found.intraclass == pytest.approx(0.8, abs=0.08)
@@ -159,6 +161,69 @@ def test_values_all_alike_have_an_interval_of_no_width():
 def test_few_sites_are_pointed_out(rng):
     found = stats.wilcoxon(recorded(rng, sites=4, nested=False), "value", condition="condition")
     assert "0.125" in found.notes[0]
+    six = recorded(rng, sites=6)
+    for between in (
+        stats.wilcoxon(six, "value", condition="condition", paired=False),
+        stats.permutation(six, "value", "condition", paired=False),
+    ):
+        assert between.notes == ("with 3 + 3 sites the smallest p value possible is 0.1",)
+        assert between.p_value >= between.p_smallest == pytest.approx(0.1)
+    assert "too narrow" in stats.bootstrap(six, "value", method="BCa").notes[0]
+    assert "few for a mixed model" in stats.mixed_model(six, "value ~ condition").notes[-1]
+
+
+def test_sites_without_a_difference_are_counted_and_told():
+    rows = [(f"s{i}", c, 3.0 + i if c == "x" and i < 6 else 0.0) for i in range(9) for c in "xy"]
+    found = stats.wilcoxon(pd.DataFrame(rows, columns=["site", "c", "v"]), "v", condition="c")
+    assert (found.n, found.p_value, found.p_smallest) == (9, 2 / 2**6, 2 / 2**6)
+    assert "3 of 9 sites have no difference" in found.notes[0]
+    swapped = stats.permutation(pd.DataFrame(rows, columns=["site", "c", "v"]), "v", "c")
+    assert swapped.p_smallest == 2 / 2**6
+
+
+def test_tied_ranks_are_tested_over_all_arrangements():
+    values = [1.0, 1.0, 1.0, 2.0, 2.0, -1.0, 3.0]
+    signs = np.array(np.meshgrid(*[[1, -1]] * 7)).reshape(7, -1)
+    ranks = scipy_stats.rankdata(np.abs(values))
+    null = (ranks[:, None] * (signs > 0)).sum(axis=0)
+    observed = ranks[np.array(values) > 0].sum()
+    expected = 2 * min((null >= observed).mean(), (null <= observed).mean())
+    found = stats.signed_rank(np.array(values), "two-sided")
+    assert found.p_value == pytest.approx(expected)
+
+
+def test_a_constant_response_is_refused_with_the_reason():
+    table = pd.DataFrame({"site": np.repeat(list("abc"), 4), "x": np.arange(12.0), "value": 1.0})
+    with pytest.raises(ValueError, match="is 1 in all 12 rows"):
+        stats.mixed_model(table, "value ~ x")
+
+
+@pytest.mark.parametrize(
+    ("sites", "draws"),
+    [(12, 15), pytest.param(4, 200, marks=pytest.mark.slow), pytest.param(20, 200, marks=pytest.mark.slow)],
+)
+def test_an_effect_that_differs_between_sites_is_judged_over_sites(sites, draws):
+    rng, found = np.random.default_rng(sites), []
+    for _ in range(draws):
+        site = np.repeat(np.arange(sites), 12)
+        x = rng.standard_normal(len(site))
+        value = rng.standard_normal(sites)[site] * x + rng.standard_normal(len(site))
+        model = stats.mixed_model(pd.DataFrame({"site": site, "x": x, "value": value}), "value ~ x")
+        assert model.slopes == ("x",)
+        assert model.coefficients.loc["x", "df"] == sites - 1
+        found.append(model.coefficients.loc["x", "p_value"])
+    assert np.mean(np.array(found) <= 0.05) <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / draws)  # 0.3 with a common slope
+
+
+@pytest.mark.parametrize("sites", [3, 5, 12])
+def test_intervals_of_few_sites_cover_as_often_as_they_say(sites):
+    rng = np.random.default_rng(sites)
+    covered = 0
+    for _ in range(300):
+        table = pd.DataFrame({"site": np.arange(sites), "value": rng.standard_normal(sites)})
+        found = stats.bootstrap(table, "value")
+        covered += found.low <= 0 <= found.high
+    assert 0.91 <= covered / 300 <= 0.985
 
 
 def test_benjamini_hochberg_equals_the_step_up_rule_and_keeps_labels():

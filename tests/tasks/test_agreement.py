@@ -2,7 +2,7 @@
 
 import re
 import shutil
-from itertools import combinations
+from itertools import combinations, permutations
 
 import numpy as np
 import pandas as pd
@@ -82,7 +82,23 @@ def test_reliability_over_seeds_on_speech_is_that_of_a_direct_loop(speech_store,
         row = rows.loc[architecture]
         assert float(row["median r"]) == pytest.approx(np.median(each), rel=6e-3)
         assert [float(end) for end in row["range"].split(" to ")] == pytest.approx([min(each), max(each)], rel=6e-3)
-        assert (row["checkpoints"], row["neurons"], row["above chance"]) == ("4", "10", "10 of 10")
+        assert (row["checkpoints"], row["neurons"]) == ("4", "10")
+        others = [
+            stats.pearsonr(a.ravel(), b.ravel()).statistic
+            for one, other in permutations(of(speech_store, architecture).astype(float), 2)
+            for first, second in combinations(range(4), 2)
+            for a, b in [(one[first], other[second])]
+        ]
+        assert float(row["common"]) == pytest.approx(np.mean(others), abs=0.02)
+    assert rows.loc["linear", "above chance"] == "10 of 10"
+    # most of what recurrent maps agree on is common to all neurons of this recording
+    assert float(rows.loc["statenet_gru", "own"]) < 0.5 * float(rows.loc["statenet_gru", "median r"])
+    shifted = table_of(
+        printed_by(capsys, "reliability", speech_store, "--null", "shift", "--shuffles", 100), "architecture"
+    )
+    assert shifted["above chance"].tolist() == ["10 of 10"] * 2
+    for architecture in ("linear", "statenet_gru"):
+        each, row = [np.mean(correlations(maps)) for maps in of(speech_store, architecture)], rows.loc[architecture]
         ceilings = [np.sqrt(4 * r / (1 + 3 * r)) for r in each]
         assert float(row["ceiling"]) == pytest.approx(np.median(ceilings), rel=6e-3)
 
@@ -132,8 +148,20 @@ def test_paired_statistics_on_speech_are_those_of_scipy_over_site_means(speech_s
     change = bands["statenet_gru"] - bands["linear"]
     by_site = [change[sites == site].mean() for site in sorted(set(sites))]
     row = rows.set_index("measure").loc["best_frequency"]
-    assert float(row["difference"].removesuffix(" oct")) == pytest.approx(np.median(by_site), rel=6e-3)
-    assert float(row["p"]) == pytest.approx(stats.wilcoxon(by_site).pvalue)
+    assert float(row["difference"].removesuffix(" oct")) == pytest.approx(np.mean(by_site), rel=6e-3)
+    assert float(row["± sites"]) == pytest.approx(stats.sem(by_site), rel=6e-3)
+    assert float(row["p sites"]) == pytest.approx(stats.wilcoxon(by_site).pvalue)
+    both = np.concatenate([np.log2(cube["frequency"].values[np.abs(of(speech_store, name)).max(axis=3).argmax(axis=2)])
+                           for name in ("linear", "statenet_gru")], axis=1)  # fmt: skip
+    null = []
+    for chosen in combinations(range(8), 4):
+        mask = np.isin(np.arange(8), chosen)
+        moved = both[:, mask].mean(axis=1) - both[:, ~mask].mean(axis=1)
+        null.append(abs(np.mean([moved[sites == site].mean() for site in sorted(set(sites))])))
+    assert float(row["p checkpoints"]) == pytest.approx(
+        np.mean(np.array(null) >= abs(np.mean(by_site)) - 1e-12), rel=6e-3
+    )
+    assert float(row["p"]) == max(float(row[name]) for name in ("p sites", "p checkpoints", "p both"))
     assert int(row["sites"]) == len(by_site)
     p_values = [float(p) for p in rows["p"] if p != "-"]
     adjusted = [float(p) for p in rows["p adjusted"] if p != "-"]
@@ -180,7 +208,7 @@ def test_maps_around_several_stimuli_and_of_waveforms_are_compared_as_well(demo_
 def test_long_comparisons_tell_how_far_they_are(demo_store, capsys, monkeypatch):
     monkeypatch.setattr(agreement, "LINE_EVERY_S", 0.0)
     told = printed_by(capsys, "reliability", demo_store, "--cohort", "demo", "--shuffles", 5)
-    assert "16 of 16 neurons compared with shuffled maps" in told
+    assert "32 of 32 sets of a neuron's maps compared" in told
 
 
 def test_checkpoints_alone_in_their_group_are_shown_without_a_number(demo_store, capsys):

@@ -3,6 +3,7 @@
 import numpy as np
 import xarray as xr
 
+from pipeline.numbers.stats import benjamini_hochberg
 from pipeline.pictures.page import Markup, element, joined, picture, sentence, table
 from pipeline.pictures.plots.populations import plot_distribution, plot_similarity
 from pipeline.pictures.sections.measured import Measured, between_checkpoints
@@ -54,7 +55,7 @@ def _table(agreement: xr.Dataset) -> Markup:
     rows = []
     for at, group in enumerate(groups):
         one = {"architecture": at} if "architecture" in values.dims else {}
-        numbers, p = values.isel(one).values, p_values.isel(one).values
+        numbers, p = values.isel(one).values, benjamini_hochberg(p_values.isel(one).values)
         known = np.isfinite(numbers)
         if not known.any():
             rows.append([str(group), 0, "", "", "", "fewer than two maps to be trusted"])
@@ -76,6 +77,6 @@ def _table(agreement: xr.Dataset) -> Markup:
         "checkpoints",
         "correlation over seeds (median)",
         "quartiles",
-        "neurons above chance (p < 0.05, maps shifted at random)",
+        "neurons above chance (against maps of other neurons, false discovery rate 5 %)",
     ]
     return table(header, rows)
