@@ -62,6 +62,9 @@ Baseline = Literal["null", "silence", "mean", "stimuli"]
 #: What is differentiated by: the spectrogram, what the prefilter makes of it, or the audio.
 Space = Literal["spectrogram", "prefiltered", "waveform"]
 
+#: What a kind of map has to be given.
+Hears = Literal["nothing", "spectrograms", "sounds"]
+
 #: Ways to the gradient of a whole population.
 Route = Literal["auto", "factored", "batched", "replicated", "loop", "per_neuron", "forward"]
 

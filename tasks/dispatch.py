@@ -9,7 +9,8 @@ from typing import Any, Protocol
 
 from pipeline.plan.pace import Pace
 from pipeline.plan.reports import Problem, ShardReport
-from pipeline.plan.shards import RunPlan, Shard, weigh
+from pipeline.plan.shards import RunPlan, Shard
+from pipeline.plan.weight import weigh
 from pipeline.text import of_error, printable
 from tasks.ledger import Assignment, Ledger
 from tasks.outcome import readable_seconds

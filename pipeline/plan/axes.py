@@ -1,7 +1,7 @@
 """Names, units and values of the axes that every map is laid out on."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
@@ -72,6 +72,43 @@ def waveform_lag_ms(samples: int, sample_rate: float) -> np.ndarray:
 def samples_in(window_ms: float, sample_rate: float) -> int:
     """Number of audio samples in a window of ``window_ms``."""
     return round(window_ms * sample_rate / 1000.0)
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis of a map: the kind of axis it is, the label or value of each position, and what these are.
+
+    Attributes
+    ----------
+    name
+        The kind of axis: ``stimulus`` also where the cube calls it ``speech_stimulus``.
+    long_name, units
+        What the values are; left out for the axes of `AXIS_ATTRIBUTES`.
+    labels
+        Further coordinates along the axis, called ``<axis>_<label>``.
+    """
+
+    name: str
+    values: tuple[str, ...] | tuple[float, ...] | tuple[int, ...]
+    long_name: str = ""
+    units: str = ""
+    labels: Mapping[str, tuple[str, ...] | tuple[float, ...] | tuple[int, ...]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def attributes(self) -> dict[str, str]:
+        """What a reader is told of the axis."""
+        known = AXIS_ATTRIBUTES.get(self.name, {"long_name": self.name})
+        own = {"long_name": self.long_name, "units": self.units}
+        return {**known, **{key: text for key, text in own.items() if text}}
+
+
+def as_array(values: Sequence[str] | Sequence[float] | Sequence[int]) -> np.ndarray:
+    """Labels or numbers as an array; text as objects, which Zarr format 3 stores as strings of any length."""
+    if len(values) and isinstance(values[0], str):
+        return np.array(list(values), dtype=object)
+    return np.asarray(values)
 
 
 @dataclass(frozen=True)

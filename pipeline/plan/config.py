@@ -6,12 +6,23 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from pipeline.plan.axes import band_centres_hz
 from pipeline.plan.explain import explain
+from pipeline.plan.kinds import KINDS
+from pipeline.plan.maps import Frozen, MapConfig
 from pipeline.plan.urls import ConfigError, is_url, refuse_secrets_within
-from pipeline.words import RESERVED_ENDINGS, RESERVED_NAMES, Baseline, ObjectiveName, Route
+from pipeline.words import RESERVED_ENDINGS, RESERVED_NAMES
 
 __all__ = ["ConfigError", "is_url"]
 
@@ -26,19 +37,14 @@ LARGEST_LAGS = 2**16
 LARGEST_BANDS = 2**16
 LARGEST_MAP = 2**26
 
-#: Longest frame and longest window over the audio, in ms.
+#: Longest frame, in ms.
 LONGEST_FRAME_MS = 60_000.0
-LONGEST_WINDOW_MS = 600_000.0
 
 #: Most MiB in one object: codecs count its bytes in 32 bits.
 LARGEST_OBJECT_MIB = 2047.0
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False)
-
-
-class FrequencyGrid(_Frozen):
+class FrequencyGrid(Frozen):
     """Evenly spaced bands, ``{min = 80.0, max = 3800.0, count = 32, scale = "mel"}``."""
 
     min: float = Field(gt=0, le=1e9)
@@ -66,7 +72,7 @@ class ModuleSpec(BaseModel):
         return dict(self.model_extra or {})
 
 
-class CheckpointsConfig(_Frozen):
+class CheckpointsConfig(Frozen):
     """One entry of ``[[cohort.checkpoints]]``: folders or files, and what they do not record."""
 
     path: str = Field(min_length=1)
@@ -86,7 +92,7 @@ class CheckpointsConfig(_Frozen):
         return self
 
 
-class CohortConfig(_Frozen):
+class CohortConfig(Frozen):
     """Checkpoints that share neurons, frequency axis, frame width and front-end input: what stacks into one cube."""
 
     name: str = Field(pattern=NAME)
@@ -97,83 +103,22 @@ class CohortConfig(_Frozen):
     checkpoints: tuple[CheckpointsConfig, ...] = Field(min_length=1)
 
 
-class FrameObjective(_Frozen):
-    """The response at one frame of the stimulus, counted from 0."""
-
-    frame: int = Field(ge=0, lt=2**31)
-
-
-class MeanObjective(_Frozen):
-    """The mean response over the frames ``start`` to ``stop - 1``."""
-
-    mean_over: tuple[int, int]
-
-    @model_validator(mode="after")
-    def _ordered(self) -> "MeanObjective":
-        start, stop = self.mean_over
-        if not 0 <= start < stop:
-            raise ValueError(f"mean_over = [{start}, {stop}] holds no frame; give [first, one past the last]")
-        return self
+def _map_config(given: Any) -> Any:
+    """The entry of a map as its kind checks it."""
+    if isinstance(given, MapConfig):
+        return given
+    kind = given.get("kind") if isinstance(given, Mapping) else None
+    if not isinstance(kind, str) or kind not in KINDS:
+        said = f"kind = {kind!r} is not known" if kind is not None else "kind is missing"
+        raise ValueError(f"{said}, so nothing says what to compute; give one of {', '.join(map(repr, KINDS))}")
+    return KINDS[kind].model_validate(given)
 
 
-ObjectiveConfig = ObjectiveName | FrameObjective | MeanObjective
+#: The entry of a map, of any kind that there is.
+AnyMapConfig = Annotated[SerializeAsAny[MapConfig], BeforeValidator(_map_config)]
 
 
-class _MapConfig(_Frozen):
-    objective: ObjectiveConfig = "last"
-    neurons: Literal["each", "sum"] = "each"
-    cohorts: tuple[str, ...] | None = None
-    route: Route = "auto"
-
-    def engine_objective(self) -> str | dict[str, Any]:
-        """The objective in the words of the engine: a name, ``{"frame": k}`` or ``{"mean_over": [a, b]}``."""
-        return self.objective if isinstance(self.objective, str) else self.objective.model_dump(mode="json")
-
-
-class StrfMapConfig(_MapConfig):
-    """A map over the spectrogram."""
-
-    kind: Literal["strf"]
-    baseline: Baseline = "null"
-    silence_level: float | None = Field(default=None, ge=-1e30, le=1e30)
-    stimuli: str | tuple[str, ...] | None = None
-    space: Literal["spectrogram", "prefiltered"] = "spectrogram"
-
-    @model_validator(mode="after")
-    def _baseline_has_what_it_needs(self) -> "StrfMapConfig":
-        needs_stimuli = self.baseline in ("mean", "stimuli")
-        if needs_stimuli and not self.stimuli:
-            raise ValueError(f'baseline = "{self.baseline}" needs stimuli = "spectrograms.npz"')
-        if self.stimuli and not needs_stimuli:
-            raise ValueError(
-                f'stimuli are given, but baseline = "{self.baseline}" would not use them;'
-                ' set baseline = "stimuli" or "mean", or take them out'
-            )
-        if (self.baseline == "silence") != (self.silence_level is not None):
-            raise ValueError(
-                'baseline = "silence" and silence_level = x go together: the level is what silence is in the units'
-                " the models were trained on"
-            )
-        if self.baseline in ("null", "silence", "mean") and not isinstance(self.objective, str):
-            raise ValueError(
-                f'a named frame has no meaning around baseline = "{self.baseline}", which is the same at every frame;'
-                ' use objective = "last", or baseline = "stimuli"'
-            )
-        return self
-
-
-class WaveformMapConfig(_MapConfig):
-    """A map over the audio samples, back through the front-end."""
-
-    kind: Literal["waveform"]
-    stimuli: str | tuple[str, ...]
-    window_ms: float | None = Field(default=None, gt=0, le=LONGEST_WINDOW_MS)
-
-
-MapConfig = Annotated[StrfMapConfig | WaveformMapConfig, Field(discriminator="kind")]
-
-
-class EngineConfig(_Frozen):
+class EngineConfig(Frozen):
     """How the maps are computed; none of it changes a number beyond rounding, but ``precision``."""
 
     precision: Literal["float32", "float64"] = "float32"
@@ -181,19 +126,19 @@ class EngineConfig(_Frozen):
     finite_difference_neurons: int = Field(default=2, ge=0, le=10_000)
 
 
-class StorageConfig(_Frozen):
+class StorageConfig(Frozen):
     """How the cube lies in its store."""
 
     object_mib: float = Field(default=8.0, gt=0, le=LARGEST_OBJECT_MIB)
     chunks_per_object: int = Field(default=1, ge=1, le=2**16)
 
 
-class RunConfig(_Frozen):
+class RunConfig(Frozen):
     """Everything that one run was asked for."""
 
     store: str = Field(min_length=1)
     cohort: tuple[CohortConfig, ...] = Field(min_length=1)
-    maps: dict[Annotated[str, Field(pattern=NAME)], MapConfig] = Field(min_length=1)
+    maps: dict[Annotated[str, Field(pattern=NAME)], AnyMapConfig] = Field(min_length=1)
     engine: EngineConfig = EngineConfig()
     storage: StorageConfig = StorageConfig()
     folder: str = Field(default=".", exclude=True)
@@ -225,7 +170,7 @@ class RunConfig(_Frozen):
                 raise ValueError(f"no map covers the cohort {name!r}; add it to a map's cohorts or take it out")
         return self
 
-    def maps_of(self, cohort: str) -> dict[str, StrfMapConfig | WaveformMapConfig]:
+    def maps_of(self, cohort: str) -> dict[str, MapConfig]:
         """The maps to be computed for a cohort, by name."""
         return {
             name: settings

@@ -7,6 +7,9 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from pipeline.plan.kinds import KINDS
+from pipeline.plan.maps import MapConfig
+
 #: What a key may hold, where the types alone do not tell a reader.
 FORMS = {
     "lags": 'a whole number of frames from 1 to 65,536, or "auto"; a window beyond that fits no memory',
@@ -48,14 +51,16 @@ def explain(error: ValidationError, raw: Mapping[str, Any], config: type[BaseMod
             # A form that was nearly met says more than the list of all forms.
             lines.setdefault(key, f"{_name(key)} = {_shown(_at(raw, key))}: give {FORMS[str(where[union])]}")
         else:
-            lines.setdefault((*where, *tail), _line(problem, where, tail, config))
+            lines.setdefault((*where, *tail), _line(problem, where, tail, raw, config))
     return "\n  ".join(lines.values())
 
 
-def _line(problem: Mapping[str, Any], where: Location, tail: Location, config: type[BaseModel]) -> str:
+def _line(
+    problem: Mapping[str, Any], where: Location, tail: Location, raw: Mapping[str, Any], config: type[BaseModel]
+) -> str:
     kind, name = problem["type"], _name((*where, *tail))
     if kind == "extra_forbidden":
-        return f"{name}: unknown key; {_advice(problem['loc'], config)}"
+        return f"{name}: unknown key; {_advice(problem['loc'], raw, config)}"
     if kind == "missing":
         return f"{name}: missing; add it"
     if kind == "value_error":
@@ -98,9 +103,9 @@ def _at(raw: Any, where: Location) -> Any:
 # The key that was meant
 
 
-def _advice(location: Sequence[str | int], config: type[BaseModel]) -> str:
+def _advice(location: Sequence[str | int], raw: Mapping[str, Any], config: type[BaseModel]) -> str:
     key = str(location[-1])
-    known = _keys(_models_at(location[:-1], config))
+    known = _keys(_models_at(location[:-1], raw, config))
     close = get_close_matches(key, known, n=1, cutoff=0.6)
     if close:
         return f"did you mean {close[0]!r}?"
@@ -116,7 +121,7 @@ def _keys(models: Sequence[type[BaseModel]]) -> list[str]:
     )
 
 
-def _models_at(location: Sequence[str | int], config: type[BaseModel]) -> list[type[BaseModel]]:
+def _models_at(location: Sequence[str | int], raw: Any, config: type[BaseModel]) -> list[type[BaseModel]]:
     models = [config]
     for part in location:
         below = [
@@ -126,8 +131,10 @@ def _models_at(location: Sequence[str | int], config: type[BaseModel]) -> list[t
             if part in (name, field.alias)
             for found in _models_in(field.annotation)
         ]
-        # A map's kind stands in the location as well; an index or a name of one's own changes nothing.
-        models = below or [model for model in models if _kind_of(model) == part] or models
+        raw = raw[part] if isinstance(raw, Mapping) and part in raw else raw
+        kind = raw.get("kind") if isinstance(raw, Mapping) else None
+        # An index or a name of one's own changes nothing; a map's kind tells its model from the others.
+        models = below or [model for model in models if kind is None or _kind_of(model) in (kind, None)]
     return models
 
 
@@ -137,6 +144,9 @@ def _kind_of(model: type[BaseModel]) -> str | None:
 
 
 def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if annotation is MapConfig:
+        yield from KINDS.values()
+        return
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
         return

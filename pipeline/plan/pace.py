@@ -103,7 +103,7 @@ class Pace:
 
     def _straggler(self, shard: Shard, seconds: float, finished: list[float], node: str) -> Straggler:
         cohort = self._plan.cohort(shard.cohort)
-        stimuli = cohort.map_plan(shard.map).stimuli
+        stimuli = cohort.map_plan(shard.map).stimuli.names
         return Straggler(
             cohort=shard.cohort,
             checkpoint=cohort.checkpoints[shard.checkpoint].id,

@@ -271,12 +271,12 @@ class _Writer:
         self._thread.shutdown()
         self._settle()  # an interrupt may have come after a shard was written and before it was recorded
 
-    def write(self, computed: ShardReport, values: np.ndarray | None) -> None:
+    def write(self, computed: ShardReport, arrays: dict[str, np.ndarray] | None) -> None:
         """Have a shard written, once the one before is."""
         self._settle()
         if not self.failure:
             self._writing = self._thread.submit(
-                _patiently, lambda: store_shard(self._opened.plan, computed, values), lambda report: report
+                _patiently, lambda: store_shard(self._opened.plan, computed, arrays), lambda report: report
             )
 
     def finish(self) -> None:
@@ -299,7 +299,7 @@ class _Writer:
 
 def _computed(
     plan: RunPlan, shard: Shard, device: str, with_probe: bool, model: nn.Module | None
-) -> tuple[ShardReport, np.ndarray | None]:
+) -> tuple[ShardReport, dict[str, np.ndarray] | None]:
     """A shard's maps; a checkpoint or a sound that cannot be read for the moment is read again after a pause."""
     return _patiently(
         lambda: compute_shard(plan, shard, device, with_probe=with_probe, model=model), lambda computed: computed[0]

@@ -1,25 +1,22 @@
 """One shard end to end: load the checkpoint, compute its maps, write its region, report."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
-from itertools import groupby
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from pipeline.gradients.gradmaps import compute_strf_gradmaps, compute_waveform_gradmaps
-from pipeline.gradients.health import assess
 from pipeline.gradients.routes.memory import is_out_of_memory
 from pipeline.inputs.checkpoints import CheckpointError, load_checkpoint, probe_response
-from pipeline.inputs.stimuli import read_sound, read_spectrograms, samples_digest
 from pipeline.plan.config import ConfigError
 from pipeline.plan.reports import Problem, ShardReport
-from pipeline.plan.shards import Checkpoint, CohortPlan, MapPlan, RunPlan, Shard
+from pipeline.plan.shards import Checkpoint, CohortPlan, RunPlan, Shard
+from pipeline.run.job import Job
+from pipeline.run.kinds import COMPUTE
 from pipeline.store.regions import NonFiniteError, label, write_region
 from pipeline.text import of_error
 from pipeline.words import Cause
@@ -54,7 +51,7 @@ def run_shard(
 
 def compute_shard(
     plan: RunPlan, shard: Shard, device: str = "cpu", *, with_probe: bool = True, model: nn.Module | None = None
-) -> tuple[ShardReport, np.ndarray | None]:
+) -> tuple[ShardReport, dict[str, np.ndarray] | None]:
     """The report of a shard and its maps, which are still to be written; None in their place if there is a problem.
 
     The parameters are those of `run_shard`.
@@ -69,13 +66,13 @@ def compute_shard(
         return _failed(shard, error, started), None
 
 
-def store_shard(plan: RunPlan, report: ShardReport, values: np.ndarray | None) -> ShardReport:
+def store_shard(plan: RunPlan, report: ShardReport, arrays: dict[str, np.ndarray] | None) -> ShardReport:
     """The report of a shard whose maps have been written, or the problem why they could not."""
-    if values is None:
+    if arrays is None:
         return report
     started = time.perf_counter() - report.seconds
     try:
-        write_region(plan, report.shard, label(plan, report.shard, values))
+        write_region(plan, report.shard, label(plan, report.shard, arrays))
     except Exception as error:
         return _failed(report.shard, error, started)
     return replace(report, seconds=time.perf_counter() - started)
@@ -110,28 +107,29 @@ def _message(error: BaseException) -> str:
 
 def _compute(
     plan: RunPlan, shard: Shard, device: str, with_probe: bool, model: nn.Module | None
-) -> tuple[ShardReport, np.ndarray]:
+) -> tuple[ShardReport, dict[str, np.ndarray]]:
     started = time.perf_counter()
     cohort = plan.cohort(shard.cohort)
     entry = cohort.map_plan(shard.map)
     checkpoint = cohort.checkpoints[shard.checkpoint]
-    model = _model(checkpoint, device) if model is None else model.to(device)
+    load = _loader(checkpoint, device, model)
     order = _model_neurons(cohort, checkpoint)
-    neurons: list[int] | str = "sum" if shard.neurons is None else list(shard.neurons.of(order))
-    batches = _stimuli(cohort, entry, shard, device)
+    neurons = order if shard.neurons is None else shard.neurons.of(order)
+    job = Job(cohort, entry, shard, plan.config.engine, device, load, tuple(neurons))
+    model = None if checkpoint.members else load(checkpoint)
     before = time.perf_counter()
-    found = _joined([_found(plan, cohort, entry, model, batch, neurons) for batch in batches])
+    computed = COMPUTE[entry.kind](job)
     after = time.perf_counter()
     report = ShardReport(
         shard,
-        route=found.route,
-        block=found.block,
+        route=computed.route,
+        block=computed.block,
         engine_seconds=after - before,
-        companions=_companions(cohort, entry, found),
-        probe=probe_response(model, checkpoint.front_end)[order] if with_probe else None,
+        companions=dict(computed.companions),
+        probe=probe_response(model, checkpoint.front_end)[order] if with_probe and model is not None else None,
         seconds=time.perf_counter() - started,
     )
-    return report, _on_map_axes(found.values, entry)
+    return report, {variable.name: computed.arrays[variable.suffix] for variable in entry.computed}
 
 
 @contextmanager
@@ -163,11 +161,17 @@ class _ModelKey:
         return hash(self._key)
 
 
-def _model(checkpoint: Checkpoint, device: str) -> nn.Module:
-    """The module of a checkpoint, kept for the next shard of the same one."""
-    if checkpoint.error is not None:
-        raise CheckpointError(checkpoint.error)
-    return _loaded(_ModelKey(checkpoint, device))
+def _loader(given_for: Checkpoint, device: str, given: nn.Module | None) -> Callable[[Checkpoint], nn.Module]:
+    """Gives the module of a checkpoint, kept for the next shard of the same one; one that the caller has, as it is."""
+
+    def load(checkpoint: Checkpoint) -> nn.Module:
+        if given is not None and checkpoint is given_for:
+            return given.to(device)
+        if checkpoint.error is not None:
+            raise CheckpointError(checkpoint.error)
+        return _loaded(_ModelKey(checkpoint, device))
+
+    return load
 
 
 def _model_neurons(cohort: CohortPlan, checkpoint: Checkpoint) -> list[int]:
@@ -176,148 +180,3 @@ def _model_neurons(cohort: CohortPlan, checkpoint: Checkpoint) -> list[int]:
         return list(range(len(cohort.neurons)))
     position = {name: index for index, name in enumerate(checkpoint.neurons)}
     return [position[name] for name in cohort.neurons]
-
-
-@lru_cache(maxsize=4)
-def _spectrograms(files: tuple[str, ...], names: tuple[str, ...], digests: tuple[str, ...]) -> dict[str, np.ndarray]:
-    with _still_there():
-        arrays = read_spectrograms(files)
-    for name, digest in zip(names, digests, strict=True):
-        _refuse_changed(name, arrays.get(name), digest)
-    return arrays
-
-
-@lru_cache(maxsize=64)
-def _sound(path: str, name: str, digest: str) -> np.ndarray:
-    with _still_there():
-        waveform = read_sound(path)
-    _refuse_changed(name, waveform, digest)
-    return waveform
-
-
-@contextmanager
-def _still_there() -> Iterator[None]:
-    """A stimulus that the plan has read and that cannot be read now is the storage's fault, and is tried again."""
-    try:
-        yield
-    except ConfigError as error:
-        raise OSError(str(error)) from error
-
-
-def _refuse_changed(name: str, samples: np.ndarray | None, digest: str) -> None:
-    if samples is None or samples_digest(samples) != digest:
-        raise ConfigError(
-            f"the stimulus {name!r} is not what it was when the run was planned, so its map would stand beside maps"
-            " around other numbers; put the old file back, or plan the run again"
-        )
-
-
-def _stimuli(cohort: CohortPlan, entry: MapPlan, shard: Shard, device: str) -> list[Tensor | None]:
-    """The stimuli of a shard, those of one length stacked; one None for the null or silent spectrogram."""
-    if entry.baseline in ("null", "silence"):
-        return [None]
-    if entry.kind == "waveform":
-        assert shard.stimuli is not None
-        named = zip(entry.stimuli_files, entry.stimuli, entry.stimuli_digests, strict=True)
-        arrays = [_sound(*one) for one in shard.stimuli.of(tuple(named))]
-    elif entry.baseline == "mean":
-        heard = _spectrograms(entry.stimuli_files, entry.stimuli, entry.stimuli_digests)
-        everything = np.concatenate([heard[name] for name in entry.stimuli], axis=1)
-        # The mean of each band, held for the whole window.
-        arrays = [np.repeat(everything.mean(axis=1, keepdims=True), cohort.lags, axis=1)]
-    else:
-        assert shard.stimuli is not None
-        spectrograms = _spectrograms(entry.stimuli_files, entry.stimuli, entry.stimuli_digests)
-        arrays = [spectrograms[name] for name in shard.stimuli.of(entry.stimuli)]
-    neighbours = groupby(arrays, key=lambda array: array.shape)
-    return [torch.as_tensor(np.stack(list(group)), dtype=torch.float32, device=device) for _, group in neighbours]
-
-
-@dataclass(frozen=True)
-class _Found:
-    """The maps of some stimuli and the numbers beside them, all (stimulus, neuron, ...)."""
-
-    values: np.ndarray
-    companions: dict[str, np.ndarray]
-    route: str
-    block: int
-
-
-def _found(
-    plan: RunPlan,
-    cohort: CohortPlan,
-    entry: MapPlan,
-    model: nn.Module,
-    stimuli: Tensor | None,
-    neurons: list[int] | str,
-) -> _Found:
-    engine = plan.config.engine
-    settings: dict[str, Any] = {
-        "neurons": neurons,
-        "objective": entry.objective,
-        "route": entry.route,
-        "dtype": getattr(torch, engine.precision),
-        "memory_bytes": None if engine.memory_mib is None else engine.memory_mib * 2**20,
-    }
-    about: dict[str, Any] = {"objective": entry.objective, "neurons": neurons, "level": entry.silence_level}
-    if entry.kind == "waveform":
-        assert stimuli is not None
-        assert entry.window is not None
-        lags = entry.window
-        maps = compute_waveform_gradmaps(model, stimuli, lags, **settings)
-    else:
-        lags = cohort.lags
-        about["space"] = entry.space
-        maps = compute_strf_gradmaps(model, stimuli, lags, space=entry.space, level=entry.silence_level, **settings)
-    sample = engine.finite_difference_neurons
-    health = assess(model, maps, stimuli, lags, sample=sample, finite_difference=sample > 0, **about)
-    return _Found(
-        values=_array(maps.values, "float32"),
-        companions={
-            "health": _array(health.flags, "uint16"),
-            "memory_90": _array(health.memory_lags_90, "float32"),
-            "memory_99": _array(health.memory_lags_99, "float32"),
-            "oldest_share": _array(health.oldest_share, "float32"),
-            "frame": _array(maps.frames, "int32"),
-        },
-        route=maps.route,
-        block=maps.block,
-    )
-
-
-def _array(tensor: Tensor, dtype: str) -> np.ndarray:
-    return tensor.detach().cpu().numpy().astype(dtype, copy=False)
-
-
-def _joined(found: list[_Found]) -> _Found:
-    if len(found) == 1:
-        return found[0]
-    return _Found(
-        values=np.concatenate([part.values for part in found]),
-        companions={name: np.concatenate([part.companions[name] for part in found]) for name in found[0].companions},
-        route="+".join(dict.fromkeys(part.route for part in found)),
-        block=min(part.block for part in found),
-    )
-
-
-def _on_map_axes(values: np.ndarray, entry: MapPlan) -> np.ndarray:
-    """The engine's (stimulus, neuron, ...) array with the axes of the map: one checkpoint, and no axis it lacks."""
-    if "neuron" not in entry.dims:
-        values = values[:, 0]
-    if entry.stimulus_dim is None:
-        values = values[0]
-    return values[np.newaxis]
-
-
-def _companions(cohort: CohortPlan, entry: MapPlan, found: _Found) -> dict[str, np.ndarray]:
-    """The numbers beside the map, over (neuron[, stimulus]), times in ms."""
-    step_ms = np.float32(cohort.frame_ms if entry.kind == "strf" else 1000.0 / (entry.sample_rate or 1.0))
-    arranged = {}
-    for name, values in found.companions.items():
-        # A memory of n lags reaches to the lag (n - 1) steps back; an all-zero map has none.
-        scaled = (
-            np.where(values > 0, (values - 1) * step_ms, np.float32(np.nan)) if name.startswith("memory") else values
-        )
-        by_neuron = scaled.T if entry.stimulus_dim is not None else scaled[0]
-        arranged[name] = by_neuron if "neuron" in entry.dims else by_neuron[0]
-    return arranged

@@ -265,16 +265,7 @@ def _attributes(
     }
     kept = {key: value for key, value in stored.items() if key not in ("intent", "state")}
     before = json.loads(stored.get("maps", "{}"))
-    maps = before | {
-        entry.name: {
-            "kind": entry.kind,
-            "objective": plain(entry.objective),
-            "baseline": entry.baseline,
-            "space": entry.space,
-            "neurons": entry.over_neurons,
-        }
-        for entry in cohort.maps
-    }
+    maps = before | {entry.name: {"kind": entry.kind, **entry.settings.facts()} for entry in cohort.maps}
     failures = kept.get("failures", "{}")
     prints_before = json.loads(stored.get("fingerprints", "{}"))
     replaced = {key for key, value in fingerprints.items() if prints_before.get(key, value) != value}
@@ -353,8 +344,7 @@ def _aligned(
     if add_new:
         known = set(labels)
         ordered += [entry for entry in cohort.checkpoints if entry.id not in known]
-    maps = tuple(replace(entry, shape=(len(ordered), *entry.shape[1:])) for entry in cohort.maps)
-    return replace(cohort, checkpoints=tuple(ordered), maps=maps)
+    return replace(cohort, checkpoints=tuple(ordered))
 
 
 def _absent(label: str, fingerprint: str) -> Checkpoint:

@@ -30,6 +30,7 @@ from pipeline.store.backend import (
     write_many,
 )
 from pipeline.store.layout import ArraySpec
+from pipeline.words import map_of
 
 #: Format of the stores that this version writes and reads. 2: maps know their stimuli by content.
 FORMAT = 2
@@ -59,6 +60,15 @@ class Group:
     def with_role(self, *roles: str) -> list[str]:
         """Names of the arrays that serve one of these roles."""
         return [name for name, entry in self.arrays.items() if entry["attributes"].get("role") in roles]
+
+    def maps(self) -> list[str]:
+        """Names of the maps, each of which has a status."""
+        return sorted(map_of(name, self.array_attributes(name)) for name in self.with_role("status"))
+
+    def variables(self, map_name: str) -> list[str]:
+        """Names of the arrays that the shards of a map write."""
+        written = self.with_role("map", "measure")
+        return [name for name in written if map_of(name, self.array_attributes(name)) == map_name]
 
     def dims(self, name: str) -> tuple[str, ...]:
         """Axes of an array."""

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.plan.axes import AXIS_ATTRIBUTES
-from pipeline.plan.config import plain
-from pipeline.plan.shards import CohortPlan, MapPlan
-from pipeline.words import COMPANIONS, PENDING, PROBE, STATES, axis_of, status_name, variable_name
+from pipeline.plan.axes import as_array
+from pipeline.plan.layout import settings_of
+from pipeline.plan.shards import CohortPlan, MapPlan, VariablePlan
+from pipeline.words import COMPANIONS, PENDING, PROBE, STATES, status_name, variable_name
 
 #: Checkpoints and entries in one chunk of what the driver alone writes.
 BOOKKEEPING_CHECKPOINTS = 32
@@ -49,7 +49,7 @@ class ArraySpec:
 
 def cohort_arrays(cohort: CohortPlan, health_flags: Mapping[str, int]) -> list[ArraySpec]:
     """Every array of a cohort's group."""
-    fixed = [coordinate_array(cohort, dim) for dim in cohort.dims()]
+    fixed = [*(coordinate_array(cohort, dim) for dim in cohort.dims()), *label_arrays(cohort)]
     maps = [spec for entry in cohort.maps for spec in map_arrays(cohort, entry, health_flags)]
     taken = {spec.name for spec in (*fixed, *maps)} | {PROBE}
     return [*fixed, *metadata_arrays(cohort, taken), probe_array(cohort), *maps]
@@ -57,14 +57,27 @@ def cohort_arrays(cohort: CohortPlan, health_flags: Mapping[str, int]) -> list[A
 
 def coordinate_array(cohort: CohortPlan, dim: str) -> ArraySpec:
     """Labels or values along one axis."""
-    values = cohort.coordinate(dim)
-    attributes = {**AXIS_ATTRIBUTES.get(axis_of(dim), {"long_name": dim}), "role": "coordinate"}
-    if dim == "frequency":
+    axis = cohort.axes()[dim]
+    attributes = {**axis.attributes(), "role": "coordinate"}
+    if axis.name == "frequency":
         attributes["standard_name"] = "sound_frequency"
+    return _labels(dim, dim, as_array(axis.values), attributes)
+
+
+def label_arrays(cohort: CohortPlan) -> list[ArraySpec]:
+    """Further coordinates along the axes that kinds of map bring."""
+    return [
+        _labels(f"{dim}_{label}", dim, as_array(values), {"role": "metadata", "long_name": f"{label} of {dim}"})
+        for dim, axis in cohort.axes().items()
+        for label, values in axis.labels.items()
+    ]
+
+
+def _labels(name: str, dim: str, values: np.ndarray, attributes: Mapping[str, Any]) -> ArraySpec:
     text = values.dtype == object
     chunk = LABELS_PER_CHUNK if dim == "checkpoint" else max(1, len(values))
     dtype = "str" if text else str(values.dtype)
-    return ArraySpec(dim, (dim,), values.shape, (chunk,), dtype, "" if text else 0, attributes, values=values)
+    return ArraySpec(name, (dim,), values.shape, (chunk,), dtype, "" if text else 0, attributes, values=values)
 
 
 def metadata_arrays(cohort: CohortPlan, taken: set[str]) -> list[ArraySpec]:
@@ -164,10 +177,10 @@ def probe_array(cohort: CohortPlan) -> ArraySpec:
 
 
 def map_arrays(cohort: CohortPlan, entry: MapPlan, health_flags: Mapping[str, int]) -> list[ArraySpec]:
-    """The variable of one map, its status and the numbers that accompany it."""
-    shape = (len(cohort.checkpoints), *entry.shape[1:])
+    """The variables of one map, its status and the numbers that accompany it."""
+    n_checkpoints = len(cohort.checkpoints)
     dims = entry.status_dims
-    counts = tuple(shape[entry.dims.index(dim)] for dim in dims)
+    counts = tuple(n_checkpoints if dim == "checkpoint" else entry.size(dim) for dim in dims)
     chunks = bookkeeping_chunks(dims, counts)
     status = {
         "role": "status",
@@ -176,32 +189,41 @@ def map_arrays(cohort: CohortPlan, entry: MapPlan, health_flags: Mapping[str, in
         "flag_values": list(STATES.values()),
         "flag_meanings": " ".join(STATES),
     }
-    specs = [
-        ArraySpec(
-            entry.name,
-            entry.dims,
-            shape,
-            entry.inner_chunks or entry.chunks,
-            "float32",
-            nan,
-            map_attributes(entry),
-            shards=entry.chunks if entry.inner_chunks else None,
-        ),
-        ArraySpec(status_name(entry.name), dims, counts, chunks, "uint8", PENDING, status),
-    ]
-    for ending, (dtype, units, title) in COMPANIONS.items():
-        attributes: dict[str, Any] = {"role": "companion", "map": entry.name, "long_name": f"{title} ({entry.name})"}
+    specs = [variable_array(entry, variable, n_checkpoints) for variable in entry.variables]
+    specs.append(ArraySpec(status_name(entry.name), dims, counts, chunks, "uint8", PENDING, status))
+    for ending in entry.settings.companions:
+        dtype, units, title = COMPANIONS[ending]
+        attributes: dict[str, Any] = {
+            "role": "companion",
+            "map": entry.name,
+            "long_name": f"{title} ({entry.name})",
+        }
         attributes |= {"units": units} if units else {}
         attributes |= flag_attributes(health_flags) if ending == "health" else {}
-        fill = companion_fill(dtype)
+        fill = fill_of(dtype)
         if fill == -1:
             attributes["comment"] = "-1 where there is none"
         specs.append(ArraySpec(variable_name(entry.name, ending), dims, counts, chunks, dtype, fill, attributes))
     return specs
 
 
-def companion_fill(dtype: str) -> Any:
-    """What stands in a companion where nothing was computed."""
+def variable_array(entry: MapPlan, variable: VariablePlan, n_checkpoints: int) -> ArraySpec:
+    """One variable of a map, in objects of which each belongs to one shard."""
+    return ArraySpec(
+        variable.name,
+        variable.dims,
+        entry.shape(variable, n_checkpoints),
+        variable.inner_chunks or variable.chunks,
+        variable.dtype,
+        fill_of(variable.dtype),
+        variable_attributes(entry, variable),
+        shards=variable.chunks if variable.inner_chunks else None,
+        values=variable.values,
+    )
+
+
+def fill_of(dtype: str) -> Any:
+    """What stands in an array where nothing was computed."""
     kind = np.dtype(dtype).kind
     return nan if kind == "f" else -1 if kind == "i" else 0
 
@@ -211,60 +233,33 @@ def flag_attributes(health_flags: Mapping[str, int]) -> dict[str, Any]:
     return {"flag_masks": [int(mask) for mask in health_flags.values()], "flag_meanings": " ".join(health_flags)}
 
 
-def map_attributes(entry: MapPlan) -> dict[str, Any]:
-    """What one map is, for a reader who has only the cube."""
-    over = "spectrogram" if entry.kind == "strf" else "waveform"
-    space = " after the prefilter" if entry.space == "prefiltered" else ""
-    attributes: dict[str, Any] = {
-        "role": "map",
+def variable_attributes(entry: MapPlan, variable: VariablePlan) -> dict[str, Any]:
+    """What one variable is, for a reader who has only the cube."""
+    return {
+        "role": variable.role if variable.values is None else "metadata",
         "map": entry.name,
-        "long_name": f"gradient of the {_words(entry.objective)} response with respect to the {over}{space}",
-        "units": f"response per unit of the {over}{space}",
+        "long_name": variable.long_name,
+        "units": variable.units,
         "kind": entry.kind,
-        "objective": _words(entry.objective),
-        "baseline": entry.baseline,
-        "space": entry.space,
-        "neurons": entry.over_neurons,
-        "sign": SIGN,
-        "settings": json.dumps(signature(entry), sort_keys=True),
+        **entry.settings.facts(),
+        **({"sign": SIGN} if variable.role == "map" else {}),
+        **variable.attributes,
+        "settings": json.dumps(signature(entry, variable), sort_keys=True),
     }
-    if entry.baseline == "silence":
-        attributes["silence_level"] = entry.silence_level
-    return attributes
 
 
-def _words(objective: Any) -> str:
-    return objective if isinstance(objective, str) else json.dumps(plain(objective))
-
-
-#: Keys of a map's entry in the config that change no number, or that the signature holds by content instead.
-NOT_IDENTITY = frozenset(("route", "cohorts", "stimuli"))
-
-
-def signature(entry: MapPlan) -> dict[str, Any]:
-    """The settings that every number of a map shares, as JSON can hold them.
+def signature(entry: MapPlan, variable: VariablePlan) -> dict[str, Any]:
+    """What every number of a variable shares, as JSON can hold it: the map's settings, and how the variable lies.
 
     Stimuli are known by their names and the digests of their samples, wherever the files lie.
     """
     settings = {
-        "kind": entry.kind,
-        "objective": plain(entry.objective),
-        "baseline": entry.baseline,
-        "space": entry.space,
-        "neurons": entry.over_neurons,
-        "silence_level": entry.silence_level,
-        "window": entry.window,
-        "sample_rate": entry.sample_rate,
-        "dims": list(entry.dims),
-        "shape": [int(size) for size in entry.shape[1:]],
-        "objects": [int(size) for size in entry.chunks],
-        "chunks": None if entry.inner_chunks is None else [int(size) for size in entry.inner_chunks],
-        "precision": entry.precision,
-        "stimuli": list(entry.stimuli),
-        "stimuli_digests": list(entry.stimuli_digests),
+        **settings_of(entry),
+        "dims": list(variable.dims),
+        "shape": [entry.size(dim) for dim in variable.dims if dim != "checkpoint"],
+        "objects": list(variable.chunks),
+        "chunks": None if variable.inner_chunks is None else list(variable.inner_chunks),
     }
-    others = {key: value for key, value in plain(entry.settings).items() if key not in NOT_IDENTITY}
-    settings |= {f"settings.{key}": value for key, value in others.items()}
     return json.loads(json.dumps(settings, default=str))
 
 

@@ -11,7 +11,7 @@ from xarray.core import indexing
 
 from pipeline.store.backend import scrub, storage_errors
 from pipeline.store.groups import cohort_names, existing_group, open_existing
-from pipeline.store.layout import companion_fill
+from pipeline.store.layout import fill_of
 from pipeline.words import DONE, ROLES, map_of, role_of, status_name
 
 
@@ -90,7 +90,7 @@ class _DoneOnly(BackendArray):
             return values.values
         aligned = done.set_dims({dim: 1 for dim in values.dims if dim not in done.dims} | dict(done.sizes))
         aligned = aligned.transpose(*values.dims)
-        return np.where(aligned.values, values.values, np.asarray(companion_fill(str(self.dtype)), self.dtype))
+        return np.where(aligned.values, values.values, np.asarray(fill_of(str(self.dtype)), self.dtype))
 
 
 def _chunked(cube: xr.Dataset) -> xr.Dataset:

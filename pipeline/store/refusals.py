@@ -8,16 +8,15 @@ import numpy as np
 
 from pipeline.plan.axes import AXIS_ATTRIBUTES
 from pipeline.plan.config import ConfigError
-from pipeline.plan.shards import Checkpoint, CohortPlan, MapPlan, RunPlan
+from pipeline.plan.shards import Checkpoint, CohortPlan, MapPlan, RunPlan, VariablePlan
 from pipeline.store.backend import scrub
 from pipeline.store.groups import Group
 from pipeline.store.layout import map_arrays, signature
-from pipeline.words import DONE
+from pipeline.words import DONE, axis_of, status_name
 
 _WHAT_TO_SET = {
     "objects": "storage.object_mib",
     "chunks": "storage.chunks_per_object",
-    "window": "window_ms",
     "shape": "lags, window_ms, the bands or the number of stimuli",
 }
 
@@ -35,11 +34,12 @@ def check_plan(plan: RunPlan) -> None:
                     " one of them; give each its own"
                 )
         for entry in cohort.maps:
-            if entry.dims[0] != "checkpoint" or entry.chunks[0] != 1:
-                raise ValueError(
-                    f"map {entry.name!r} is planned with axes {entry.dims} in objects of {entry.chunks}, but a shard is"
-                    " one checkpoint and must own whole objects; plan 'checkpoint' first, one per object"
-                )
+            for variable in entry.computed:
+                if variable.dims[0] != "checkpoint" or variable.chunks[0] != 1:
+                    raise ValueError(
+                        f"{variable.name!r} is planned with axes {variable.dims} in objects of {variable.chunks}, but a"
+                        " shard is one checkpoint and must own whole objects; plan 'checkpoint' first, one per object"
+                    )
 
 
 def refuse_differences(cohort: CohortPlan, group: Group) -> None:
@@ -57,8 +57,9 @@ def refuse_differences(cohort: CohortPlan, group: Group) -> None:
         )
     _same_labels(cohort, group)
     for entry in cohort.maps:
-        if entry.name in group.arrays:
-            _same_settings(cohort, entry, group)
+        if status_name(entry.name) in group.arrays:
+            for variable in entry.variables:
+                _same_settings(cohort, entry, variable, group)
         else:
             _name_is_free(cohort, entry, group)
     _same_checkpoints(cohort, group)
@@ -72,7 +73,7 @@ def _same_labels(cohort: CohortPlan, group: Group) -> None:
         stored, wanted = group.read(dim), cohort.coordinate(dim)
         if same_labels(stored, wanted):
             continue
-        units = AXIS_ATTRIBUTES.get(dim, {}).get("units", "")
+        units = AXIS_ATTRIBUTES.get(axis_of(dim), {}).get("units", "")
         advice = {
             "frequency": "set frequencies_hz as it was",
             "lag": "set lags and frame_ms as they were",
@@ -109,16 +110,22 @@ def _first_difference(stored: np.ndarray, wanted: np.ndarray) -> str:
     return ""
 
 
-def _same_settings(cohort: CohortPlan, entry: MapPlan, group: Group) -> None:
-    stored = json.loads(group.array_attributes(entry.name).get("settings", "{}"))
-    wanted = signature(entry)
+def _same_settings(cohort: CohortPlan, entry: MapPlan, variable: VariablePlan, group: Group) -> None:
+    if variable.name not in group.arrays:
+        raise ConfigError(
+            f"maps.{entry.name} of cohort {cohort.name!r}: {scrub(group.location)} holds the map without"
+            f" {variable.name!r}, so the maps that are done would lack it; give the map another name, or give another"
+            " store"
+        )
+    stored = json.loads(group.array_attributes(variable.name).get("settings", "{}"))
+    wanted = signature(entry, variable)
     where = f"maps.{entry.name} of cohort {cohort.name!r}"
     for key in dict.fromkeys((*wanted, *stored)):
         if stored.get(key) == wanted.get(key):
             continue
         if key == "stimuli_digests":
             _refuse_other_sounds(where, entry, stored[key], group)
-        setting = _WHAT_TO_SET.get(key, key.removeprefix("settings."))
+        setting = _WHAT_TO_SET.get(key, key)
         raise ConfigError(
             f"{where}: {setting} is {_value(wanted.get(key))} in the config but"
             f" {_value(stored.get(key))} in {scrub(group.location)}, so new numbers would mean something else than"
@@ -127,7 +134,7 @@ def _same_settings(cohort: CohortPlan, entry: MapPlan, group: Group) -> None:
 
 
 def _refuse_other_sounds(where: str, entry: MapPlan, stored: Sequence[str], group: Group) -> None:
-    pairs = zip(entry.stimuli, entry.stimuli_digests, stored, strict=True)
+    pairs = zip(entry.stimuli.names, entry.stimuli.digests, stored, strict=True)
     changed = [name for name, now, before in pairs if now != before]
     raise ConfigError(
         f"{where}: the samples of {_some(changed)} are not those around which {scrub(group.location)} holds maps of"

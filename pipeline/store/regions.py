@@ -1,5 +1,6 @@
 """The one way in which a map gets into the store: a region of whole objects, checked before a byte is written."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
 from math import prod
@@ -8,10 +9,11 @@ import numpy as np
 import xarray as xr
 import zarr
 
-from pipeline.plan.shards import MapPlan, RunPlan, Shard
+from pipeline.plan.shards import CohortPlan, MapPlan, RunPlan, Shard, VariablePlan
 from pipeline.store.backend import delete_object, location_of, scrub, storage_errors
-from pipeline.store.groups import existing_group, open_existing
+from pipeline.store.groups import Group, existing_group, open_existing
 from pipeline.store.refusals import same_labels
+from pipeline.words import is_map, status_name
 
 _SHOWN = 8
 
@@ -26,13 +28,14 @@ class NonFiniteError(RegionError):
 
 @dataclass(frozen=True)
 class _Handle:
-    """An open map: the array, the labels along its axes, and the extent of its objects."""
+    """An open variable: the array, the labels along its axes, the extent of its objects, and whether it holds maps."""
 
     array: zarr.Array
     dims: tuple[str, ...]
     labels: dict[str, np.ndarray]
     grid: tuple[int, ...]
     sharded: bool
+    is_map: bool
 
 
 # Opening an array costs milliseconds, and a worker writes to the same few maps again and again.
@@ -46,37 +49,57 @@ def forget(store: str) -> None:
         _handles.pop(key, None)
 
 
-def label(plan: RunPlan, shard: Shard, values: np.ndarray) -> xr.DataArray:
-    """A shard's numbers with the labels that the plan gives them.
+def label(plan: RunPlan, shard: Shard, arrays: Mapping[str, np.ndarray]) -> dict[str, xr.DataArray]:
+    """A shard's numbers with the labels that the plan gives them, by the names of the map's variables.
 
     Parameters
     ----------
     plan
         Aligned with the store (`align`), as the shard's checkpoint is a position of the store.
-    values
-        In the order of the map's axes, with or without the checkpoint axis of length 1.
+    arrays
+        One for each variable, in the order of its axes, with or without the checkpoint axis of length 1.
 
     Raises
     ------
     RegionError
-        If the numbers do not have the shape of the shard's region.
+        If a variable is missing, or its numbers do not have the shape of the shard's region.
     """
     cohort = plan.cohort(shard.cohort)
     entry = cohort.map_plan(shard.map)
-    region = shard.region(entry)
-    shape = tuple(len(range(*region[dim].indices(size))) for dim, size in zip(entry.dims, entry.shape, strict=True))
-    values = np.asarray(values)
-    if values.shape not in (shape, shape[1:]) or not 0 <= shard.checkpoint < len(cohort.checkpoints):
+    wanted = [variable.name for variable in entry.computed]
+    if set(arrays) != set(wanted) or not 0 <= shard.checkpoint < len(cohort.checkpoints):
         raise RegionError(
-            f"{shard.key()}: the numbers have the shape {values.shape}, but the region over {entry.dims} has {shape}"
-            f" (of {entry.shape}), so they cannot be labelled; give one number per entry of the shard's region"
+            f"{shard.key()}: there are numbers of {', '.join(arrays) or 'nothing'}, but the map consists of"
+            f" {', '.join(wanted)}, so a part of it would stay empty; give one array for each of them"
         )
-    labels = {dim: cohort.coordinate(dim)[region[dim]] for dim in entry.dims if dim != "checkpoint"}
+    coordinates = {dim: cohort.coordinate(dim) for dim in entry.axes}
+    return {
+        variable.name: _labelled(cohort, entry, variable, shard, np.asarray(arrays[variable.name]), coordinates)
+        for variable in entry.computed
+    }
+
+
+def _labelled(
+    cohort: CohortPlan,
+    entry: MapPlan,
+    variable: VariablePlan,
+    shard: Shard,
+    values: np.ndarray,
+    coordinates: Mapping[str, np.ndarray],
+) -> xr.DataArray:
+    region = shard.region(entry)
+    shape = tuple(region[dim].stop - region[dim].start for dim in variable.dims)
+    if values.shape not in (shape, shape[1:]):
+        raise RegionError(
+            f"{shard.key()}: the numbers of {variable.name} have the shape {values.shape}, but the region over"
+            f" {variable.dims} has {shape}, so they cannot be labelled; give one number per entry of the shard's region"
+        )
+    labels = {dim: coordinates[dim][region[dim]] for dim in variable.dims if dim != "checkpoint"}
     labels["checkpoint"] = np.array([cohort.checkpoints[shard.checkpoint].id], dtype=object)
-    return xr.DataArray(values.reshape(shape), dims=entry.dims, coords=labels, name=entry.name)
+    return xr.DataArray(values.reshape(shape), dims=variable.dims, coords=labels, name=variable.name)
 
 
-def write_region(plan: RunPlan, shard: Shard, values: xr.DataArray) -> None:
+def write_region(plan: RunPlan, shard: Shard, arrays: Mapping[str, xr.DataArray]) -> None:
     """Write a shard's numbers into its own objects of the store.
 
     The numbers count as missing until the driver has recorded the shard as done. Writing the same shard again replaces
@@ -84,36 +107,45 @@ def write_region(plan: RunPlan, shard: Shard, values: xr.DataArray) -> None:
 
     Parameters
     ----------
-    values
-        float32, in the order of the map's axes, with a label for every position (see `label`).
+    arrays
+        By the names of the map's variables, of their types, in the order of their axes, with a label for every
+        position (see `label`).
 
     Raises
     ------
     RegionError
         If axes, type, labels, bounds or the grid of objects do not fit, before anything is written.
     NonFiniteError
-        If an entry is NaN or infinite; the message names neurons and stimuli.
+        If an entry of a map is NaN or infinite; the message names neurons and stimuli.
     OSError
         If the storage fails.
     """
     location = location_of(plan.store)
     entry = plan.cohort(shard.cohort).map_plan(shard.map)
+    places = [_place(location, shard, entry, name, arrays[name]) for name in arrays]
+    with storage_errors(location):
+        for (handle, index), values in zip(places, arrays.values(), strict=True):
+            if handle.sharded:
+                # A damaged storage shard fails the very write that would replace it.
+                for key in object_keys(handle.array, handle.grid, index):
+                    delete_object(handle.array.store, key)
+            handle.array[index] = values.values
+
+
+def _place(
+    location: str, shard: Shard, entry: MapPlan, name: str, values: xr.DataArray
+) -> tuple[_Handle, tuple[slice, ...]]:
+    """Where the numbers of a variable go, once everything about them fits."""
     try:
-        handle = _handle(location, shard, entry)
-        index = _checked(handle, shard, entry, values)
+        handle = _handle(location, shard, name)
+        return handle, _checked(handle, shard, entry, name, values)
     except NonFiniteError:
         raise
     except RegionError:
         # The store may have grown since this process opened it.
-        _handles.pop((location, shard.cohort, shard.map), None)
-        handle = _handle(location, shard, entry)
-        index = _checked(handle, shard, entry, values)
-    with storage_errors(location):
-        if handle.sharded:
-            # A damaged storage shard fails the very write that would replace it.
-            for key in object_keys(handle.array, handle.grid, index):
-                delete_object(handle.array.store, key)
-        handle.array[index] = values.values
+        _handles.pop((location, shard.cohort, name), None)
+        handle = _handle(location, shard, name)
+        return handle, _checked(handle, shard, entry, name, values)
 
 
 def object_keys(array: zarr.Array, grid: tuple[int, ...], index: tuple[slice, ...]) -> list[str]:
@@ -127,35 +159,48 @@ def object_grid(array: zarr.Array) -> tuple[int, ...]:
     return tuple(array.shards if array.shards is not None else array.chunks)
 
 
-def _handle(location: str, shard: Shard, entry: MapPlan) -> _Handle:
-    key = (location, shard.cohort, shard.map)
+def shard_extents(group: Group, map_name: str) -> dict[str, int]:
+    """Extent of one shard of a map along each axis of its status, as its variables lie in the store."""
+    dims = group.dims(status_name(map_name))
+    extents = dict.fromkeys(dims, 1)
+    for name in group.variables(map_name):
+        own = dict(zip(group.dims(name), object_grid(group.open(name)), strict=True))
+        extents |= {dim: own[dim] for dim in dims if dim in own}
+    return extents
+
+
+def _handle(location: str, shard: Shard, name: str) -> _Handle:
+    key = (location, shard.cohort, name)
     if key not in _handles:
         store, _ = open_existing(location, writable=True)
         group = existing_group(store, location, shard.cohort)
-        if shard.map not in group.arrays:
+        if name not in group.arrays:
             raise RegionError(
-                f"{shard.key()}: {scrub(location)} has no map {shard.map!r} in the cohort {shard.cohort!r}, so there is"
+                f"{shard.key()}: {scrub(location)} has no map {name!r} in the cohort {shard.cohort!r}, so there is"
                 " no place for its numbers; call create_or_extend with this plan first"
             )
-        array = group.open(shard.map)
-        dims = group.dims(shard.map)
+        # A measure of nothing but its fill value is written all the same, so that it is not taken for missing.
+        array = group.open(name).with_config({"write_empty_chunks": True})
+        dims = group.dims(name)
         labels = {dim: group.read(dim) for dim in dims}
-        _handles[key] = _Handle(array, dims, labels, object_grid(array), array.shards is not None)
+        _handles[key] = _Handle(
+            array, dims, labels, object_grid(array), array.shards is not None, is_map(group.array_attributes(name))
+        )
     return _handles[key]
 
 
-def _checked(handle: _Handle, shard: Shard, entry: MapPlan, values: xr.DataArray) -> tuple[slice, ...]:
-    where = shard.key()
+def _checked(handle: _Handle, shard: Shard, entry: MapPlan, name: str, values: xr.DataArray) -> tuple[slice, ...]:
+    where = shard.key() if name == shard.map else f"{shard.key()} ({name})"
     region = shard.region(entry)
     if tuple(values.dims) != handle.dims:
         raise RegionError(
             f"{where}: the numbers have the axes {tuple(values.dims)}, but the map has {handle.dims}, so they would"
             " land transposed; give them in the order of the map"
         )
-    if values.dtype != np.float32:
+    if values.dtype != handle.array.dtype:
         raise RegionError(
-            f"{where}: the numbers are {values.dtype}, but the map is float32, and a silent conversion could overflow"
-            " or hide a mistake; convert them knowingly with .astype('float32')"
+            f"{where}: the numbers are {values.dtype}, but the map is {handle.array.dtype}, and a silent conversion"
+            f" could overflow or hide a mistake; convert them knowingly with .astype('{handle.array.dtype}')"
         )
     for dim, size, extent in zip(handle.dims, handle.array.shape, handle.grid, strict=True):
         start, stop = region[dim].start, region[dim].stop
@@ -175,7 +220,8 @@ def _checked(handle: _Handle, shard: Shard, entry: MapPlan, values: xr.DataArray
                 " numbers would not meet; give one number per position"
             )
     _check_labels(handle, shard, region, values)
-    _check_finite(where, entry, values)
+    if handle.is_map:
+        _check_finite(where, entry, values)
     return tuple(region[dim] for dim in handle.dims)
 
 

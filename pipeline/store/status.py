@@ -6,10 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.plan.axes import Block, blocks
-from pipeline.plan.shards import CohortPlan, MapPlan, RunPlan, Shard
+from pipeline.plan.shards import CohortPlan, MapPlan, RunPlan, Shard, cut_blocks
 from pipeline.store.groups import Group, cohort_names, existing_group, open_existing
-from pipeline.store.regions import object_grid
+from pipeline.store.regions import shard_extents
 from pipeline.words import DEGREES, DONE, FAILED, PENDING, Degree, flags_of, health_name, status_name
 
 
@@ -78,16 +77,11 @@ class _Blocks:
 
     def __init__(self, entry: MapPlan, status: np.ndarray, changed: np.ndarray) -> None:
         self.map = entry.name
-        self.neurons: list[Block | None] = [None]
-        self.stimuli: list[Block | None] = [None]
-        if "neuron" in entry.dims:
-            self.neurons = [*blocks(entry.size("neuron"), entry.chunk("neuron"))]
-        else:
-            status = status[:, None]
-        if entry.stimulus_dim is not None:
-            self.stimuli = [*blocks(entry.size(entry.stimulus_dim), entry.chunk(entry.stimulus_dim))]
-        else:
-            status = status[:, :, None]
+        # One axis for neurons and one for stimuli, whether or not the status counts them.
+        for axis, dim in ((1, "neuron"), (2, entry.stimulus_dim)):
+            if dim not in entry.status_dims:
+                status = np.expand_dims(status, axis)
+        self.neurons, self.stimuli = cut_blocks(entry, "neuron"), cut_blocks(entry, entry.stimulus_dim)
         todo, failed = status == PENDING, status == FAILED
         todo[changed] |= failed[changed]
         self.todo = self._any(todo)
@@ -198,7 +192,7 @@ def _cohort_status(group: Group) -> CohortStatus:
         group.state,
         labels,
         group.shape("neuron")[0],
-        tuple(_map_status(group, name, labels) for name in group.with_role("map")),
+        tuple(_map_status(group, name, labels) for name in group.maps()),
         tuple(Failure(**entry) for entry in failures.get("entries", ())),
         failures.get("counts", {}),
     )
@@ -207,7 +201,7 @@ def _cohort_status(group: Group) -> CohortStatus:
 def _map_status(group: Group, name: str, labels: tuple[str, ...]) -> MapStatus:
     status = group.read(status_name(name))
     entries = _count(status)
-    extents = dict(zip(group.dims(name), object_grid(group.open(name)), strict=True))
+    extents = shard_extents(group, name)
     failed, done = status == FAILED, status == DONE
     for axis, dim in enumerate(group.dims(status_name(name))):
         if dim != "checkpoint" and status.shape[axis]:

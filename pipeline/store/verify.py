@@ -1,7 +1,7 @@
 """Whether a store holds what it says it holds: every object decoded, every claim compared with what is there."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice, product
@@ -28,8 +28,8 @@ from pipeline.store.groups import (
     write_attributes,
 )
 from pipeline.store.record import edit_array, pruned
-from pipeline.store.regions import forget, object_grid, object_keys
-from pipeline.words import COMPANIONS, DONE, FAILED, PENDING, axis_named, status_name, variable_name
+from pipeline.store.regions import forget, object_grid, object_keys, shard_extents
+from pipeline.words import COMPANIONS, DONE, FAILED, PENDING, axis_named, is_map, status_name, variable_name
 
 Kind = Literal["missing", "damaged", "non-finite", "unclaimed", "failed", "pending"]
 
@@ -195,15 +195,26 @@ class _CohortCheck:
                 self._labels[name] = self.group.read(name)
         for name in self.group.with_role("metadata", "probe", "summary"):
             self._check_whole(name)
-        for name in self.group.with_role("map"):
-            if status_name(name) in self.group.arrays and set(self.group.dims(name)) <= set(self._labels):
+        for name in self.group.maps():
+            if all(set(self.group.dims(entry)) <= set(self._labels) for entry in self.group.variables(name)):
                 status = self._status(name)
                 self._companions(name, status)
                 self._map(name, status)
             else:
-                # Without labels or status nothing can be said of the maps, least of all that they are done.
-                array = self.group.open(name)
-                self.regions += sum(1 for _ in _cuts(array.shape, object_grid(array)))
+                # Without labels nothing can be said of the maps, least of all that they are done.
+                self.regions += sum(1 for _ in self._regions(name))
+        for name in set(self.group.with_role("map", "measure")) - self._variables():
+            # Nor can it without a status.
+            array = self.group.open(name)
+            self.regions += sum(1 for _ in _cuts(array.shape, object_grid(array)))
+
+    def _variables(self) -> set[str]:
+        return {entry for name in self.group.maps() for entry in self.group.variables(name)}
+
+    def _regions(self, name: str) -> Iterator[Index]:
+        """The regions of a map, one shard each, over the axes of its status."""
+        extents = shard_extents(self.group, name)
+        return _cuts(self.group.shape(status_name(name)), tuple(extents.values()))
 
     def requeue(self) -> int:
         """Mark regions as pending, and remove what cannot be decoded; the number of regions marked."""
@@ -281,56 +292,67 @@ class _CohortCheck:
                     self._again[name] += [row for row in _rows(index) if (status[row] == DONE).any()]
 
     def _map(self, name: str, status: np.ndarray) -> None:
-        array = self.group.open(name)
-        dims, grid = self.group.dims(name), object_grid(array)
-        status_dims = self.group.dims(status_name(name))
-        present = set(keys_below(self.group.store, f"{self.group.name}/{name}/"))
+        dims = self.group.dims(status_name(name))
+        variables = [_Stored.of(self.group, entry) for entry in self.group.variables(name)]
 
-        def judge(index: Index) -> tuple[Index, Index, list[str], Kind | None, str]:
-            extent = dict(zip(dims, index, strict=True))
-            where = tuple(extent[dim] for dim in status_dims)
-            keys = object_keys(array, grid, index)
-            written = [key for key in keys if key in present]
-            states = xr.Variable(status_dims, status[where])
-            return index, where, written, *self._judge(array, dims, index, states, len(written) == len(keys))
+        def judge(where: Index) -> tuple[Index, list[_Verdict]]:
+            states = xr.Variable(dims, status[where])
+            return where, [self._judge(entry, dict(zip(dims, where, strict=True)), states) for entry in variables]
 
         with ThreadPoolExecutor(max_workers=8) as pool:
-            for some in _batches(_cuts(array.shape, grid), 64):
-                for index, where, written, kind, detail in pool.map(judge, some):
-                    self.regions += 1
-                    self.objects += len(written)
-                    if kind is None:
-                        self.done += 1
-                        continue
-                    self.findings.append(self._finding(kind, name, dims, index, detail))
-                    if kind in _UNSOUND or kind == "failed":
-                        self._again[name].append(where)
-                    if kind == "damaged":
-                        self._maps += written
+            for some in _batches(self._regions(name), 64):
+                for where, verdicts in pool.map(judge, some):
+                    self._settle(name, dims, where, verdicts)
 
-    def _judge(
-        self, array: zarr.Array, dims: tuple[str, ...], index: Index, states: xr.Variable, written: bool
-    ) -> tuple[Kind | None, str]:
-        """What is wrong with one region, None where nothing is."""
+    def _settle(self, name: str, dims: tuple[str, ...], where: Index, verdicts: list["_Verdict"]) -> None:
+        """Count one region, by the worst that is wrong with any of its variables."""
+        self.regions += 1
+        self.objects += sum(len(verdict.written) for verdict in verdicts)
+        wrong = [verdict for verdict in verdicts if verdict.kind in _UNSOUND]
+        open_ones = [verdict for verdict in verdicts if verdict.kind is not None]
+        if not open_ones:
+            self.done += 1
+            return
+        for verdict in wrong:
+            assert verdict.kind is not None
+            self.findings.append(self._finding(verdict.kind, verdict.variable, dims, where, verdict.detail))
+            if verdict.kind == "damaged":
+                self._maps += verdict.written
+        if not wrong:
+            first = next((verdict for verdict in open_ones if verdict.kind != "pending"), open_ones[0])
+            assert first.kind is not None
+            self.findings.append(self._finding(first.kind, name, dims, where, first.detail))
+        if wrong or any(verdict.kind == "failed" for verdict in open_ones):
+            self._again[name].append(where)
+
+    def _judge(self, entry: "_Stored", where: Mapping[str, slice], states: xr.Variable) -> "_Verdict":
+        """What is wrong with one variable in one region."""
+        index = tuple(where.get(dim, slice(0, size)) for dim, size in zip(entry.dims, entry.array.shape, strict=True))
+        keys = object_keys(entry.array, entry.grid, index)
+        written = [key for key in keys if key in entry.present]
+
+        def verdict(kind: Kind | None, detail: str = "") -> _Verdict:
+            return _Verdict(entry.name, written, kind, detail)
+
         done = states == DONE
         detail = ""
-        if bool(done.any()) and not written:
-            return "missing", ""
-        if written:
+        if bool(done.any()) and len(written) < len(keys):
+            return verdict("missing")
+        if len(written) == len(keys):
             try:
-                values = xr.Variable(dims, _decode(array, index, self.group.location))
+                values = xr.Variable(entry.dims, _decode(entry.array, index, self.group.location))
             except _DamagedError as problem:
                 if bool(done.any()):
-                    return "damaged", str(problem)
+                    return verdict("damaged", str(problem))
                 detail = str(problem)
             else:
-                if bool((~np.isfinite(values) & done).any()):
-                    return "non-finite", ""
+                if entry.is_map and bool((~np.isfinite(values) & done).any()):
+                    return verdict("non-finite")
         if bool(done.all()):
-            return None, ""
+            return verdict(None)
         if bool((states == FAILED).any()):
-            return "failed", ""
-        return ("unclaimed", detail) if written else ("pending", "")
+            return verdict("failed")
+        return verdict("unclaimed", detail) if len(written) == len(keys) else verdict("pending")
 
     def _finding(self, kind: Kind, name: str, dims: tuple[str, ...], index: Index, detail: str) -> Finding:
         stimulus = axis_named("stimulus", dims) or ""
@@ -341,6 +363,34 @@ class _CohortCheck:
         }
         neurons, stimuli = labels.get("neuron", ()), labels.get(stimulus, ())
         return Finding(kind, self.group.name, name, labels["checkpoint"][0], neurons, stimuli, detail)
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """A variable as it lies in the store: its array, the extent of its objects, and which of them are there."""
+
+    name: str
+    array: zarr.Array
+    dims: tuple[str, ...]
+    grid: tuple[int, ...]
+    is_map: bool
+    present: frozenset[str]
+
+    @classmethod
+    def of(cls, group: Group, name: str) -> "_Stored":
+        array = group.open(name)
+        present = frozenset(keys_below(group.store, f"{group.name}/{name}/"))
+        return cls(name, array, group.dims(name), object_grid(array), is_map(group.array_attributes(name)), present)
+
+
+@dataclass(frozen=True)
+class _Verdict:
+    """What is wrong with one variable in one region, None where nothing is, and its objects that are there."""
+
+    variable: str
+    written: list[str]
+    kind: Kind | None
+    detail: str
 
 
 def _decode(array: zarr.Array, index: Index, where: str) -> np.ndarray:

@@ -1,12 +1,12 @@
 """`gradmap plan`: what a run would compute and write, before anything is."""
 
 import argparse
-from math import prod
 from pathlib import Path
 from typing import Any
 
 from pipeline.plan.config import load_config
-from pipeline.plan.shards import FLOAT_BYTES, CohortPlan, MapPlan, RunPlan, weigh
+from pipeline.plan.shards import CohortPlan, MapPlan, RunPlan, VariablePlan
+from pipeline.plan.weight import variable_bytes, weigh
 from pipeline.text import printable
 from tasks.outcome import COMPLETE, FAILURES, counted, readable_bytes, text_table, write_json
 from tasks.terminal import LONGEST_LINE, tell
@@ -69,19 +69,17 @@ def _cohort_text(cohort: CohortPlan) -> str:
         f" {cohort.lags} frames of {cohort.frame_ms:g} ms"
     )
     header = ("map", "kind", "objective", "around", "axes", "shape", "one object", "bytes")
-    return head + "\n" + text_table(header, [_map_row(entry) for entry in cohort.maps])
+    rows = [_row(cohort, entry, variable) for entry in cohort.maps for variable in entry.computed]
+    return head + "\n" + text_table(header, rows)
 
 
-def _map_row(entry: MapPlan) -> tuple[object, ...]:
-    objective = entry.objective if isinstance(entry.objective, str) else dict(entry.objective)
-    around = counted(len(entry.stimuli), "sound") if entry.baseline == "stimuli" else entry.baseline
+def _row(cohort: CohortPlan, entry: MapPlan, variable: VariablePlan) -> tuple[object, ...]:
     return (
-        entry.name,
+        variable.name,
         entry.kind,
-        objective,
-        around,
-        ", ".join(entry.dims),
-        " x ".join(map(str, entry.shape)),
-        " x ".join(map(str, entry.chunks)),
-        readable_bytes(FLOAT_BYTES * prod(entry.shape)),
+        *entry.settings.summary(entry.stimuli),
+        ", ".join(variable.dims),
+        " x ".join(map(str, entry.shape(variable, len(cohort.checkpoints)))),
+        " x ".join(map(str, variable.chunks)),
+        readable_bytes(variable_bytes(cohort, entry, variable)),
     )

@@ -16,10 +16,10 @@ from pipeline.plan.reports import ShardReport
 from pipeline.plan.shards import RunPlan, weigh
 from pipeline.run import open_run, prepare_run
 from pipeline.run.driver import bundles, computable
-from pipeline.store import align, backlog, create_or_extend, label, write_region
+from pipeline.store import align, backlog, create_or_extend
 from tasks.cli import main
 from tests.faults.lab import write_lab
-from tests.store.plans import cohort, run_plan, strf
+from tests.store.plans import cohort, labelled, run_plan, strf
 
 NEURONS = 1000
 
@@ -48,7 +48,7 @@ class Figures:
 def planned(store: Path, n_checkpoints: int) -> RunPlan:
     """A run as plain data: small maps, so that what is measured is the driver."""
     names = [f"model-{number:05d}" for number in range(n_checkpoints)]
-    entry = strf(n_checkpoints, NEURONS, 2, 2, block=NEURONS)
+    entry = strf(NEURONS, 2, 2, block=NEURONS)
     return run_plan(store, cohort(names, n_neurons=NEURONS, bands=2, lags=2, maps=[entry]))
 
 
@@ -118,7 +118,7 @@ def drive(
             shards = shards[: count - opened.done_before]
             for number, shard in enumerate(shards):
                 if write:
-                    write_region(aligned, shard, label(aligned, shard, block))
+                    write(aligned, shard, labelled(aligned, shard, block))
                 opened.record(no_op(shard, probe))
                 if traced and number and number % max(1, len(shards) // 10) == 0:
                     opened.flush()

@@ -19,7 +19,7 @@ NEURONS = 40
 def a_pace():
     """The pace of a run over four checkpoints, of which the last is of another size."""
     names = ["gru-0", "gru-1", "gru-2", "mamba-0"]
-    lab = cohort(names, n_neurons=NEURONS, bands=1, lags=1, maps=[strf(4, NEURONS, 1, 1, block=1)])
+    lab = cohort(names, n_neurons=NEURONS, bands=1, lags=1, maps=[strf(NEURONS, 1, 1, block=1)])
     checkpoints = (*lab.checkpoints[:3], replace(lab.checkpoints[3], n_parameters=10_000_000))
     return Pace(run_plan("store", replace(lab, checkpoints=checkpoints))), lab
 

@@ -6,69 +6,43 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.plan.axes import blocks
-from pipeline.plan.config import CheckpointsConfig, CohortConfig, RunConfig, StrfMapConfig
-from pipeline.plan.shards import (
-    Checkpoint,
-    CheckpointSource,
-    CohortPlan,
-    MapPlan,
-    RunPlan,
-    cut_shards,
-    inner_chunk_shape,
-    object_shape,
-    plan_shards,
-    weigh,
-)
+from pipeline.plan.axes import Axis, blocks
+from pipeline.plan.config import CheckpointsConfig, CohortConfig, RunConfig
+from pipeline.plan.kinds.strf import StrfMapConfig
+from pipeline.plan.layout import block_lengths, inner_chunk_shape, lay_out_maps
+from pipeline.plan.maps import CohortFacts, MapConfig, Stimuli
+from pipeline.plan.shards import Checkpoint, CheckpointSource, CohortPlan, RunPlan, cut_shards, plan_shards
+from pipeline.plan.weight import weigh
 
 counts = st.integers(1, 7)
 
 
-def cohort_plan(n_checkpoints: int, n_neurons: int, n_stimuli: int, neurons_per_object: int) -> CohortPlan:
+def cohort_plan(n_checkpoints: int, n_neurons: int, n_stimuli: int, object_mib: float) -> CohortPlan:
     entry = CheckpointsConfig(path="x")
-    dims = ("checkpoint", "stimulus", "neuron", "frequency", "lag")
-    shape = (n_checkpoints, n_stimuli, n_neurons, 3, 4)
-    around_sounds = MapPlan(
-        name="around",
-        kind="strf",
-        objective="last",
-        baseline="stimuli",
-        space="spectrogram",
-        over_neurons="each",
-        route="auto",
-        dims=dims,
-        shape=shape,
-        chunks=(1, 1, min(neurons_per_object, n_neurons), 3, 4),
-        stimuli=tuple(f"s{index}" for index in range(n_stimuli)),
+    checkpoints = tuple(
+        Checkpoint(CheckpointSource(f"m{index}", "x", entry, "cohort c"), fingerprint="f")
+        for index in range(n_checkpoints)
     )
-    summed = MapPlan(
-        name="summed",
-        kind="strf",
-        objective="sum",
-        baseline="null",
-        space="spectrogram",
-        over_neurons="sum",
-        route="auto",
-        dims=("checkpoint", "frequency", "lag"),
-        shape=(n_checkpoints, 3, 4),
-        chunks=(1, 3, 4),
-    )
+    neurons = tuple(f"n{index}" for index in range(n_neurons))
+    facts = CohortFacts("c", 5.0, 4, neurons, (1.0, 2.0, 3.0), checkpoints)
+    maps = {
+        "around": StrfMapConfig(kind="strf", baseline="stimuli", stimuli="a.npz"),
+        "summed": StrfMapConfig(kind="strf", objective="sum", neurons="sum"),
+    }
+    stimuli = {"around": Stimuli(tuple(f"s{index}" for index in range(n_stimuli))), "summed": Stimuli()}
     return CohortPlan(
         name="c",
         frame_ms=5.0,
         lags=4,
-        neurons=tuple(f"n{index}" for index in range(n_neurons)),
+        neurons=neurons,
         frequencies_hz=(1.0, 2.0, 3.0),
-        checkpoints=tuple(
-            Checkpoint(CheckpointSource(f"m{index}", "x", entry, "cohort c"), fingerprint="f")
-            for index in range(n_checkpoints)
-        ),
-        maps=(around_sounds, summed),
+        checkpoints=checkpoints,
+        maps=lay_out_maps(config(maps, object_mib), facts, maps, stimuli),
     )
 
 
-def run_plan(cohort: CohortPlan) -> RunPlan:
-    config = RunConfig(
+def config(maps: dict[str, MapConfig], object_mib: float = 8.0) -> RunConfig:
+    return RunConfig(
         store="x",
         cohort=(
             CohortConfig(
@@ -79,29 +53,35 @@ def run_plan(cohort: CohortPlan) -> RunPlan:
                 checkpoints=(CheckpointsConfig(path="x"),),
             ),
         ),
-        maps={"around": StrfMapConfig(kind="strf", baseline="stimuli", stimuli="a.npz")},
+        maps=maps,
+        storage={"object_mib": object_mib},
     )
-    return RunPlan("x", (cohort,), config)
+
+
+def run_plan(cohort: CohortPlan) -> RunPlan:
+    return RunPlan("x", (cohort,), config({entry.name: entry.settings for entry in cohort.maps}))
+
+
+MAP_MIB = 4 * 3 * 4 / 2**20
 
 
 @given(n_checkpoints=counts, n_neurons=counts, n_stimuli=counts, per_object=counts)
 def test_shards_cover_every_number_once_and_share_no_object(n_checkpoints, n_neurons, n_stimuli, per_object):
-    cohort = cohort_plan(n_checkpoints, n_neurons, n_stimuli, per_object)
+    cohort = cohort_plan(n_checkpoints, n_neurons, n_stimuli, per_object * MAP_MIB)
     for entry in cohort.maps:
-        owners = np.zeros(entry.shape, dtype=int)
-        objects = np.full(entry.shape, -1)
-        for number, shard in enumerate(shard for shard in cut_shards(cohort) if shard.map == entry.name):
-            region = tuple(shard.region(entry)[dim] for dim in entry.dims)
+        (variable,) = entry.variables
+        owners = np.zeros(entry.shape(variable, n_checkpoints), dtype=int)
+        for shard in (shard for shard in cut_shards(cohort) if shard.map == entry.name):
+            region = tuple(shard.region(entry)[dim] for dim in variable.dims)
             owners[region] += 1
-            objects[region] = number
-            for dim, owned in zip(entry.dims, region, strict=True):
-                assert owned.start % entry.chunk(dim) == 0
-                assert owned.stop % entry.chunk(dim) == 0 or owned.stop == entry.size(dim)
+            for size, owned, chunk in zip(owners.shape, region, variable.chunks, strict=True):
+                assert owned.start % chunk == 0
+                assert owned.stop % chunk == 0 or owned.stop == size
         assert (owners == 1).all()
 
 
 def test_shards_of_one_checkpoint_follow_each_other():
-    shards = plan_shards(run_plan(cohort_plan(3, 4, 2, 2)))
+    shards = plan_shards(run_plan(cohort_plan(3, 4, 2, 2 * MAP_MIB)))
     positions = [shard.checkpoint for shard in shards]
     assert positions == sorted(positions)
     assert len({shard.key() for shard in shards}) == len(shards)
@@ -114,32 +94,35 @@ def test_blocks_cover_an_axis(size, length):
 
 
 @given(
-    n_checkpoints=st.integers(1, 400),
     n_neurons=st.integers(1, 12_000),
     n_stimuli=st.integers(1, 50),
     lags=st.integers(1, 300),
     object_mib=st.floats(0.01, 64),
 )
-def test_objects_keep_to_their_size_and_never_cut_a_map(n_checkpoints, n_neurons, n_stimuli, lags, object_mib):
-    dims = ("checkpoint", "stimulus", "neuron", "frequency", "lag")
-    shape = (n_checkpoints, n_stimuli, n_neurons, 34, lags)
-    chunks = object_shape(dims, shape, object_mib)
-    assert chunks[0] == 1
-    assert chunks[3:] == shape[3:]
-    assert all(1 <= chunk <= size for chunk, size in zip(chunks, shape, strict=True))
+def test_objects_keep_to_their_size_and_never_cut_a_map(n_neurons, n_stimuli, lags, object_mib):
+    axes = {
+        "stimulus": Axis("stimulus", ("s",) * n_stimuli),
+        "neuron": Axis("neuron", ("n",) * n_neurons),
+        "frequency": Axis("frequency", (1.0,) * 34),
+        "lag": Axis("lag", (0.0,) * lags),
+    }
+    asked = StrfMapConfig(kind="strf", baseline="stimuli", stimuli="a.npz")
+    lengths = block_lengths(asked, axes, asked.variables(axes), object_mib)
+    assert set(lengths) == {"neuron", "stimulus"}
+    assert all(1 <= length <= len(axes[axis]) for axis, length in lengths.items())
     one_map = 4 * 34 * lags
-    assert 4 * prod(chunks) <= max(one_map, object_mib * 2**20)
+    assert one_map * prod(lengths.values()) <= max(one_map, object_mib * 2**20)
 
 
 def test_inner_chunks_divide_an_object_evenly():
-    dims = ("checkpoint", "neuron", "frequency", "lag")
-    assert inner_chunk_shape(dims, (1, 100, 34, 40), 1) is None
-    assert inner_chunk_shape(dims, (1, 100, 34, 40), 8) == (1, 20, 34, 40)
-    assert inner_chunk_shape(dims, (1, 7, 34, 40), 4) is None
+    extent = {"checkpoint": 1, "neuron": 100, "frequency": 34, "lag": 40}
+    assert inner_chunk_shape(extent, 1) is None
+    assert inner_chunk_shape(extent, 8) == (1, 20, 34, 40)
+    assert inner_chunk_shape(extent | {"neuron": 7}, 4) is None
 
 
 def test_the_weight_of_a_run_counts_its_bytes_and_objects():
-    weight = weigh(run_plan(cohort_plan(3, 4, 2, 2)))
+    weight = weigh(run_plan(cohort_plan(3, 4, 2, 2 * MAP_MIB)))
     assert weight.checkpoints == 3
     assert weight.map_bytes == 4 * (3 * 2 * 4 * 3 * 4 + 3 * 3 * 4)
     assert weight.shards == 3 * (2 * 2 + 1)

@@ -7,11 +7,10 @@ from pathlib import Path
 import pytest
 
 from pipeline.plan.shards import RunPlan
-from pipeline.store import create_or_extend, record, write_region
+from pipeline.store import create_or_extend, record
 from pipeline.store.cube import align
-from pipeline.store.regions import label
 from pipeline.store.status import pending_shards
-from tests.store.plans import HEALTH, done, numbers, run_plan
+from tests.store.plans import HEALTH, done, run_plan, write
 
 
 @pytest.fixture
@@ -51,7 +50,7 @@ def compute(plan: RunPlan, shards=None) -> list:
     """Write and record shards; all pending ones by default."""
     shards = pending_shards(plan) if shards is None else shards
     for shard in shards:
-        write_region(plan, shard, label(plan, shard, numbers(plan, shard)))
+        write(plan, shard)
     record(plan, [done(plan, shard) for shard in shards])
     return shards
 

@@ -6,10 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xarray as xr
 
+from pipeline.plan.axes import Axis
 from pipeline.plan.config import CheckpointsConfig, RunConfig
+from pipeline.plan.kinds import KINDS
+from pipeline.plan.maps import Stimuli
 from pipeline.plan.reports import ShardReport
-from pipeline.plan.shards import Checkpoint, CheckpointSource, CohortPlan, MapPlan, RunPlan, Shard
+from pipeline.plan.shards import Checkpoint, CheckpointSource, CohortPlan, MapPlan, RunPlan, Shard, VariablePlan
+from pipeline.store import label, write_region
 
 HEALTH = {"all_zero": 1, "truncated": 2}
 
@@ -20,45 +25,78 @@ def checkpoint(name: str, *, fingerprint: str | None = None, error: str | None =
     return Checkpoint(source, fingerprint or f"print of {name}", scalars=scalars, error=error)
 
 
+def laid_out_map(
+    name: str,
+    settings: dict[str, Any],
+    axes: Sequence[Axis],
+    blocks: dict[str, int],
+    *,
+    stimuli: Stimuli | None = None,
+    inner: int | None = None,
+) -> MapPlan:
+    """A map with one variable, cut into blocks; ``inner`` is the number of neurons in a chunk inside an object."""
+    by_name = {axis.name: axis for axis in axes}
+    config = KINDS[settings["kind"]](**settings)
+    (asked,) = config.variables(by_name)
+    extent = {"checkpoint": 1, **{axis.name: blocks.get(axis.name, len(axis)) for axis in axes}}
+    variable = VariablePlan(
+        name=name,
+        suffix="",
+        dims=tuple(extent),
+        chunks=tuple(extent.values()),
+        inner_chunks=None if inner is None else tuple((extent | {"neuron": inner}).values()),
+        long_name=asked.long_name,
+        units=asked.units,
+    )
+    cut = {axis: length for axis, length in extent.items() if axis in ("neuron", "stimulus")}
+    return MapPlan(name, config, by_name, (variable,), cut, stimuli or Stimuli())
+
+
 def strf(
-    n_checkpoints: int, n_neurons: int, bands: int, lags: int, *, block: int | None = None, **settings: Any
+    n_neurons: int,
+    bands: int,
+    lags: int,
+    *,
+    name: str = "strf",
+    block: int | None = None,
+    inner: int | None = None,
+    **settings: Any,
 ) -> MapPlan:
     """A map around null."""
-    shape = (n_checkpoints, n_neurons, bands, lags)
-    block = block or n_neurons
-    given = {
-        "name": "strf",
-        "kind": "strf",
-        "objective": "last",
-        "baseline": "null",
-        "space": "spectrogram",
-        "over_neurons": "each",
-        "route": "auto",
-        "dims": ("checkpoint", "neuron", "frequency", "lag"),
-        "shape": shape,
-        "chunks": (1, block, bands, lags),
-    }
-    return MapPlan(**{**given, **settings})
+    each = (Axis("neuron", neuron_names(n_neurons)),) if settings.get("neurons") != "sum" else ()
+    axes = (
+        *each,
+        Axis("frequency", tuple(100.0 * 2.0**i for i in range(bands))),
+        Axis("lag", tuple(10.0 * i for i in range(lags))),
+    )
+    return laid_out_map(name, {"kind": "strf", **settings}, axes, {"neuron": block or n_neurons}, inner=inner)
 
 
-def waveform(n_checkpoints: int, stimuli: Sequence[str], n_neurons: int, samples: int, **settings: Any) -> MapPlan:
+def waveform(
+    stimuli: Sequence[str],
+    n_neurons: int,
+    samples: int,
+    *,
+    name: str = "waveform",
+    block: int | None = None,
+    stimuli_block: int = 1,
+    **settings: Any,
+) -> MapPlan:
     """A map around sounds."""
-    given = {
-        "name": "waveform",
-        "kind": "waveform",
-        "objective": "peak",
-        "baseline": "stimuli",
-        "space": "waveform",
-        "over_neurons": "each",
-        "route": "auto",
-        "dims": ("checkpoint", "stimulus", "neuron", "waveform_lag"),
-        "shape": (n_checkpoints, len(stimuli), n_neurons, samples),
-        "chunks": (1, 1, n_neurons, samples),
-        "stimuli": tuple(stimuli),
-        "window": samples,
-        "sample_rate": 8000.0,
-    }
-    return MapPlan(**{**given, **settings})
+    heard = Stimuli(tuple(stimuli), sample_rate=8000.0)
+    axes = (
+        heard.axis(),
+        Axis("neuron", neuron_names(n_neurons)),
+        Axis("waveform_lag", tuple(i / 8.0 for i in range(samples))),
+    )
+    given = {"kind": "waveform", "objective": "peak", "stimuli": "sounds/*.wav", **settings}
+    blocks = {"stimulus": stimuli_block, "neuron": block or n_neurons}
+    return laid_out_map(name, given, axes, blocks, stimuli=heard)
+
+
+def neuron_names(count: int) -> tuple[str, ...]:
+    """Labels of that many neurons."""
+    return tuple(f"n{i:03d}" for i in range(count))
 
 
 def cohort(
@@ -76,19 +114,26 @@ def cohort(
     """A cohort with a map around null and one around two sounds."""
     entries = tuple(checkpoints if checkpoints is not None else [checkpoint(name) for name in names])
     if maps is None:
-        maps = [strf(len(entries), n_neurons, bands, lags, block=block)]
+        maps = [strf(n_neurons, bands, lags, block=block)]
         if stimuli:
-            maps.append(waveform(len(entries), stimuli, n_neurons, 6))
-    return CohortPlan(
-        name=given.pop("name", "speech"),
-        frame_ms=10.0,
-        lags=lags,
-        neurons=tuple(f"n{i:03d}" for i in range(n_neurons)),
-        frequencies_hz=tuple(100.0 * 2.0**i for i in range(bands)),
-        checkpoints=entries,
-        maps=tuple(replace(entry, shape=(len(entries), *entry.shape[1:])) for entry in maps),
+            maps.append(waveform(stimuli, n_neurons, 6))
+    made: dict[str, Any] = {
+        "name": "speech",
+        "frame_ms": 10.0,
+        "lags": lags,
+        "neurons": neuron_names(n_neurons),
+        "frequencies_hz": tuple(100.0 * 2.0**i for i in range(bands)),
         **given,
+    }
+    shared = {
+        "neuron": Axis("neuron", made["neurons"]),
+        "frequency": Axis("frequency", made["frequencies_hz"]),
+        "lag": Axis("lag", tuple(made["frame_ms"] * i for i in range(lags))),
+    }
+    placed = tuple(
+        replace(entry, axes={dim: shared.get(dim, axis) for dim, axis in entry.axes.items()}) for entry in maps
     )
+    return CohortPlan(**made, checkpoints=entries, maps=placed)
 
 
 def run_plan(store: str | Path, *cohorts: CohortPlan, text: str = "store = 'x'\n") -> RunPlan:
@@ -108,13 +153,31 @@ def run_plan(store: str | Path, *cohorts: CohortPlan, text: str = "store = 'x'\n
 
 
 def numbers(plan: RunPlan, shard: Shard) -> np.ndarray:
-    """Numbers that depend on the checkpoint's id, the map and the position, and on nothing else."""
+    """Numbers of a map with one variable; they depend on the checkpoint's id, the map and the position alone."""
+    return arrays(plan, shard)[shard.map]
+
+
+def arrays(plan: RunPlan, shard: Shard) -> dict[str, np.ndarray]:
+    """Numbers of each variable of a shard's map."""
     entry = plan.cohort(shard.cohort).map_plan(shard.map)
     identity = plan.cohort(shard.cohort).checkpoints[shard.checkpoint].id
-    seed = abs(sum(ord(letter) * 31**i for i, letter in enumerate(identity + shard.map))) % 2**32
-    rows = np.random.default_rng(seed).standard_normal(entry.shape[1:], dtype=np.float32)
     region = shard.region(entry)
-    return rows[tuple(region[dim] for dim in entry.dims[1:])]
+    found = {}
+    for variable in entry.computed:
+        seed = abs(sum(ord(letter) * 31**i for i, letter in enumerate(identity + variable.name))) % 2**32
+        rows = np.random.default_rng(seed).standard_normal(entry.shape(variable, 1)[1:], dtype=np.float32)
+        found[variable.name] = rows[tuple(region[dim] for dim in variable.dims[1:])]
+    return found
+
+
+def labelled(plan: RunPlan, shard: Shard, block: np.ndarray | None = None) -> xr.DataArray:
+    """Numbers of a map with one variable under their labels; those of `numbers` by default."""
+    return label(plan, shard, {shard.map: numbers(plan, shard) if block is None else block})[shard.map]
+
+
+def write(plan: RunPlan, shard: Shard, values: xr.DataArray | None = None) -> None:
+    """Write the one variable of a map; the numbers of `numbers` by default."""
+    write_region(plan, shard, {shard.map: labelled(plan, shard) if values is None else values})
 
 
 def companions(plan: RunPlan, shard: Shard) -> dict[str, np.ndarray]:

@@ -42,7 +42,7 @@ plan = align(plan)
 print("ready", flush=True)
 while True:
     for shard in pending_shards(plan):
-        write_region(plan, shard, label(plan, shard, numbers(plan, shard)))
+        write(plan, shard)
         if mode == "record":
             record(plan, [done(plan, shard)])
 """
@@ -165,7 +165,7 @@ for store, step in json.loads(sys.argv[1]):
 SMALL = "run_plan(store, cohort(stimuli=()))"
 GROWN = (
     "run_plan(store, cohort(checkpoints=[checkpoint(n) for n in 'abc'] + [checkpoint('d', seed=1, arch='ln'),"
-    " checkpoint('e', arch='gru')], maps=[*cohort(stimuli=()).maps, waveform(5, ('hiss',), 5, 6)]))"
+    " checkpoint('e', arch='gru')], maps=[*cohort(stimuli=()).maps, waveform(('hiss',), 5, 6)]))"
 )
 
 
@@ -251,7 +251,7 @@ plan = align(run_plan(sys.argv[1], cohort(n_neurons=40, bands=32, lags=64, block
 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
 shard = pending_shards(plan)[0]
 try:
-    write_region(plan, shard, label(plan, shard, numbers(plan, shard)))
+    write(plan, shard)
 except OSError as error:
     print(type(error).__name__, error.errno)
 """

@@ -15,16 +15,14 @@ from pipeline.store import (
     align,
     create_or_extend,
     hold_lease,
-    label,
     open_cube,
     pending_shards,
     record,
     verify_store,
-    write_region,
 )
 from pipeline.words import DONE, FAILED, PENDING
 from tests.damage import damage
-from tests.store.plans import HEALTH, checkpoint, cohort, done, numbers, run_plan
+from tests.store.plans import HEALTH, checkpoint, cohort, done, numbers, run_plan, write
 
 pick = st.randoms(use_true_random=False)
 
@@ -59,7 +57,7 @@ class Store(RuleBasedStateMachine):
         return list(cut_shards(self.plan.cohorts[0]))
 
     def _write(self, shard):
-        write_region(self.plan, shard, label(self.plan, shard, numbers(self.plan, shard)))
+        write(self.plan, shard)
 
     def _object(self, shard):
         row, block = shard.checkpoint, shard.neurons.start // 2

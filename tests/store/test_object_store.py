@@ -18,20 +18,18 @@ from pipeline.store import (
     clean_partials,
     create_or_extend,
     hold_lease,
-    label,
     open_cube,
     pending_shards,
     record,
     store_status,
     verify_store,
-    write_region,
     write_summaries,
 )
 from pipeline.store.backend import keys_below, open_store, read_bytes, write_bytes
 from pipeline.store.regions import forget
 from tests.buckets import s3_bucket
 from tests.store.conftest import compute
-from tests.store.plans import HEALTH, cohort, numbers, run_plan
+from tests.store.plans import HEALTH, cohort, labelled, numbers, run_plan, write
 
 KEY, SECRET = "key-of-the-test", "secret-of-the-test"
 OBJECT = "speech/strf/c/1/1/0/0"
@@ -166,9 +164,9 @@ def test_a_storage_that_does_not_answer_raises_an_os_error(bucket, monkeypatch):
     url = f"{bucket}/silent/gradmaps.zarr"
     plan = laid_out(url)
     shard = pending_shards(plan)[0]
-    values = label(plan, shard, numbers(plan, shard))
+    values = labelled(plan, shard)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     forget(url)
     with pytest.raises(OSError, match=r"did not answer|connect|endpoint"):
-        write_region(plan, shard, values)
+        write(plan, shard, values)

@@ -12,19 +12,17 @@ from pipeline.store import (
     align,
     backlog,
     create_or_extend,
-    label,
     open_cube,
     pending_shards,
     record,
     store_status,
-    write_region,
 )
 from pipeline.store.backend import open_store
 from pipeline.store.groups import is_consolidated
 from pipeline.store.record import MAX_ENTRIES, MAX_MESSAGE
 from pipeline.words import DONE, FAILED, PENDING
 from tests.store.conftest import compute
-from tests.store.plans import HEALTH, cohort, companions, done, numbers, probe, run_plan
+from tests.store.plans import HEALTH, cohort, companions, done, probe, run_plan, write
 
 
 def failed(shard, cause="compute", message="it broke"):
@@ -34,7 +32,7 @@ def failed(shard, cause="compute", message="it broke"):
 def test_only_what_is_recorded_is_shown(laid_out, store):
     shards = pending_shards(laid_out)
     for shard in shards:
-        write_region(laid_out, shard, label(laid_out, shard, numbers(laid_out, shard)))
+        write(laid_out, shard)
     assert open_cube(store).strf.isnull().all()
     assert open_cube(store).waveform.isnull().all()
     assert xr.open_zarr(store, group="speech").strf.notnull().all()

@@ -16,13 +16,11 @@ from pipeline.store import (
     RegionError,
     align,
     create_or_extend,
-    label,
     open_cube,
     pending_shards,
     record,
-    write_region,
 )
-from tests.store.plans import HEALTH, cohort, done, numbers, run_plan, strf, waveform
+from tests.store.plans import HEALTH, cohort, done, labelled, numbers, run_plan, strf, waveform, write
 from tests.store.test_cube import digests
 
 
@@ -36,7 +34,7 @@ def refused(plan, shard, values, *words, error=RegionError):
     """Assert that nothing is written and that the message names these."""
     before = digests_of(plan)
     with pytest.raises(error) as caught:
-        write_region(plan, shard, values)
+        write(plan, shard, values)
     for word in words:
         assert word in str(caught.value)
     assert digests_of(plan) == before
@@ -47,8 +45,8 @@ def digests_of(plan):
 
 
 def test_a_region_lands_at_its_labels(laid_out, shard, store):
-    values = label(laid_out, shard, numbers(laid_out, shard))
-    write_region(laid_out, shard, values)
+    values = labelled(laid_out, shard)
+    write(laid_out, shard, values)
     record(laid_out, [done(laid_out, shard)])
     cube = open_cube(store)
     np.testing.assert_array_equal(cube.strf.sel(checkpoint="b", neuron=["n002", "n003"]), values[0])
@@ -56,7 +54,7 @@ def test_a_region_lands_at_its_labels(laid_out, shard, store):
 
 
 def test_zero_maps_are_stored_as_such(laid_out, shard, store):
-    write_region(laid_out, shard, label(laid_out, shard, np.zeros((2, 4, 3), np.float32)))
+    write(laid_out, shard, labelled(laid_out, shard, np.zeros((2, 4, 3), np.float32)))
     record(laid_out, [done(laid_out, shard)])
     assert (open_cube(store).strf.sel(checkpoint="b", neuron=["n002", "n003"]) == 0).all()
     assert (store / "speech/strf/c/1/1/0/0").exists()
@@ -64,11 +62,11 @@ def test_zero_maps_are_stored_as_such(laid_out, shard, store):
 
 def test_a_block_of_the_wrong_shape_cannot_be_labelled(laid_out, shard):
     with pytest.raises(RegionError, match=r"shape \(3, 4, 3\).*\(1, 2, 4, 3\)"):
-        label(laid_out, shard, np.zeros((3, 4, 3), np.float32))
+        labelled(laid_out, shard, np.zeros((3, 4, 3), np.float32))
 
 
 def test_transposed_axes_are_refused(laid_out, shard):
-    values = label(laid_out, shard, numbers(laid_out, shard))
+    values = labelled(laid_out, shard)
     refused(
         laid_out,
         shard,
@@ -80,13 +78,13 @@ def test_transposed_axes_are_refused(laid_out, shard):
 
 @pytest.mark.parametrize("dtype", ["float64", "float16", ">f4", "int32", "complex64", "object"])
 def test_numbers_of_another_type_are_refused(laid_out, shard, dtype):
-    values = label(laid_out, shard, numbers(laid_out, shard).astype(dtype))
+    values = labelled(laid_out, shard, numbers(laid_out, shard).astype(dtype))
     refused(laid_out, shard, values, "float32", ".astype('float32')")
 
 
 @pytest.mark.parametrize("dim", ["checkpoint", "neuron", "frequency", "lag"])
 def test_wrong_labels_are_refused(laid_out, shard, dim):
-    values = label(laid_out, shard, numbers(laid_out, shard))
+    values = labelled(laid_out, shard)
     wrong = values.coords[dim].values.copy()
     wrong[-1] = "x" if wrong.dtype == object else wrong[-1] + 1
     refused(laid_out, shard, values.assign_coords({dim: wrong}), f"labels along {dim}", "other names")
@@ -94,31 +92,31 @@ def test_wrong_labels_are_refused(laid_out, shard, dim):
 
 
 def test_labels_in_another_order_are_refused(laid_out, shard):
-    values = label(laid_out, shard, numbers(laid_out, shard))
+    values = labelled(laid_out, shard)
     refused(laid_out, shard, values.isel(neuron=[1, 0]), "n003, n002", "n002, n003")
 
 
 def test_wrong_stimulus_is_refused(laid_out):
     shard = Shard("speech", 0, "waveform", Block(0, 5), Block(1, 2))
-    values = label(laid_out, shard, numbers(laid_out, shard))
+    values = labelled(laid_out, shard)
     refused(laid_out, shard, values.assign_coords(stimulus=["hiss"]), "labels along stimulus", "hiss", "word")
 
 
 def test_a_plan_in_another_order_than_the_store_is_refused(laid_out, store):
     other = run_plan(store, cohort(("b", "a", "c")))
     shard = Shard("speech", 0, "strf", Block(0, 2), None)
-    refused(other, shard, label(other, shard, numbers(other, shard)), "labels along checkpoint", "align the plan")
+    refused(other, shard, labelled(other, shard), "labels along checkpoint", "align the plan")
 
 
 @pytest.mark.parametrize("block", [Block(1, 3), Block(0, 1), Block(0, 3), Block(3, 5)])
 def test_a_region_that_cuts_through_an_object_is_refused(laid_out, block):
     shard = Shard("speech", 1, "strf", block, None)
-    values = label(laid_out, shard, numbers(laid_out, shard))
+    values = labelled(laid_out, shard)
     refused(laid_out, shard, values, f"neuron={block.start}:{block.stop} cuts through", "plan_shards()")
 
 
 def test_a_region_outside_of_the_store_is_refused(laid_out, shard):
-    values = label(laid_out, shard, numbers(laid_out, shard))
+    values = labelled(laid_out, shard)
     refused(laid_out, replace(shard, checkpoint=7), values, "checkpoint=7:8", "outside")
     refused(laid_out, replace(shard, checkpoint=-1), values, "checkpoint=-1:0", "outside")
     refused(laid_out, replace(shard, neurons=Block(4, 6)), values, "neuron=4:6", "outside")
@@ -127,9 +125,9 @@ def test_a_region_outside_of_the_store_is_refused(laid_out, shard):
 
 def test_a_map_that_the_store_does_not_have_is_refused(laid_out, shard, store):
     usual = cohort()
-    other = run_plan(store, replace(usual, maps=(replace(usual.maps[0], name="extra"),)))
+    other = run_plan(store, replace(usual, maps=(strf(5, 4, 3, name="extra", block=2),)))
     foreign = replace(shard, map="extra")
-    refused(other, foreign, label(other, foreign, numbers(other, foreign)), "no map 'extra'", "create_or_extend")
+    refused(other, foreign, labelled(other, foreign), "no map 'extra'", "create_or_extend")
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -140,7 +138,7 @@ def test_a_non_finite_number_is_refused_with_neuron_and_stimulus(laid_out, bad):
     refused(
         laid_out,
         shard,
-        label(laid_out, shard, block),
+        labelled(laid_out, shard, block),
         "1 of 30 entries",
         "neuron n003",
         "stimulus word",
@@ -150,7 +148,7 @@ def test_a_non_finite_number_is_refused_with_neuron_and_stimulus(laid_out, bad):
 
 def test_numbers_whose_sum_overflows_are_finite(laid_out, shard, store):
     block = np.full((2, 4, 3), np.finfo(np.float32).max, np.float32)
-    write_region(laid_out, shard, label(laid_out, shard, block))
+    write(laid_out, shard, labelled(laid_out, shard, block))
     record(laid_out, [done(laid_out, shard)])
     assert float(open_cube(store).strf.max()) == np.finfo(np.float32).max
 
@@ -158,12 +156,12 @@ def test_numbers_whose_sum_overflows_are_finite(laid_out, shard, store):
 def test_opposite_infinities_are_refused(laid_out, shard):
     block = numbers(laid_out, shard)
     block[0, 0, 0], block[1, 0, 0] = np.inf, -np.inf
-    refused(laid_out, shard, label(laid_out, shard, block), "2 of 24", "n002, n003", error=NonFiniteError)
+    refused(laid_out, shard, labelled(laid_out, shard, block), "2 of 24", "n002, n003", error=NonFiniteError)
 
 
 def test_a_process_that_opened_the_store_before_it_grew_writes_the_new_checkpoint(laid_out, store):
     first = pending_shards(laid_out)[0]
-    write_region(laid_out, first, label(laid_out, first, numbers(laid_out, first)))
+    write(laid_out, first)
     from pipeline.store import regions
 
     remembered = dict(regions._handles)
@@ -172,16 +170,16 @@ def test_a_process_that_opened_the_store_before_it_grew_writes_the_new_checkpoin
     regions._handles.update(remembered)
     plan = align(plan)
     shard = next(shard for shard in pending_shards(plan) if shard.checkpoint == 3)
-    write_region(plan, shard, label(plan, shard, numbers(plan, shard)))
+    write(plan, shard)
     record(plan, [done(plan, shard)])
     assert open_cube(store).strf.sel(checkpoint="d", neuron="n000").notnull().all()
 
 
 def test_the_same_shard_written_twice_gives_the_same_bytes(laid_out, shard, store):
-    values = label(laid_out, shard, numbers(laid_out, shard))
-    write_region(laid_out, shard, values)
+    values = labelled(laid_out, shard)
+    write(laid_out, shard, values)
     first = (store / "speech/strf/c/1/1/0/0").read_bytes()
-    write_region(laid_out, shard, values)
+    write(laid_out, shard, values)
     record(laid_out, [done(laid_out, shard), done(laid_out, shard)])
     assert (store / "speech/strf/c/1/1/0/0").read_bytes() == first
 
@@ -192,7 +190,7 @@ def test_the_same_shard_written_twice_gives_the_same_bytes(laid_out, shard, stor
 @pytest.fixture
 def sharded(store):
     """A cube whose objects hold two chunks each."""
-    maps = [replace(strf(3, 6, 4, 3), chunks=(1, 4, 4, 3), inner_chunks=(1, 2, 4, 3))]
+    maps = [strf(6, 4, 3, block=4, inner=2)]
     plan = run_plan(store, cohort(n_neurons=6, maps=maps))
     create_or_extend(plan, health_flags=HEALTH)
     return align(plan)
@@ -202,7 +200,7 @@ def test_an_object_with_several_chunks_is_owned_whole(sharded, store):
     shards = pending_shards(sharded)
     assert [len(shard.neurons) for shard in shards[:2]] == [4, 2]
     for shard in shards:
-        write_region(sharded, shard, label(sharded, shard, numbers(sharded, shard)))
+        write(sharded, shard)
     record(sharded, [done(sharded, shard) for shard in shards])
     array = zarr.open_array(store, path="speech/strf", mode="r")
     assert array.shards == (1, 4, 4, 3)
@@ -212,19 +210,19 @@ def test_an_object_with_several_chunks_is_owned_whole(sharded, store):
     for shard in shards:
         np.testing.assert_array_equal(cube.strf[shard.checkpoint, shard.neurons.slice()], numbers(sharded, shard))
     half = Shard("speech", 0, "strf", Block(0, 2), None)
-    refused(sharded, half, label(sharded, half, numbers(sharded, half)), "objects of 4")
+    refused(sharded, half, labelled(sharded, half), "objects of 4")
 
 
 @pytest.mark.parametrize("block", [Block(0, 4), Block(4, 6)], ids=["interior", "edge"])
 @pytest.mark.parametrize("kept", [0, 7, 100, -9])
 def test_a_truncated_object_is_replaced_by_a_retry(sharded, store, block, kept):
     shard = Shard("speech", 1, "strf", block, None)
-    values = label(sharded, shard, numbers(sharded, shard))
-    write_region(sharded, shard, values)
+    values = labelled(sharded, shard)
+    write(sharded, shard, values)
     path = store / f"speech/strf/c/1/{block.start // 4}/0/0"
     whole = path.read_bytes()
     path.write_bytes(whole[:kept])
-    write_region(sharded, shard, values)
+    write(sharded, shard, values)
     assert path.read_bytes() == whole
 
 
@@ -248,8 +246,8 @@ def test_shards_in_any_order_fill_the_cube_and_no_two_share_an_object(
     per_object, stimuli_per_object = min(per_object, n_neurons), min(stimuli_per_object, n_stimuli)
     sounds = [f"s{i}" for i in range(n_stimuli)]
     maps = [
-        strf(n_checkpoints, n_neurons, 2, 2, block=per_object),
-        waveform(n_checkpoints, sounds, n_neurons, 3, chunks=(1, stimuli_per_object, per_object, 3)),
+        strf(n_neurons, 2, 2, block=per_object),
+        waveform(sounds, n_neurons, 3, block=per_object, stimuli_block=stimuli_per_object),
     ]
     plan = run_plan(store, cohort(names, n_neurons=n_neurons, bands=2, lags=2, maps=maps))
     create_or_extend(plan, health_flags=HEALTH)
@@ -259,7 +257,7 @@ def test_shards_in_any_order_fill_the_cube_and_no_two_share_an_object(
     order = np.random.default_rng(seed).permutation(len(shards))
     for index in order:
         before = set(digests_of(plan))
-        write_region(plan, shards[index], label(plan, shards[index], numbers(plan, shards[index])))
+        write(plan, shards[index])
         assert len(set(digests_of(plan)) - before) == 1
     record(plan, [done(plan, shards[index]) for index in order])
     assert pending_shards(plan) == []

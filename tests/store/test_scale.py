@@ -11,14 +11,12 @@ from pipeline.store import (
     align,
     backlog,
     create_or_extend,
-    label,
     open_cube,
     pending_shards,
     record,
     store_status,
-    write_region,
 )
-from tests.store.plans import HEALTH, cohort, run_plan, strf
+from tests.store.plans import HEALTH, cohort, labelled, run_plan, strf, write
 
 pytestmark = pytest.mark.slow
 
@@ -34,7 +32,7 @@ def within(seconds, what):
 
 def laid_out(store, n_checkpoints, n_neurons, block):
     names = [f"model-{i:05d}" for i in range(n_checkpoints)]
-    maps = [strf(n_checkpoints, n_neurons, 2, 2, block=block)]
+    maps = [strf(n_neurons, 2, 2, block=block)]
     plan = run_plan(store, cohort(names, n_neurons=n_neurons, bands=2, lags=2, maps=maps))
     with within(10, f"layout of {n_checkpoints} x {n_neurons}"):
         create_or_extend(plan, health_flags=HEALTH)
@@ -83,11 +81,11 @@ def test_ten_thousand_checkpoints_of_a_thousand_neurons_are_laid_out_and_recorde
 def test_a_write_costs_milliseconds_besides_its_bytes(store):
     plan = laid_out(store, 20, 100, 10)
     shards = pending_shards(plan)
-    blocks = [label(plan, shard, np.ones((10, 2, 2), np.float32)) for shard in shards]
-    write_region(plan, shards[0], blocks[0])
+    blocks = [labelled(plan, shard, np.ones((10, 2, 2), np.float32)) for shard in shards]
+    write(plan, shards[0], blocks[0])
     started = time.perf_counter()
     for shard, block in zip(shards, blocks, strict=True):
-        write_region(plan, shard, block)
+        write(plan, shard, block)
     each = (time.perf_counter() - started) / len(shards)
     print(f"{1000 * each:.2f} ms per write")
     assert each < 0.02

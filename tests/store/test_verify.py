@@ -12,17 +12,15 @@ from pipeline.plan.reports import Problem, ShardReport
 from pipeline.plan.shards import Shard
 from pipeline.store import (
     create_or_extend,
-    label,
     open_cube,
     pending_shards,
     record,
     store_status,
     verify_store,
-    write_region,
 )
 from pipeline.words import PENDING
 from tests.store.conftest import compute
-from tests.store.plans import HEALTH, numbers
+from tests.store.plans import HEALTH, numbers, write
 from tests.store.test_cube import digests
 
 OBJECT = "speech/strf/c/1/1/0/0"
@@ -101,7 +99,7 @@ def test_an_object_deleted_under_a_done_status_is_missing_and_mended(finished, s
 def test_an_object_under_a_pending_status_is_unclaimed_and_computed_again(laid_out, store):
     first, second = pending_shards(laid_out)[:2]
     compute(laid_out, [first])
-    write_region(laid_out, second, label(laid_out, second, numbers(laid_out, second)))
+    write(laid_out, second)
     found = verify_store(store)
     assert found.sound
     assert not found.complete

@@ -1,0 +1,99 @@
+"""A map over the spectrogram, or over what the prefilter makes of it."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from pipeline.plan.axes import Axis
+from pipeline.plan.kinds import KINDS
+from pipeline.plan.maps import CohortFacts, GradientConfig, Stimuli, Variable, check_frames, check_spectrograms
+from pipeline.plan.urls import ConfigError
+from pipeline.words import Baseline, Hears
+
+
+@KINDS.register("strf")
+class StrfMapConfig(GradientConfig):
+    """A map over the spectrogram."""
+
+    kind: Literal["strf"]
+    baseline: Baseline = "null"
+    silence_level: float | None = Field(default=None, ge=-1e30, le=1e30)
+    stimuli: str | tuple[str, ...] | None = None
+    space: Literal["spectrogram", "prefiltered"] = "spectrogram"
+
+    @model_validator(mode="after")
+    def _baseline_has_what_it_needs(self) -> "StrfMapConfig":
+        needs_stimuli = self.baseline in ("mean", "stimuli")
+        if needs_stimuli and not self.stimuli:
+            raise ValueError(f'baseline = "{self.baseline}" needs stimuli = "spectrograms.npz"')
+        if self.stimuli and not needs_stimuli:
+            raise ValueError(
+                f'stimuli are given, but baseline = "{self.baseline}" would not use them;'
+                ' set baseline = "stimuli" or "mean", or take them out'
+            )
+        if (self.baseline == "silence") != (self.silence_level is not None):
+            raise ValueError(
+                'baseline = "silence" and silence_level = x go together: the level is what silence is in the units'
+                " the models were trained on"
+            )
+        if self.baseline in ("null", "silence", "mean") and not isinstance(self.objective, str):
+            raise ValueError(
+                f'a named frame has no meaning around baseline = "{self.baseline}", which is the same at every frame;'
+                ' use objective = "last", or baseline = "stimuli"'
+            )
+        return self
+
+    @property
+    def hears(self) -> Hears:
+        """Spectrograms, for the baselines that are made of them."""
+        return "spectrograms" if self.stimuli else "nothing"
+
+    def facts(self) -> dict[str, Any]:
+        """Objective, baseline, space and neurons."""
+        level = {"silence_level": self.silence_level} if self.silence_level is not None else {}
+        return {
+            "objective": self.objective_words(),
+            "baseline": self.baseline,
+            "space": self.space,
+            "neurons": self.neurons,
+        } | level
+
+    def summary(self, stimuli: Stimuli) -> tuple[str, str]:
+        """The objective and the baseline."""
+        return self.objective_words(), _counted(stimuli) if self.baseline == "stimuli" else self.baseline
+
+    def check(self, where: str, cohort: CohortFacts, stimuli: Stimuli) -> None:
+        """Refuse spectrograms of other bands, frames that they lack, and prefilters of different widths."""
+        check_spectrograms(where, cohort, stimuli)
+        if self.baseline == "stimuli":
+            check_frames(where, self.objective, stimuli.names, stimuli.lengths)
+        channels = sorted({checkpoint.n_channels for checkpoint in cohort.usable})
+        if self.space == "prefiltered" and len(channels) > 1:
+            raise ConfigError(
+                f'{where}: space = "prefiltered" needs one number of channels, but the checkpoints have'
+                f" {channels}; put them into cohorts by prefilter"
+            )
+
+    def axes(self, cohort: CohortFacts, stimuli: Stimuli) -> tuple[Axis, ...]:
+        """(stimulus), neuron, (channel), frequency, lag."""
+        around = (stimuli.axis(),) if self.baseline == "stimuli" else ()
+        channels = max((checkpoint.n_channels for checkpoint in cohort.usable), default=1)
+        layers = (Axis("channel", tuple(range(channels))),) if self.space == "prefiltered" else ()
+        return (*around, *self.neuron_axes(cohort), *layers, cohort.frequency_axis(), cohort.lag_axis())
+
+    def variables(self, axes: Mapping[str, Axis]) -> tuple[Variable, ...]:
+        """The gradient."""
+        over = "spectrogram after the prefilter" if self.space == "prefiltered" else "spectrogram"
+        return (
+            Variable(
+                suffix="",
+                dims=("checkpoint", *axes),
+                long_name=f"gradient of the {self.objective_words()} response with respect to the {over}",
+                units=f"response per unit of the {over}",
+            ),
+        )
+
+
+def _counted(stimuli: Stimuli) -> str:
+    return "1 sound" if len(stimuli.names) == 1 else f"{len(stimuli.names):,} sounds"

@@ -1,0 +1,174 @@
+"""One map laid out in the cube of its cohort: names of its axes, chunks of its variables, blocks of its shards."""
+
+from collections.abc import Mapping
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from pipeline.plan.axes import Axis
+from pipeline.plan.config import RunConfig, StorageConfig
+from pipeline.plan.maps import CohortFacts, MapConfig, Stimuli, Variable
+from pipeline.plan.shards import MapPlan, VariablePlan
+from pipeline.plan.urls import ConfigError
+from pipeline.words import RESERVED_NAMES, own_axis, variable_name
+
+
+def lay_out_maps(
+    config: RunConfig, cohort: CohortFacts, settings: Mapping[str, MapConfig], stimuli: Mapping[str, Stimuli]
+) -> tuple[MapPlan, ...]:
+    """The maps of a cohort, each with the names that its axes and variables have in the cube.
+
+    Raises
+    ------
+    ConfigError
+        If two arrays would have one name.
+    """
+    asked = {name: entry.axes(cohort, stimuli[name]) for name, entry in settings.items()}
+    maps = tuple(
+        _lay_out(config, name, entry, asked[name], stimuli[name], _axis_names(asked, name))
+        for name, entry in settings.items()
+    )
+    _refuse_one_name_for_two(cohort, maps)
+    return maps
+
+
+def _axis_names(asked: Mapping[str, tuple[Axis, ...]], name: str) -> dict[str, str]:
+    """What the axes of a map are called in the cube, by their plain names.
+
+    Maps with the same labels share an axis, and the first one has the plain name. An axis with other labels than the
+    cohort's first is called after the first map that has it.
+    """
+    names = {}
+    for axis in asked[name]:
+        alike = {key: own for key, axes in asked.items() for own in axes if own.name == axis.name}
+        owner = next(key for key, own in alike.items() if own == axis)
+        names[axis.name] = axis.name if owner == next(iter(alike)) else own_axis(owner, axis.name)
+    return names
+
+
+def _lay_out(
+    config: RunConfig,
+    name: str,
+    settings: MapConfig,
+    asked: tuple[Axis, ...],
+    stimuli: Stimuli,
+    names: Mapping[str, str],
+) -> MapPlan:
+    axes = {axis.name: axis for axis in asked}
+    variables = settings.variables(axes)
+    block = block_lengths(settings, axes, variables, config.storage.object_mib)
+    return MapPlan(
+        name=name,
+        settings=settings,
+        axes={names[axis.name]: axis for axis in asked},
+        variables=tuple(_variable(name, entry, axes, names, block, config.storage) for entry in variables),
+        blocks={names[axis]: length for axis, length in block.items()},
+        stimuli=stimuli,
+        precision=config.engine.precision,
+    )
+
+
+def _variable(
+    map_name: str,
+    asked: Variable,
+    axes: Mapping[str, Axis],
+    names: Mapping[str, str],
+    block: Mapping[str, int],
+    storage: StorageConfig,
+) -> VariablePlan:
+    chunks = {dim: 1 if dim == "checkpoint" else block.get(dim, len(axes[dim])) for dim in asked.dims}
+    per_object = storage.chunks_per_object if asked.role == "map" else 1
+    return VariablePlan(
+        name=variable_name(map_name, asked.suffix),
+        suffix=asked.suffix,
+        dims=tuple(names.get(dim, dim) for dim in asked.dims),
+        chunks=tuple(chunks.values()),
+        inner_chunks=inner_chunk_shape(chunks, per_object),
+        long_name=asked.long_name,
+        units=asked.units,
+        dtype=asked.dtype,
+        role=asked.role,
+        attributes=asked.attributes,
+        values=None if asked.values is None else np.asarray(asked.values, dtype=asked.dtype),
+    )
+
+
+def block_lengths(
+    settings: MapConfig, axes: Mapping[str, Axis], variables: tuple[Variable, ...], object_mib: float
+) -> dict[str, int]:
+    """Positions in one shard of each axis along which shards cut a map.
+
+    The largest variable fits an object of about ``object_mib`` that holds one checkpoint and never cuts a single map,
+    and a shard costs no more than its kind allows. Neurons share an object first, then stimuli: a reader mostly wants
+    all neurons of one checkpoint.
+    """
+    cut: list[str] = [axis for axis in ("neuron", "stimulus") if axis in axes and axis in settings.cut_along]
+    computed = [entry for entry in variables if entry.computed]
+    uncut = [entry.suffix for entry in computed if not set(cut) <= set(entry.dims)]
+    if uncut:
+        raise ValueError(
+            f"the variables {', '.join(map(repr, uncut))} of kind {settings.kind!r} lack one of the axes"
+            f" {', '.join(cut)} along which shards cut the map, so several shards would write one object; give them the"
+            " axis, or take it out of cut_along"
+        )
+    budget = max(1, int(object_mib * 2**20 / max(_bytes_of_one(entry, axes, cut) for entry in computed)))
+    lengths: dict[str, int] = {}
+    for axis in cut:
+        lengths[axis] = _even(len(axes[axis]), budget)
+        budget = max(1, budget // lengths[axis])
+    for axis in reversed(cut):
+        # Stimuli first: what is the same for all neurons of a stimulus is then done once.
+        while lengths[axis] > 1 and _too_much(settings, axes, lengths):
+            lengths[axis] = _even(len(axes[axis]), lengths[axis] // 2)
+    return lengths
+
+
+def _even(size: int, most: int) -> int:
+    """Length of equal blocks of at most ``most``, as no task is wasted on a short remainder then."""
+    pieces = -(-size // max(1, min(size, most)))
+    return -(-size // pieces)
+
+
+def _bytes_of_one(entry: Variable, axes: Mapping[str, Axis], cut: list[str]) -> int:
+    """Bytes of a variable for one checkpoint and one position of each axis that is cut."""
+    others = (len(axes[dim]) for dim in entry.dims if dim != "checkpoint" and dim not in cut)
+    return np.dtype(entry.dtype).itemsize * prod(others)
+
+
+def _too_much(settings: MapConfig, axes: Mapping[str, Axis], lengths: Mapping[str, int]) -> bool:
+    cost = settings.cost(axes, lengths)
+    return cost.seconds > settings.most.seconds or cost.bytes > settings.most.bytes
+
+
+def inner_chunk_shape(chunks: Mapping[str, int], per_object: int) -> tuple[int, ...] | None:
+    """Chunks inside an object: its neurons cut into up to ``per_object`` equal parts; None where that is one part."""
+    neurons = chunks.get("neuron", 1)
+    parts = max(k for k in range(1, per_object + 1) if neurons % k == 0)
+    return None if parts == 1 else tuple(size // parts if dim == "neuron" else size for dim, size in chunks.items())
+
+
+def _refuse_one_name_for_two(cohort: CohortFacts, maps: tuple[MapPlan, ...]) -> None:
+    owners: dict[str, str] = {}
+    for entry in maps:
+        beside = [variable_name(entry.name, ending) for ending in ("status", *entry.settings.companions)]
+        labels = [f"{dim}_{label}" for dim, axis in entry.axes.items() for label in axis.labels]
+        for array in (*(variable.name for variable in entry.variables), *beside, *labels):
+            known = owners.setdefault(array, entry.name)
+            if array in RESERVED_NAMES or (known != entry.name and array not in labels):
+                raise ConfigError(
+                    f"cohort {cohort.name!r}: maps.{entry.name} writes {array!r}, which"
+                    f" {'the cube itself' if array in RESERVED_NAMES else f'maps.{known}'} uses as well, so one would"
+                    " hide the other; give the map another name"
+                )
+
+
+def settings_of(entry: MapPlan) -> dict[str, Any]:
+    """What every number of a map shares: the settings that make it, the precision, and the stimuli by content."""
+    return {
+        "kind": entry.kind,
+        **entry.settings.identity(),
+        "precision": entry.precision,
+        "stimuli": list(entry.stimuli.names),
+        "stimuli_digests": list(entry.stimuli.digests),
+    }

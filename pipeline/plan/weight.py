@@ -1,0 +1,62 @@
+"""What a run weighs before it starts."""
+
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+
+from pipeline.plan.shards import CohortPlan, MapPlan, RunPlan, VariablePlan, cut_shards
+from pipeline.words import axis_of
+
+#: Objects that hold an axis with its labels, and the bookkeeping of a map, about.
+OBJECTS_PER_AXIS = 4
+OBJECTS_PER_MAP = 12
+
+#: Bytes of one parameter of a checkpoint in memory.
+PARAMETER_BYTES = 4
+
+
+@dataclass(frozen=True)
+class Weight:
+    """What a run costs before it starts."""
+
+    checkpoints: int
+    shards: int
+    map_bytes: int
+    objects: int
+    requests: int
+    largest_task_bytes: int
+
+
+def weigh(plan: RunPlan) -> Weight:
+    """Checkpoints, shards, bytes of maps (uncompressed), objects in the store, requests to write it, memory per task.
+
+    What one shard writes of a variable is one object and one request. Metadata, coordinates and the status of a map
+    are a few dozen objects per cohort, counted as 12 per map and 4 per axis.
+    """
+    map_bytes = objects = largest = n_checkpoints = n_shards = 0
+    for cohort in plan.cohorts:
+        n_checkpoints += len(cohort.checkpoints)
+        n_shards += sum(1 for _ in cut_shards(cohort))
+        for entry in cohort.maps:
+            for variable in entry.computed:
+                shape = entry.shape(variable, len(cohort.checkpoints))
+                map_bytes += variable_bytes(cohort, entry, variable)
+                objects += prod(-(-size // chunk) for size, chunk in zip(shape, variable.chunks, strict=True))
+            objects += OBJECTS_PER_MAP
+            largest = max(largest, task_bytes(cohort, entry))
+        objects += OBJECTS_PER_AXIS * len(cohort.dims())
+    return Weight(n_checkpoints, n_shards, map_bytes, objects, objects, largest)
+
+
+def variable_bytes(cohort: CohortPlan, entry: MapPlan, variable: VariablePlan) -> int:
+    """Bytes of a variable, uncompressed."""
+    return np.dtype(variable.dtype).itemsize * prod(entry.shape(variable, len(cohort.checkpoints)))
+
+
+def task_bytes(cohort: CohortPlan, entry: MapPlan) -> int:
+    """Memory of one task: the weights, and what the kind of map asks for."""
+    weights = max((checkpoint.n_parameters for checkpoint in cohort.checkpoints), default=0) * PARAMETER_BYTES
+    axes = {axis.name: axis for axis in entry.axes.values()}
+    block = {axis_of(dim): length for dim, length in entry.blocks.items()}
+    return weights + entry.settings.cost(axes, block).bytes
