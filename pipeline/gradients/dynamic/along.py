@@ -4,9 +4,13 @@ import torch
 from torch import Tensor
 
 from pipeline.gradients.dynamic.asked import Asked
+from pipeline.gradients.dynamic.attention import attention_rule
+from pipeline.gradients.dynamic.cells import cell_rule
 from pipeline.gradients.dynamic.links import NoWayError, Search
-from pipeline.gradients.dynamic.mixers import cut_open, rules_for
+from pipeline.gradients.dynamic.mixers import RuleMaker, cut_open, rules_for
 from pipeline.gradients.dynamic.readout import Pages, Readout, maps_of, readout_of
+from pipeline.gradients.dynamic.recurrences import recurrent_rule
+from pipeline.gradients.dynamic.scans import scan_rule
 from pipeline.gradients.dynamic.steps import Constant, Filter, Framewise
 from pipeline.gradients.dynamic.way import Builder, Way
 from pipeline.gradients.routes.choice import limits_of
@@ -14,6 +18,9 @@ from pipeline.gradients.routes.problem import frames_of
 
 # Bytes of maps in one block: a block this small is still in the processor's cache when its numbers are taken.
 BLOCK_OF_MAPS = 16 * 2**20
+KNOWN: tuple[RuleMaker, ...] = (recurrent_rule, attention_rule, scan_rule, cell_rule)
+"""Rules for parts that mix frames, in the order in which they are tried."""
+
 MOST_FRAMES = {"cpu": 64, "cuda": 512}
 
 
@@ -72,7 +79,7 @@ def along_the_sound(asked: Asked, route: str) -> Along:
     """
     leaf = asked.leaf
     by_lag = route == "windows" or (route == "auto" and leaf.device.type != "cpu")
-    rules = [] if route == "comb" else rules_for(asked.calls, asked.n_frames, by_lag)
+    rules = [] if route == "comb" else rules_for(asked.calls, asked.n_frames, by_lag, KNOWN)
     opened = cut_open(asked.twin, rules, leaf)
     response = frames_of(opened.response, 1, type(asked.model).__name__)[0]
     _check_same(asked, response)

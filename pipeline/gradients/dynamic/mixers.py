@@ -13,11 +13,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from pipeline.gradients.dynamic.graph import Place, edge_of
-from pipeline.gradients.dynamic.recurrences import Recurrence
 from pipeline.gradients.dynamic.steps import Step
 from pipeline.gradients.routes.frames import Layout
-from pipeline.gradients.routes.recurrent import layers_of
-from pipeline.gradients.routes.trace import first_tensor
 
 
 @dataclass(frozen=True)
@@ -37,7 +34,7 @@ class Rule:
 
     ``takes`` gives, of the arguments of its calls, the tensors that it hears, ``inputs`` their layouts; ``steps`` are
     applied one after the other, the first to what ``takes`` gave. ``gives`` puts the leaf that stands for the part's
-    output into the shape of what the part returned, call by call.
+    output, cut into ``pieces`` once, into the shape of what the part returned, call by call.
     """
 
     name: str
@@ -47,7 +44,12 @@ class Rule:
     steps: tuple[Step, ...]
     value: Tensor
     takes: Callable[[Sequence[tuple[tuple[Any, ...], dict[str, Any]]]], Tensor]
-    gives: Callable[[Tensor, int], Any]
+    gives: Callable[[Any, int], Any]
+    pieces: Callable[[Tensor], Any] = lambda leaf: leaf
+
+
+RuleMaker = Callable[[list[Called], int, bool], Rule | None]
+"""From the calls of one part, the sound's frames and the order to go in, a rule; None for a part of another kind."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ def detached(value: Any) -> Any:
     return tree_map(lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, value)
 
 
-def rules_for(calls: Sequence[Called], n_frames: int, by_lag: bool) -> list[Rule]:
+def rules_for(calls: Sequence[Called], n_frames: int, by_lag: bool, known_rules: Sequence[RuleMaker]) -> list[Rule]:
     """Rules for the parts that any is known for, outermost parts first, in the order of the calls."""
     found: list[Rule] = []
     by_part: dict[str, list[Called]] = {}
@@ -103,7 +105,7 @@ def rules_for(calls: Sequence[Called], n_frames: int, by_lag: bool) -> list[Rule
     for name in sorted(by_part, key=lambda name: name.count(".")):
         if any(name == other or name.startswith(f"{other}.") for other in taken):
             continue
-        for known in KNOWN:
+        for known in known_rules:
             rule = known(by_part[name], n_frames, by_lag)
             if rule is not None:
                 found.append(rule)
@@ -122,7 +124,7 @@ def cut_open(model: nn.Module, rules: Sequence[Rule], leaf: Tensor) -> Opened:
         for number, rule in enumerate(rules):
             free = rule.value.detach().clone().requires_grad_(True)
             leaves.append(free.view_as(free))
-            stack.enter_context(_replaced(rule, leaves[-1], heard[number]))
+            stack.enter_context(_replaced(rule, rule.pieces(leaves[-1]), heard[number]))
         response = model(stimulus)
     mixers = []
     for rule, gave, given in zip(rules, leaves, heard, strict=True):
@@ -133,14 +135,14 @@ def cut_open(model: nn.Module, rules: Sequence[Rule], leaf: Tensor) -> Opened:
 
 
 @contextmanager
-def _replaced(rule: Rule, leaf: Tensor, heard: list[tuple[tuple[Any, ...], dict[str, Any]]]) -> Iterator[None]:
-    """The part answers with pieces of ``leaf`` and computes nothing."""
+def _replaced(rule: Rule, pieces: Any, heard: list[tuple[tuple[Any, ...], dict[str, Any]]]) -> Iterator[None]:
+    """The part answers with pieces of its leaf and computes nothing."""
     module = rule.calls[0].module
     before = vars(module).get("forward")
 
     def forward(*arguments: Any, **named: Any) -> Any:
         heard.append((arguments, named))
-        return rule.gives(leaf, len(heard) - 1)
+        return rule.gives(pieces, len(heard) - 1)
 
     vars(module)["forward"] = forward
     try:
@@ -169,31 +171,3 @@ def with_first_tensor(structure: Any, tensor: Tensor) -> Any:
         return value
 
     return walk(structure)
-
-
-def recurrent_rule(calls: list[Called], n_frames: int, by_lag: bool) -> Rule | None:
-    """torch's own recurrent layers."""
-    call = calls[0]
-    if len(calls) > 1 or not isinstance(call.module, nn.RNNBase) or any(x is not None for x in call.arguments[1:]):
-        return None
-    given, gave = first_tensor(call.arguments), first_tensor(call.gave)
-    if given is None or gave is None or call.named:
-        return None
-    layers = layers_of(call.module, given, gave)
-    order, axis = ("stimulus", 1) if call.module.batch_first else ("frame", 0)
-    if layers is None or given.shape[axis] != n_frames or given.shape[1 - axis] != 1:
-        return None
-    return Rule(
-        "recurrence",
-        (call,),
-        Layout(order, axis, tuple(given.shape), 1, n_frames),
-        Layout(order, axis, tuple(gave.shape), 1, n_frames),
-        tuple(Recurrence(layer, by_lag) for layer in layers),
-        gave,
-        lambda heard: heard[0][0][0],
-        lambda leaf, _: with_first_tensor(call.gave, leaf),
-    )
-
-
-KNOWN: list[Callable[[list[Called], int, bool], Rule | None]] = [recurrent_rule]
-"""Rules in the order in which they are tried; each gives None for a part that is not of its kind."""

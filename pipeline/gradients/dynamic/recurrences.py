@@ -5,10 +5,13 @@ from typing import Protocol
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
+from pipeline.gradients.dynamic.mixers import Called, Rule, with_first_tensor
 from pipeline.gradients.dynamic.steps import Advance, Windows, through
-from pipeline.gradients.routes.recurrent import Linearised
+from pipeline.gradients.routes.frames import Layout
+from pipeline.gradients.routes.recurrent import Linearised, layers_of
+from pipeline.gradients.routes.trace import first_tensor
 
 # Tangents that are about to underflow are set to 0 at every so many lags: arithmetic on subnormals is far slower.
 LAGS_BETWEEN_LOOKS = 8
@@ -121,3 +124,27 @@ def _room(last: Tensor | None, like: Tensor, width: int, lags: int) -> Windows:
 def _drop_underflow(tangents: Tensor) -> None:
     limits = torch.finfo(tangents.dtype)
     tangents.masked_fill_(tangents.abs() < limits.tiny / limits.eps, 0.0)
+
+
+def recurrent_rule(calls: list[Called], n_frames: int, by_lag: bool) -> Rule | None:
+    """torch's own recurrent layers."""
+    call = calls[0]
+    if len(calls) > 1 or not isinstance(call.module, nn.RNNBase) or any(x is not None for x in call.arguments[1:]):
+        return None
+    given, gave = first_tensor(call.arguments), first_tensor(call.gave)
+    if given is None or gave is None or call.named:
+        return None
+    layers = layers_of(call.module, given, gave)
+    order, axis = ("stimulus", 1) if call.module.batch_first else ("frame", 0)
+    if layers is None or given.shape[axis] != n_frames or given.shape[1 - axis] != 1:
+        return None
+    return Rule(
+        "recurrence",
+        (call,),
+        Layout(order, axis, tuple(given.shape), 1, n_frames),
+        Layout(order, axis, tuple(gave.shape), 1, n_frames),
+        tuple(Recurrence(layer, by_lag) for layer in layers),
+        gave,
+        lambda heard: heard[0][0][0],
+        lambda leaf, _: with_first_tensor(call.gave, leaf),
+    )
