@@ -3,21 +3,19 @@
 import copy
 import inspect
 import math
-import random
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pipeline.inputs.files import CheckpointError, shorten
-from pipeline.inputs.loading import differences, load_strictly, refuse_differences
+from pipeline.inputs.foreign import FOREIGN, private_randomness
+from pipeline.inputs.loading import load_weights, refuse_sizes
 from pipeline.inputs.names import (
     deepstrf_classes,
-    import_named,
     is_deepstrf,
     module_class,
     not_installed,
@@ -32,109 +30,36 @@ from pipeline.plan.config import ConfigError, ModuleSpec
 LARGE = 2**28
 
 
-def rebuild(recipe: Recipe, saved: Mapping[str, Any] | None, weights: Mapping[str, Tensor], path: str) -> nn.Module:
-    """The module that a recipe and a checkpoint's config.json describe, with the checkpoint's weights, in eval mode.
+def rebuild(
+    recipe: Recipe, saved: Mapping[str, Any] | None, held: Mapping[str, Any], path: str
+) -> tuple[nn.Module, tuple[str, ...]]:
+    """The module that a recipe and a checkpoint's config.json describe, with its weights, in eval mode, and notes.
 
-    ``saved`` is the content of config.json, None where there is none. The names and shapes of ``weights`` must be the
-    module's own, every one. No global random state is changed.
+    ``saved`` is the content of config.json, None where there is none, ``held`` that of the weights file. No global
+    random state is changed.
 
     Raises
     ------
     ConfigError
-        If the recipe lacks something that the files do not record, or does not fit them.
+        If the recipe lacks something that the files do not record, or names what cannot be imported or built.
     CheckpointError
-        If the files contradict each other and the recipe has no part in it.
+        If the weights do not fit the module, or the files contradict each other.
     """
     model_class = _model_class(recipe, saved, path)
     arguments = _arguments(model_class, recipe, saved, path)
-    with _private_randomness():
+    with private_randomness():
         for name, spec in recipe.modules.items():
             arguments[name] = _module(spec, f"{recipe.where}: modules.{name}")
         if is_deepstrf(model_class) and _may_be_large(arguments):
-            _compare_before_building(model_class, arguments, recipe, weights, path)
+            _compare_before_building(model_class, arguments, recipe, held, path)
         if arguments.get("rnn_type") == "S4" and is_deepstrf(model_class):
             ensure_lightning()
         try:
             model = _call(model_class, arguments)
-        except Exception as error:
+        except FOREIGN as error:
             raise _cannot_build(model_class, error, recipe, path) from error
-    load_strictly(model, weights, recipe, path)
-    return model.eval()
-
-
-def run_factory(recipe: Recipe, argument: str, held: Mapping[str, Any], path: str) -> nn.Module:
-    """The module that the config's factory makes of a checkpoint's path, in eval mode.
-
-    Where the names and shapes in the weights file are those of the module, the file's weights are loaded into it,
-    whether the factory did so or not. Where they are not, the factory has to have loaded them its own way; that it did
-    is checked by calling it a second time with other random numbers.
-
-    Raises
-    ------
-    ConfigError
-        If the factory cannot be imported, fails, returns no module, or leaves the weights random.
-    """
-    name = recipe.factory or ""
-    module_name, _, function_name = name.partition(":")
-    function = import_named(f"{module_name}.{function_name}", f"{recipe.where}: factory = {name!r}")
-    if not callable(function):
-        raise ConfigError(
-            f"{recipe.where}: factory = {name!r} is a {type(function).__name__}, which cannot be called with a"
-            " checkpoint's path; name a function"
-        )
-    model = _made(function, argument, recipe, seed=0)
-    tensors = {key: value for key, value in held.items() if isinstance(value, Tensor)}
-    if len(tensors) == len(held) and not differences(model, tensors).any:
-        with torch.no_grad():
-            model.load_state_dict(tensors, strict=True)
-    else:
-        again = _made(function, argument, recipe, seed=1).state_dict()
-        random_ones = [key for key, value in model.state_dict().items() if not _same(value, again.get(key))]
-        if random_ones:
-            raise ConfigError(
-                f"{recipe.where}: factory = {name!r} gives other numbers at every call ({listed(random_ones)}), so it"
-                f" does not load {path}, and the names in that file are not the module's own; load the weights in the"
-                " factory"
-            )
-    return model.eval()
-
-
-def _same(one: object, other: object) -> bool:
-    if not isinstance(one, Tensor) or not isinstance(other, Tensor):
-        return isinstance(one, Tensor) == isinstance(other, Tensor)
-    return one.shape == other.shape and torch.equal(one, other)
-
-
-def _made(function: Callable[[str], Any], argument: str, recipe: Recipe, seed: int) -> nn.Module:
-    with _private_randomness(seed):
-        try:
-            model = function(argument)
-        except Exception as error:
-            raise ConfigError(
-                f"{recipe.where}: factory = {recipe.factory!r} failed for {argument}"
-                f" ({type(error).__name__}: {shorten(error)}); mend the function, or take that path out of the pattern"
-            ) from error
-    if not isinstance(model, nn.Module):
-        raise ConfigError(
-            f"{recipe.where}: factory = {recipe.factory!r} returned a {type(model).__name__}, which cannot be"
-            " differentiated; return a torch.nn.Module"
-        )
-    return model
-
-
-@contextmanager
-def _private_randomness(seed: int = 0) -> Iterator[None]:
-    """Random numbers that are the same each time, and leave the global generators where they were."""
-    python, numpy_state, torch_state = random.getstate(), np.random.get_state(), torch.random.get_rng_state()
-    try:
-        random.seed(seed)
-        np.random.seed(seed)
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reset a GPU's generator as well
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy_state)
-        torch.random.set_rng_state(torch_state)
+    notes = load_weights(model, held, recipe, path)
+    return model.eval(), notes
 
 
 # Which class
@@ -265,7 +190,7 @@ def _module(spec: ModuleSpec | nn.Module, where: str) -> nn.Module:
     }
     try:
         return _call(found, arguments)
-    except Exception as error:
+    except FOREIGN as error:
         raise ConfigError(
             f"{where}: {spec.class_name} cannot be built with {shorten(spec.arguments)}"
             f" ({type(error).__name__}: {shorten(error)}); give the arguments that it was trained with"
@@ -284,11 +209,11 @@ def _call(constructor: type[nn.Module], arguments: dict[str, Any]) -> nn.Module:
     try:
         with _no_hints():
             return constructor(**arguments)
-    except Exception:
+    except FOREIGN:
         as_tensors = {name: _as_tensor(value) for name, value in arguments.items()}
         if all(as_tensors[name] is value for name, value in arguments.items()):
             raise
-        with suppress(Exception):  # the first error is about what the user wrote
+        with suppress(*FOREIGN):  # the first error is about what the user wrote
             return constructor(**as_tensors)
         raise
 
@@ -306,7 +231,7 @@ def _as_tensor(value: Any) -> Any:
     return torch.tensor(value, dtype=torch.float32) if numbers else value
 
 
-def _cannot_build(model_class: type, error: Exception, recipe: Recipe, path: str) -> ValueError:
+def _cannot_build(model_class: type, error: BaseException, recipe: Recipe, path: str) -> ValueError:
     if isinstance(error, ImportError):
         return not_installed(f"{recipe.where}: {path} is a {model_class.__name__}", error)
     text = (
@@ -330,13 +255,13 @@ def _compare_before_building(
     model_class: type[nn.Module],
     arguments: Mapping[str, Any],
     recipe: Recipe,
-    weights: Mapping[str, Tensor],
+    held: Mapping[str, Any],
     path: str,
 ) -> None:
     """Refuse a config.json whose sizes are not those of the weights before memory for them is taken."""
     try:
         with torch.device("meta"), _no_hints():
             shadow = model_class(**copy.deepcopy(dict(arguments)))
-    except Exception:
+    except FOREIGN:
         return  # some classes compute with their buffers, which a shadow does not have
-    refuse_differences(shadow, weights, recipe, path)
+    refuse_sizes(shadow, held, recipe, path)

@@ -3,10 +3,8 @@
 import hashlib
 import json
 import os
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,30 +12,31 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from pipeline.inputs.building import rebuild, run_factory
-from pipeline.inputs.discovery import WEIGHT_NAMES, describe_folder, discover, weights_inside
-from pipeline.inputs.files import (
-    JSON_BYTES,
-    WEIGHTS_BYTES,
-    CheckpointError,
-    FileTooLargeError,
-    join,
-    parse_json,
-    read_bytes,
-    read_inside,
-    refuse_secrets,
-    shorten,
-    split,
+from pipeline.inputs.building import rebuild
+from pipeline.inputs.contents import (
+    Files,
+    digest_of,
+    factory_files,
+    folder_of,
+    local_path,
+    read_files,
+    read_json,
+    readable_weights,
 )
+from pipeline.inputs.discovery import WEIGHT_NAMES, discover
+from pipeline.inputs.factories import run_factory
+from pipeline.inputs.files import CheckpointError, FileTooLargeError, join, refuse_secrets, shorten, split
 from pipeline.inputs.metadata import Metadata, read_metadata
+from pipeline.inputs.offers import UNWRAPPED
 from pipeline.inputs.recipes import Recipe, recipe_of
-from pipeline.inputs.weights import SUFFIXES, as_state_dict, check_numbers, read_weights
+from pipeline.inputs.weights import read_weights
 from pipeline.plan.config import ConfigError, ModuleSpec, is_url, plain
 from pipeline.plan.shards import Checkpoint, CheckpointSource, FrontEnd
 
 __all__ = [
     "CheckpointError",
     "describe_checkpoint",
+    "describe_checkpoints",
     "discover",
     "load_checkpoint",
     "probe_response",
@@ -48,14 +47,65 @@ PROBE_FRAMES = 64
 PROBE_SEED = 20180412
 
 
+def describe_checkpoints(
+    sources: Sequence[CheckpointSource], keep: Callable[[Checkpoint, nn.Module], None] | None = None
+) -> list[Checkpoint]:
+    """What the cube needs to know of each checkpoint, in order.
+
+    Where an entry of the config suits some of its checkpoints, those that it does not suit fail alone.
+
+    Raises
+    ------
+    ConfigError
+        If an entry of the config suits none of its checkpoints.
+    """
+    described = [_describe(source, keep) for source in sources]
+    for entry in dict.fromkeys(source.where for source in sources):
+        refusals = [refusal for found, refusal in described if found.source.where == entry]
+        if all(refusals):
+            raise refusals[0]  # type: ignore[misc]
+    return _refuse_odd_wrappers(
+        [
+            found
+            if refusal is None
+            else replace(found, error=f"{refusal}; or give this checkpoint an entry of its own")
+            for found, refusal in described
+        ]
+    )
+
+
+def _refuse_odd_wrappers(described: list[Checkpoint]) -> list[Checkpoint]:
+    """The checkpoints, without those that alone of their entry have a wrapper's prefix before their names.
+
+    Where all of an entry have it, it is how the lab trains. One among others comes from another script, and is not
+    stacked with them unasked.
+    """
+    wrapped = {
+        entry.id for entry in described if entry.usable and any(note.endswith(UNWRAPPED) for note in entry.notes)
+    }
+    plain_entries = {entry.source.where for entry in described if entry.usable and entry.id not in wrapped}
+    return [
+        replace(
+            found,
+            error=f"{found.source.where}: the names of the weights in {found.source.location} have a wrapper's prefix"
+            f" ({next(note for note in found.notes if note.endswith(UNWRAPPED)).removesuffix(UNWRAPPED).strip()}) that"
+            " other checkpoints of the entry do not have, so another script trained it; if it belongs to them all the"
+            ' same, add `strip_prefix = "module."` (or "_orig_mod.") to the entry, which takes it off where it stands',
+        )
+        if found.id in wrapped and found.source.where in plain_entries and not found.source.entry.strip_prefix
+        else found
+        for found in described
+    ]
+
+
 def describe_checkpoint(
     source: CheckpointSource, keep: Callable[[Checkpoint, nn.Module], None] | None = None
 ) -> Checkpoint:
     """What the cube needs to know of a checkpoint, which is read, rebuilt and loaded once for it.
 
     Where the checkpoint's own files are at fault nothing is raised: ``error`` says what is wrong, why it matters and
-    what to do, and the other fields hold what could be found out. The fingerprint is empty only where the weights or
-    config.json could not be read at all.
+    what to do, and the other fields hold what could be found out, labels among them. The fingerprint is empty only
+    where the weights or config.json could not be read at all.
 
     Parameters
     ----------
@@ -65,32 +115,60 @@ def describe_checkpoint(
     Raises
     ------
     ConfigError
-        If the entry of the config is at fault: it lacks a module that the files do not record, names what cannot be
-        imported or built, or does not fit the weights.
+        If the entry of the config is at fault: it lacks a module that the files do not record, or names what cannot be
+        imported or built.
     """
+    found, refusal = _describe(source, keep)
+    if refusal is not None:
+        raise refusal
+    return found
+
+
+def _describe(
+    source: CheckpointSource, keep: Callable[[Checkpoint, nn.Module], None] | None
+) -> tuple[Checkpoint, ConfigError | None]:
+    """A checkpoint as far as it could be described, and what is wrong with its entry of the config."""
     recipe = recipe_of(source.entry, source.where)
     found = Checkpoint(source=source, fingerprint="")
+    damage = None
     try:
-        files = _read_files(source.location)
-        found = replace(found, fingerprint=_fingerprint(files, recipe), model_class=_recorded_class(files, recipe))
-        model = _build(files, recipe)
-        found = replace(found, **_model_fields(model, recipe, source.location))
-        metadata = _metadata(source.location, found.n_neurons)
-        found = replace(
-            found,
-            neurons=metadata.neurons,
-            scalars={**metadata.scalars, "class": found.model_class},
-            per_neuron=metadata.per_neuron,
-        )
-        if keep is not None:
+        metadata = Metadata()
+        try:
+            metadata = _metadata(source.location)
+        except (CheckpointError, FileTooLargeError) as error:
+            damage = str(error)
+        found = replace(found, scalars=metadata.scalars)
+        files = _files(source.location, recipe)
+        named = _recorded_class(files, recipe)
+        found = replace(found, fingerprint=_fingerprint(files, recipe), model_class=named)
+        found = replace(found, scalars=_with_class(metadata, named))
+        model, notes = _build(files, source.location, recipe)
+        found = replace(found, **_model_fields(model, recipe, source.location), notes=notes)
+        found = replace(found, **_placed(metadata, found))
+        if damage is None and keep is not None:
             keep(found, model)
-        return found
-    except ConfigError:
-        raise
+    except ConfigError as error:
+        return found, error
     except (CheckpointError, FileTooLargeError) as error:
-        return replace(found, error=str(error))
+        damage = damage or str(error)
     except (OSError, MemoryError) as error:
-        return replace(found, error=_unreadable(source.location, error))
+        damage = damage or _unreadable(source.location, error)
+    return replace(found, error=damage), None
+
+
+def _with_class(metadata: Metadata, name: str) -> dict[str, str | float | int | bool]:
+    return {**metadata.scalars, **({"class": name} if name else {})}
+
+
+def _placed(metadata: Metadata, found: Checkpoint) -> dict[str, Any]:
+    """What the metadata say of the neurons of a model, and what of them has no place in the cube."""
+    per_neuron, left_out = metadata.for_neurons(found.n_neurons)
+    return {
+        "scalars": _with_class(metadata, found.model_class),
+        "neurons": metadata.names(found.n_neurons),
+        "per_neuron": per_neuron,
+        "notes": (*found.notes, *left_out),
+    }
 
 
 def load_checkpoint(
@@ -100,6 +178,8 @@ def load_checkpoint(
     arguments: Mapping[str, Any] | None = None,
     modules: Mapping[str, ModuleSpec | Mapping[str, Any] | nn.Module] | None = None,
     factory: str | None = None,
+    state_dict: str | None = None,
+    strip_prefix: str | None = None,
     device: str | torch.device = "cpu",
     fingerprint: str | None = None,
 ) -> nn.Module:
@@ -121,7 +201,11 @@ def load_checkpoint(
         Modules that the checkpoint does not record, by the name of the constructor's argument: modules, or
         ``{"class": "torch.nn.Identity"}`` with further keys as arguments of that class.
     factory
-        ``"my_lab.models:build"``, a function of the checkpoint's path that returns the module.
+        ``"my_lab.models:build"``, a function of the checkpoint's path and of ``arguments`` that returns the module.
+    state_dict
+        Entry of the weights file that holds the weights, where it has several.
+    strip_prefix
+        What the weights' names begin with in the file and not in the module, as ``"model."``.
     device
         Where the module goes.
     fingerprint
@@ -144,23 +228,28 @@ def load_checkpoint(
     ... )  # doctest: +SKIP
     """
     if isinstance(source, CheckpointSource):
-        if class_name or arguments or modules or factory:
+        if class_name or arguments or modules or factory or state_dict or strip_prefix:
             raise ConfigError(
-                f"checkpoint {source.id!r} comes with its entry of the config, so class_name, arguments, modules and"
-                " factory beside it would contradict it; give the path instead, or change the entry"
+                f"checkpoint {source.id!r} comes with its entry of the config, so class_name, arguments, modules,"
+                " factory, state_dict and strip_prefix beside it would contradict it; give the path instead, or change"
+                " the entry"
             )
         location, recipe = source.location, recipe_of(source.entry, source.where)
     else:
         location = _location(source)
-        recipe = _recipe(location, class_name, arguments or {}, modules or {}, factory)
+        recipe = replace(
+            _recipe(location, class_name, arguments or {}, modules or {}, factory),
+            state_dict=state_dict,
+            strip_prefix=strip_prefix,
+        )
     try:
-        files = _read_files(location)
+        files = _files(location, recipe)
         if fingerprint is not None and _fingerprint(files, recipe) != fingerprint:
             raise CheckpointError(
                 f"{location} is not what it was when the run was planned: its weights or config.json have changed, so"
                 " its maps would stand under another model's fingerprint; put the old files back, or plan the run again"
             )
-        return _build(files, recipe).to(device)
+        return _build(files, location, recipe)[0].to(device)
     except FileTooLargeError as error:
         raise CheckpointError(str(error)) from error
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
@@ -181,10 +270,10 @@ def _recipe(
     factory: str | None,
 ) -> Recipe:
     where = f"load_checkpoint({location!r})"
-    if factory and (class_name or arguments or modules):
+    if factory and (class_name or modules):
         raise ConfigError(
-            f"{where}: factory builds the whole module, so class_name, arguments and modules beside it would be"
-            " ignored; keep either the factory or the others"
+            f"{where}: factory builds the whole module, so class_name and modules beside it would be ignored; keep"
+            " either the factory or the others"
         )
     try:
         specs = {
@@ -218,133 +307,63 @@ def _unreadable(location: str, error: Exception) -> str:
 # Files
 
 
-@dataclass(frozen=True)
-class _Files:
-    """The files of one checkpoint that decide what it is: the weights, and the content of config.json."""
-
-    location: str
-    weights_path: str
-    weights: bytes
-    saved: Mapping[str, Any] | None
-
-
-def _folder_of(location: str) -> tuple[str | None, str | None]:
-    """The checkpoint's folder, and the name of the weights file in it where the location gives it.
-
-    A file under another name than a checkpoint folder's own stands alone: what lies beside it may belong to others.
-    """
-    folder, name = split(location)
-    # Behind a URL the name tells, as every question costs a request.
-    if not name.endswith(SUFFIXES) if is_url(location) else os.path.isdir(location):
-        return location, None
-    if name in WEIGHT_NAMES:
-        return folder, name
-    return None, name
-
-
-def _read_files(location: str) -> _Files:
-    folder, name = _folder_of(location)
-    if folder is None:
-        if not location.endswith(SUFFIXES):
-            # Told apart from a file that is there: only then does its ending matter.
-            read_bytes(location, WEIGHTS_BYTES)
-            raise CheckpointError(
-                f"{location} is neither a folder nor a weights file ({', '.join(SUFFIXES)}), so nothing says how to"
-                " read it; give the folder or the file of a checkpoint"
-            )
-        return _Files(location, location, read_bytes(location, WEIGHTS_BYTES), None)
-    if name is None:
-        name = weights_inside(folder)
-        if name is None:
-            raise CheckpointError(
-                f"{folder} {describe_folder(folder)}, so it has no weights (a checkpoint folder has"
-                f" {' or '.join(WEIGHT_NAMES)}); copy the checkpoint there again, or name its weights file in the path"
-            )
-        weights = read_inside(folder, name, WEIGHTS_BYTES)
-    else:
-        weights = read_bytes(location, WEIGHTS_BYTES)
-    return _Files(location, join(folder, name), weights, _read_json(folder, "config.json"))
-
-
-def _read_json(folder: str, name: str) -> dict[str, Any] | None:
-    try:
-        content = read_inside(folder, name, JSON_BYTES)
-    except FileNotFoundError:
-        return None
-    return parse_json(content, join(folder, name))
-
-
-def _metadata(location: str, n_neurons: int) -> Metadata:
-    folder, _ = _folder_of(location)
-    raw = _read_json(folder, "metadata.json") if folder is not None else None
-    return Metadata() if raw is None or folder is None else read_metadata(raw, n_neurons, join(folder, "metadata.json"))
-
-
-def _fingerprint(files: _Files, recipe: Recipe) -> str:
-    """sha256 over everything that decides what the checkpoint computes: the weights' bytes and the whole recipe."""
-    words = {
-        "config": files.saved,
+def _fingerprint(files: Files | Mapping[str, str], recipe: Recipe) -> str:
+    """sha256 over everything that decides what the checkpoint computes: its files and the whole recipe."""
+    words: dict[str, Any] = {
+        "config": files.saved if isinstance(files, Files) else None,
         "class": recipe.class_name,
         "arguments": plain(recipe.arguments),
         "modules": {name: plain(spec) for name, spec in recipe.modules.items()},
         "factory": recipe.factory,
     }
+    words |= {
+        name: value
+        for name, value in (("state_dict", recipe.state_dict), ("strip_prefix", recipe.strip_prefix))
+        if value is not None
+    }
     digest = hashlib.sha256(json.dumps(words, sort_keys=True, separators=(",", ":"), default=str).encode())
     digest.update(b"\0")
-    digest.update(files.weights)
+    digest.update(files.weights if isinstance(files, Files) else digest_of(files))
     return digest.hexdigest()
 
 
-def _recorded_class(files: _Files, recipe: Recipe) -> str:
+def _files(location: str, recipe: Recipe) -> Files | dict[str, str]:
+    """What decides the checkpoint: its weights, or every file that a factory may read."""
+    return read_files(location) if recipe.factory is None else factory_files(location)
+
+
+def _recorded_class(files: Files | Mapping[str, str], recipe: Recipe) -> str:
     """The class by name, as far as it is known without building anything."""
-    recorded = (files.saved or {}).get("_model_class")
+    saved = files.saved if isinstance(files, Files) else None
+    recorded = (saved or {}).get("_model_class")
     return (recipe.class_name or "").rpartition(".")[2] or (shorten(recorded, 80) if isinstance(recorded, str) else "")
 
 
 # Models
 
 
-def _build(files: _Files, recipe: Recipe) -> nn.Module:
+def _build(files: Files | Mapping[str, str], location: str, recipe: Recipe) -> tuple[nn.Module, tuple[str, ...]]:
+    """The module, and notes on how its weights were read."""
+    if not isinstance(files, Files):
+        with local_path(location) as path:
+            return run_factory(recipe, path, lambda: readable_weights(files), location)
     held = read_weights(files.weights, files.weights_path)
-    check_numbers(held, files.weights_path, len(files.weights))
-    if recipe.factory is not None:
-        with _local_path(files.location) as path:
-            return run_factory(recipe, path, held, files.weights_path)
-    weights = as_state_dict(held, files.weights_path)
     saved = files.saved
     if saved is None and recipe.class_name is None and split(files.weights_path)[1] == WEIGHT_NAMES[0]:
         raise CheckpointError(
             f"{files.location} has no config.json beside its {WEIGHT_NAMES[0]}, so the model cannot be rebuilt; copy it"
             " there, or give the entry `class` and `arguments`"
         )
-    return rebuild(recipe, saved, weights, files.location)
+    return rebuild(recipe, saved, held, files.location)
 
 
-@contextmanager
-def _local_path(location: str) -> Iterator[str]:
-    """A path that a factory can open: the location, or a temporary copy of what lies behind a URL."""
-    if not is_url(location):
-        yield location
-        return
-    with tempfile.TemporaryDirectory(prefix="gradmap-") as copy:
-        folder, name = _folder_of(location)
-        target = os.path.join(copy, split(location)[1])
-        if folder is not None and name is None:
-            os.mkdir(target)
-            for entry in sorted({*WEIGHT_NAMES, "config.json", "metadata.json"}):
-                try:
-                    content = read_bytes(join(folder, entry), WEIGHTS_BYTES)
-                except FileNotFoundError:
-                    continue
-                _write(os.path.join(target, entry), content)
-        else:
-            _write(target, read_bytes(location, WEIGHTS_BYTES))
-        yield target
-
-
-def _write(path: str, content: bytes) -> None:
-    with open(path, "wb") as file:
-        file.write(content)
+def _metadata(location: str) -> Metadata:
+    """What lies beside the weights and says things about them."""
+    folder, _ = folder_of(location)
+    if folder is None:
+        return Metadata()
+    raw = read_json(folder, "metadata.json")
+    return Metadata() if raw is None else read_metadata(raw, join(folder, "metadata.json"))
 
 
 def _model_fields(model: nn.Module, recipe: Recipe, location: str) -> dict[str, Any]:

@@ -17,6 +17,10 @@ WEIGHTS_BYTES = 16 * 2**30
 INPUT_BYTES = 4 * 2**30
 
 
+#: Most files in the folder of one checkpoint.
+FOLDER_FILES = 10_000
+
+
 class CheckpointError(ValueError):
     """The files of one checkpoint cannot be used; the other checkpoints are not concerned."""
 
@@ -113,6 +117,38 @@ def list_names(folder: str) -> set[str]:
         filesystem, inner = _open_filesystem(folder)
         filesystem.invalidate_cache()
         return {split(str(name))[1] for name in filesystem.ls(inner, detail=False)}
+
+
+def is_folder(location: str) -> bool:
+    """Whether a location is a folder: on a disk, or a prefix of objects behind a URL."""
+    if not is_url(location):
+        return os.path.isdir(location)
+    with _storage_errors():
+        filesystem, inner = _open_filesystem(location)
+        return bool(filesystem.isdir(inner))
+
+
+def list_files(folder: str) -> dict[str, str]:
+    """Every ordinary file below a folder, by its name from there; links to folders are not followed."""
+    if is_url(folder):
+        with _storage_errors():
+            filesystem, inner = _open_filesystem(folder)
+            filesystem.invalidate_cache()
+            names = [str(name) for name in filesystem.find(inner)]
+        start = len(inner.rstrip("/")) + 1
+        return {name[start:]: join(folder, name[start:]) for name in names}
+    found = {}
+    for base, _, names in os.walk(folder):
+        for name in names:
+            path = os.path.join(base, name)
+            if os.path.isfile(path):
+                found[os.path.relpath(path, folder)] = path
+            if len(found) > FOLDER_FILES:
+                raise CheckpointError(
+                    f"{folder} holds more than {FOLDER_FILES:,} files, which no checkpoint has; give the folder of one"
+                    " checkpoint, or its weights file"
+                )
+    return found
 
 
 def read_inside(folder: str, name: str, limit: int) -> bytes:

@@ -18,47 +18,81 @@ ENTRIES = 256
 
 INT64 = 2**63
 
+Scalar = str | float | int | bool
+
 
 @dataclass(frozen=True)
 class Metadata:
-    """The parts of a metadata.json that the cube has a place for."""
+    """The parts of a metadata.json that the cube may have a place for, read before the model is known.
 
-    neurons: tuple[str, ...] | None = None
-    scalars: Mapping[str, str | float | int | bool] = field(default_factory=dict)
-    per_neuron: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    ``left_out`` says of an entry why it has none; ``lists`` are those that have one if there are as many neurons.
+    """
+
+    path: str = ""
+    labels: tuple[Any, ...] | None = None
+    scalars: Mapping[str, Scalar] = field(default_factory=dict)
+    lists: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict)
+
+    def names(self, n_neurons: int) -> tuple[str, ...] | None:
+        """Labels of the neurons, None where the file gives none.
+
+        Raises
+        ------
+        CheckpointError
+            If they are not one per neuron, empty, or not unique.
+        """
+        return None if self.labels is None else _names(self.labels, n_neurons, self.path)
+
+    def for_neurons(self, n_neurons: int) -> tuple[dict[str, tuple[float, ...]], tuple[str, ...]]:
+        """Lists with one number (or null: not known) per neuron, and a note on each entry that is left out."""
+        fitting, reasons = {}, dict(self.left_out)
+        for name, values in self.lists.items():
+            if len(values) != n_neurons:
+                reasons[name] = f"has {len(values)} entries where the model has {n_neurons} neurons"
+            else:
+                fitting[name] = tuple(math.nan if entry is None else float(entry) for entry in values)
+        return fitting, tuple(f"metadata.json: {name!r} {reason}; left out" for name, reason in reasons.items())
 
 
-def read_metadata(raw: Mapping[str, Any], n_neurons: int, path: str) -> Metadata:
-    """Scalars, lists with one number per neuron, and the neurons' names of a metadata.json.
+def read_metadata(raw: Mapping[str, Any], path: str) -> Metadata:
+    """Scalars, lists of numbers, and the neurons' names of a metadata.json.
 
-    Numbers, texts and truth values become scalars, lists with one number (or null: not known) per neuron become
-    per-neuron numbers, and a list called ``neurons`` or ``neuron`` labels the neurons. Whatever else is there (tables,
-    other lists, texts above 1000 characters) has no place on an axis and is left in the file. Names become
+    Numbers, texts and truth values become scalars and keep their type, lists of numbers and nulls may be numbers per
+    neuron, and a list called ``neurons`` or ``neuron`` labels the neurons. Whatever else is there (tables, other
+    lists, texts above 1000 characters) has no place on an axis; it is left in the file and named. Names become
     identifiers: what is not a letter, a digit or ``_`` turns into ``_``, and a name that the cube uses itself is
     prefixed with ``metadata_``.
 
     Raises
     ------
     CheckpointError
-        If the names are not one per neuron, empty, or not unique, or there are more than 256 entries.
+        If there are more than 256 entries.
     """
-    names = next((raw[key] for key in ("neurons", "neuron") if isinstance(raw.get(key), list)), None)
-    scalars: dict[str, str | float | int | bool] = {}
-    per_neuron: dict[str, tuple[float, ...]] = {}
+    owner = next((key for key in ("neurons", "neuron") if isinstance(raw.get(key), list)), None)
+    scalars: dict[str, Scalar] = {}
+    lists: dict[str, tuple[Any, ...]] = {}
+    left_out: dict[str, str] = {}
     for key, value in raw.items():
-        name = _identifier(key)
-        if name is None or name in scalars or name in per_neuron or value is names:
+        if key == owner or value is None:
             continue
-        if _is_scalar(value):
+        name, shown = _identifier(key), shorten(key, 80)
+        if name is None:
+            left_out[shown] = "is no name that a coordinate can have"
+        elif name in scalars or name in lists:
+            left_out[shown] = f"becomes {name!r}, as another entry does"
+        elif _is_scalar(value):
             scalars[name] = _scalar(value)
-        elif _is_per_neuron(value, n_neurons):
-            per_neuron[name] = tuple(math.nan if entry is None else float(entry) for entry in value)
-    if len(scalars) + len(per_neuron) > ENTRIES:
+        elif _is_numbers(value):
+            lists[name] = tuple(value)
+        else:
+            left_out[shown] = _reason(value)
+    if len(scalars) + len(lists) > ENTRIES:
         raise CheckpointError(
-            f"{path} has {len(scalars) + len(per_neuron):,} scalars and lists of numbers, each of which would become an"
+            f"{path} has {len(scalars) + len(lists):,} scalars and lists of numbers, each of which would become an"
             f" array of the cube; keep the {ENTRIES} that matter"
         )
-    return Metadata(None if names is None else _names(names, n_neurons, path), scalars, per_neuron)
+    return Metadata(path, None if owner is None else tuple(raw[owner]), scalars, lists, left_out)
 
 
 def _identifier(key: str) -> str | None:
@@ -74,17 +108,16 @@ def _is_scalar(value: object) -> bool:
     return isinstance(value, bool | int | float) or (isinstance(value, str) and len(value) <= TEXT_LENGTH)
 
 
-def _scalar(value: Any) -> str | float | int | bool:
-    if isinstance(value, int) and not -INT64 <= value < INT64:
+def _scalar(value: Any) -> Scalar:
+    if isinstance(value, int) and not -INT64 < value < INT64:
         return str(value)
-    return value
+    return value  # type: ignore[no-any-return]
 
 
-def _is_per_neuron(value: object, n_neurons: int) -> bool:
-    # A list of ten numbers in a model of ten neurons: one per neuron. Whole numbers beyond a float do not fit.
+def _is_numbers(value: object) -> bool:
+    # Whole numbers beyond a float do not fit.
     return (
         isinstance(value, list)
-        and len(value) == n_neurons
         and any(entry is not None for entry in value)
         and all(
             entry is None or (isinstance(entry, int | float) and (abs(entry) < 1e308 or entry != entry))
@@ -93,7 +126,17 @@ def _is_per_neuron(value: object, n_neurons: int) -> bool:
     )
 
 
-def _names(names: list[Any], n_neurons: int, path: str) -> tuple[str, ...]:
+def _reason(value: object) -> str:
+    if isinstance(value, Mapping):
+        return "is a table"
+    if isinstance(value, list):
+        return "is a list of other things than numbers"
+    if isinstance(value, str):
+        return f"is a text of {len(value):,} characters"
+    return f"is a {type(value).__name__}"
+
+
+def _names(names: tuple[Any, ...], n_neurons: int, path: str) -> tuple[str, ...]:
     labels = tuple(str(name).strip() if isinstance(name, str | int) else "" for name in names)
     if len(labels) != n_neurons:
         raise CheckpointError(

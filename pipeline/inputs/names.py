@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from pipeline.inputs.files import shorten
+from pipeline.inputs.foreign import FOREIGN
 from pipeline.inputs.torchaudio_standin import ensure_torchaudio
 from pipeline.plan.config import ConfigError
 
@@ -89,7 +90,7 @@ def _longest_module(parts: list[str], where: str) -> tuple[ModuleType, list[str]
                     f"{where} cannot be imported: {module_name} needs the module {error.name!r}, which is not there;"
                     " install it on every machine of the run"
                 ) from error
-        except Exception as error:
+        except FOREIGN as error:
             raise ConfigError(
                 f"{where} cannot be imported: {module_name} fails with {type(error).__name__}: {shorten(error)};"
                 " mend that module"

@@ -1,5 +1,6 @@
 """What a user says about a checkpoint beyond its files, and how it is written down."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,16 +32,24 @@ class Recipe:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     modules: Mapping[str, ModuleSpec | nn.Module] = field(default_factory=dict)
     factory: str | None = None
+    state_dict: str | None = None
+    strip_prefix: str | None = None
 
     @property
     def decides(self) -> bool:
         """Whether the user's words, not the checkpoint's files alone, decide what is built."""
         return bool(self.class_name or self.arguments or self.modules or self.factory)
 
+    def plain_arguments(self) -> dict[str, Any]:
+        """The arguments as a function may keep and change them."""
+        return copy.deepcopy(dict(self.arguments))
+
 
 def recipe_of(entry: CheckpointsConfig, where: str) -> Recipe:
     """The recipe in an entry of the config."""
-    return Recipe(where, entry.class_name, entry.arguments, entry.modules, entry.factory)
+    return Recipe(
+        where, entry.class_name, entry.arguments, entry.modules, entry.factory, entry.state_dict, entry.strip_prefix
+    )
 
 
 def toml_example(names: Sequence[str]) -> str:

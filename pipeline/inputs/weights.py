@@ -10,19 +10,21 @@ import torch
 from safetensors.torch import load as load_safetensors
 from torch import Tensor
 
+from pipeline.inputs import inert
 from pipeline.inputs.files import CheckpointError, shorten
 
 #: Files that are weights, by their ending.
-SUFFIXES = (".safetensors", ".pt", ".pth")
+SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
 
 #: Largest header of a safetensors file, in bytes.
 HEADER_BYTES = 16 * 2**20
 
 
-def read_weights(content: bytes, path: str) -> dict[str, Any]:
+def read_weights(content: bytes, path: str) -> Mapping[str, Any]:
     """What a weights file holds, by name; nothing in it is executed.
 
-    A .safetensors file gives tensors; a torch file gives what ``torch.load(weights_only=True)`` accepts.
+    A .safetensors file gives tensors; a torch file gives what ``torch.load(weights_only=True)`` accepts. Every tensor
+    is plain: dense, on the CPU, and held by the file in full.
 
     Raises
     ------
@@ -31,7 +33,37 @@ def read_weights(content: bytes, path: str) -> dict[str, Any]:
     """
     if not content:
         raise CheckpointError(f"{path} is empty, so there are no weights to load; copy or train the checkpoint again")
-    return _read_safetensors(content, path) if path.endswith(".safetensors") else _read_torch(content, path)
+    held = _read_safetensors(content, path) if path.endswith(".safetensors") else _read_torch(content, path)
+    _check_plain(held, path, len(content))
+    return held
+
+
+def read_for_comparison(content: bytes, path: str) -> Mapping[str, Any] | None:
+    """What a file of any kind holds that could be weights, None where it is no kind that can be read safely.
+
+    Objects in a torch file that are neither tensors nor containers come back without content; no class of theirs is
+    imported.
+
+    Raises
+    ------
+    CheckpointError
+        If it is a weights file that is damaged.
+    """
+    if path.endswith(".safetensors"):
+        return read_weights(content, path)
+    if not content.startswith(b"PK\x03\x04") or not path.endswith(SUFFIXES):
+        return None
+    _check_archive(content, path)
+    try:
+        value = torch.load(BytesIO(content), map_location="cpu", weights_only=False, pickle_module=inert)
+    except Exception as error:
+        raise CheckpointError(
+            f"{path} is no readable torch file ({type(error).__name__}); it is cut off, damaged or something else, so"
+            " copy or train the checkpoint again"
+        ) from error
+    held = value if isinstance(value, Mapping) else {"": value}
+    _check_plain(held, path, len(content))
+    return held
 
 
 def _read_safetensors(content: bytes, path: str) -> dict[str, Tensor]:
@@ -51,7 +83,7 @@ def _read_safetensors(content: bytes, path: str) -> dict[str, Tensor]:
         ) from error
 
 
-def _read_torch(content: bytes, path: str) -> dict[str, Any]:
+def _read_torch(content: bytes, path: str) -> Mapping[str, Any]:
     _check_archive(content, path)
     try:
         value = torch.load(BytesIO(content), map_location="cpu", weights_only=True)
@@ -62,7 +94,8 @@ def _read_torch(content: bytes, path: str) -> dict[str, Any]:
             f"{path} holds a {type(value).__name__}, not a state_dict of names and tensors, so it cannot be loaded into"
             " a model; save model.state_dict() with torch.save"
         )
-    return {str(name): entry for name, entry in value.items()}
+    # An OrderedDict of torch also carries the versions of its modules, which their load hooks ask for.
+    return value if all(isinstance(name, str) for name in value) else {str(name): value[name] for name in value}
 
 
 def _refusal(error: Exception, path: str) -> str:
@@ -72,7 +105,8 @@ def _refusal(error: Exception, path: str) -> str:
         what = f" ({named.group(1)})" if named else ""
         return (
             f"{path} holds a pickled object{what}, not tensors alone; unpickling it could run any code, so it is not"
-            " done; save model.state_dict() with torch.save, or the model with save_pretrained"
+            " done; save model.state_dict() with torch.save, or the model with save_pretrained, or name a `factory` of"
+            " your own that reads the file"
         )
     return (
         f"{path} is no readable torch file ({type(error).__name__}); it is cut off, damaged or something else, so copy"
@@ -103,33 +137,9 @@ def _check_archive(content: bytes, path: str) -> None:
         )
 
 
-def as_state_dict(held: Mapping[str, Any], path: str) -> dict[str, Tensor]:
-    """The content of a weights file as a flat state_dict.
-
-    Raises
-    ------
-    CheckpointError
-        If an entry is no tensor, as in a training snapshot that wraps the state_dict.
-    """
-    others = [name for name, entry in held.items() if not isinstance(entry, Tensor)]
-    if others or not held:
-        what = f"also holds {listed(others)}, which are no tensors" if held else "holds no tensor at all"
-        raise CheckpointError(
-            f"{path} is no bare state_dict: it {what}, so it is not clear what to load;"
-            " save model.state_dict() alone, or name a `factory` that picks the weights out"
-        )
-    return dict(held)
-
-
-def check_numbers(held: Any, path: str, size: int) -> None:
-    """Refuse tensors that are not plain, or hold a number that is not finite.
-
-    Raises
-    ------
-    CheckpointError
-        The message names the parameter and counts its numbers.
-    """
-    for name, tensor in _tensors(held):
+def _check_plain(held: Any, path: str, size: int) -> None:
+    """Refuse tensors that are not plain, which a few bytes could blow up to any size."""
+    for name, tensor in named_tensors(held):
         plain = tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
         if not plain or tensor.numel() * tensor.element_size() > size:
             raise CheckpointError(
@@ -137,26 +147,18 @@ def check_numbers(held: Any, path: str, size: int) -> None:
                 " hold in full (sparse, quantised, repeated or without data); save model.state_dict() of ordinary"
                 " tensors"
             )
-        if not (tensor.is_floating_point() or tensor.is_complex()):
-            continue
-        finite = torch.isfinite(tensor if tensor.element_size() > 1 else tensor.float())
-        if not bool(finite.all()):
-            bad = int((~finite).sum())
-            raise CheckpointError(
-                f"{path}: {name} holds {bad} of {tensor.numel()} numbers that are NaN or infinite, so every map would"
-                " be NaN; training has diverged or the file is damaged, so train or copy the checkpoint again"
-            )
 
 
-def _tensors(held: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+def named_tensors(held: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Every tensor of a file by its place in it."""
     if isinstance(held, Tensor):
         yield prefix or "the tensor", held
     elif isinstance(held, Mapping):
         for key, value in held.items():
-            yield from _tensors(value, f"{prefix}.{key}" if prefix else str(key))
+            yield from named_tensors(value, f"{prefix}.{key}" if prefix else str(key))
     elif isinstance(held, list | tuple):
         for index, value in enumerate(held):
-            yield from _tensors(value, f"{prefix}[{index}]")
+            yield from named_tensors(value, f"{prefix}[{index}]")
 
 
 def listed(names: Iterable[str], most: int = 6) -> str:

@@ -81,13 +81,15 @@ class CheckpointsConfig(Frozen):
     arguments: dict[str, Any] = Field(default_factory=dict)
     modules: dict[str, ModuleSpec] = Field(default_factory=dict)
     factory: str | None = Field(default=None, pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$")
+    state_dict: str | None = Field(default=None, min_length=1, max_length=200)
+    strip_prefix: str | None = Field(default=None, min_length=1, max_length=200)
 
     @model_validator(mode="after")
     def _one_recipe(self) -> "CheckpointsConfig":
-        if self.factory and (self.class_name or self.arguments or self.modules):
+        if self.factory and (self.class_name or self.modules):
             raise ValueError(
-                "factory builds the whole module, so class, arguments and modules beside it would be ignored;"
-                " keep either the factory or the others"
+                "factory builds the whole module, so class and modules beside it would be ignored; keep either the"
+                " factory or the others"
             )
         return self
 

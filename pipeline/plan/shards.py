@@ -49,10 +49,13 @@ class Checkpoint:
     neurons: tuple[str, ...] | None = None
     scalars: Mapping[str, str | float | int | bool] = field(default_factory=dict)
     per_neuron: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
     error: str | None = None
     members: tuple[str, ...] = ()
 
     # members: ids of the checkpoints that a row of their ensemble stands for; empty for a checkpoint of its own
+
+    # notes: what a user should know though nothing failed: prefixes taken off, metadata that the cube has no place for
 
     @property
     def id(self) -> str:

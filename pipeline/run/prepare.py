@@ -7,14 +7,14 @@ from typing import Any
 from torch import nn
 
 from pipeline.gradients.window import find_window
-from pipeline.inputs.checkpoints import describe_checkpoint, discover, load_checkpoint
-from pipeline.inputs.neurons import read_neuron_table
+from pipeline.inputs.checkpoints import describe_checkpoints, discover, load_checkpoint
 from pipeline.inputs.stimuli import SoundFile, describe_sounds, describe_spectrograms
 from pipeline.plan import shards
 from pipeline.plan.config import CohortConfig, ConfigError, RunConfig, read_frequencies
 from pipeline.plan.layout import lay_out_maps
 from pipeline.plan.maps import CohortFacts, MapConfig, Stimuli
 from pipeline.plan.shards import Checkpoint, CohortPlan, RunPlan, Shard
+from pipeline.run.cohorts import settle_members
 from pipeline.words import Hears
 
 #: The longest window, in frames, that ``lags = "auto"`` may choose.
@@ -103,12 +103,9 @@ def _prepare_cohort(
     config: RunConfig, cohort: CohortConfig, stimuli: Mapping[str, Stimuli], keep: Keep | None
 ) -> CohortPlan:
     frequencies = read_frequencies(config, cohort)
-    checkpoints = [describe_checkpoint(source, keep) for source in discover(config, cohort)]
-    usable = [checkpoint for checkpoint in checkpoints if checkpoint.usable]
-    neurons, metadata = _neurons(config, cohort, usable, checkpoints)
-    for checkpoint in usable:
-        _check_bands(cohort, checkpoint, len(frequencies))
-    facts = CohortFacts(cohort.name, cohort.frame_ms, 0, neurons, frequencies, tuple(checkpoints))
+    members = settle_members(config, cohort, describe_checkpoints(discover(config, cohort), keep), len(frequencies))
+    checkpoints, neurons, usable = members.checkpoints, members.neurons, members.usable
+    facts = CohortFacts(cohort.name, cohort.frame_ms, 0, neurons, frequencies, checkpoints)
     settings = config.maps_of(cohort.name)
     for name, entry in settings.items():
         entry.check(f"maps.{name} over cohort {cohort.name!r}", facts, stimuli[name])
@@ -119,54 +116,11 @@ def _prepare_cohort(
         lags=lags,
         neurons=neurons,
         frequencies_hz=frequencies,
-        checkpoints=tuple(checkpoints),
+        checkpoints=checkpoints,
         maps=lay_out_maps(config, replace(facts, lags=lags), settings, stimuli),
-        neuron_metadata=metadata,
+        neuron_metadata=members.neuron_metadata,
         attributes={"window": "found" if cohort.lags == "auto" else "given"},
     )
-
-
-def _neurons(
-    config: RunConfig, cohort: CohortConfig, usable: Sequence[Checkpoint], everything: Sequence[Checkpoint]
-) -> tuple[tuple[str, ...], dict[str, tuple[Any, ...]]]:
-    """Labels of the neurons and their metadata: the table's, else the checkpoints' own, else numbers."""
-    names: tuple[str, ...] | None = None
-    metadata: dict[str, tuple[Any, ...]] = {}
-    source = ""
-    if cohort.neurons is not None:
-        names, metadata = read_neuron_table(config.resolve(cohort.neurons))
-        source = f"the table {cohort.neurons}"
-    for checkpoint in usable:
-        if names is None:
-            names = checkpoint.neurons or tuple(f"neuron{index:04d}" for index in range(checkpoint.n_neurons))
-            source = f"checkpoint {checkpoint.id!r}"
-        if checkpoint.n_neurons != len(names):
-            raise ConfigError(
-                f"cohort {cohort.name!r}: checkpoint {checkpoint.id!r} has {checkpoint.n_neurons} neurons, but {source}"
-                f" has {len(names)}; the checkpoints of a cohort share their neurons, so move it to a cohort of its own"
-            )
-        if checkpoint.neurons is not None and set(checkpoint.neurons) != set(names):
-            stranger = next(name for name in checkpoint.neurons if name not in names)
-            raise ConfigError(
-                f"cohort {cohort.name!r}: checkpoint {checkpoint.id!r} was trained on a neuron {stranger!r} that"
-                f" {source} does not have; maps would be labelled with another neuron's name, so mend the table or move"
-                " the checkpoint to a cohort of its own"
-            )
-    if names is None:
-        reasons = "; ".join(f"{checkpoint.id}: {checkpoint.error}" for checkpoint in everything[:5])
-        raise ConfigError(
-            f"cohort {cohort.name!r}: none of its {len(everything)} checkpoints can be used, so its neurons are not"
-            f" known ({reasons}); mend the files, or name the neurons in a table"
-        )
-    return names, metadata
-
-
-def _check_bands(cohort: CohortConfig, checkpoint: Checkpoint, bands: int) -> None:
-    if checkpoint.n_bands != bands:
-        raise ConfigError(
-            f"cohort {cohort.name!r}: checkpoint {checkpoint.id!r} hears {checkpoint.n_bands} bands, but frequencies_hz"
-            f" has {bands}; its maps could not be labelled in Hz, so give the centres of its own bands"
-        )
 
 
 def _found_window(config: RunConfig, cohort: CohortConfig, usable: Sequence[Checkpoint]) -> int:

@@ -11,6 +11,9 @@ from pipeline.text import printable
 from tasks.outcome import COMPLETE, FAILURES, counted, readable_bytes, text_table, write_json
 from tasks.terminal import LONGEST_LINE, tell
 
+#: Most notes on the checkpoints of one cohort that are printed.
+MOST_NOTES = 10
+
 
 def add_parser(commands: Any) -> None:
     """Describe the command to the argument parser."""
@@ -27,7 +30,7 @@ def plan(arguments: argparse.Namespace) -> int:
     prepared = prepare_run(load_config(arguments.config))
     weight = weigh(prepared)
     for cohort in prepared.cohorts:
-        tell(_cohort_text(cohort) + "\n")
+        tell("\n".join([_cohort_text(cohort), *_notes(cohort)]) + "\n")
     broken = _broken(prepared)
     for cohort_name, checkpoint, error in broken:
         tell(printable(f"cannot be loaded: {cohort_name}/{checkpoint}: {error}", LONGEST_LINE))
@@ -43,8 +46,12 @@ def plan(arguments: argparse.Namespace) -> int:
     for name, value in figures.items():
         tell(f"{name:28} {value:,}" if isinstance(value, int) else f"{name:28} {value}")
     if arguments.json is not None:
+        notes = {
+            cohort.name: {entry.id: entry.notes for entry in cohort.checkpoints if entry.notes}
+            for cohort in prepared.cohorts
+        }
         listed = [{"cohort": cohort, "checkpoint": label, "error": error} for cohort, label, error in broken]
-        write_json(arguments.json, {"store": prepared.store, "weight": weight, "broken": listed})
+        write_json(arguments.json, {"store": prepared.store, "weight": weight, "broken": listed, "notes": notes})
     if broken:
         tell(f"gradmap: {counted(len(broken), 'checkpoint')} of {weight.checkpoints} cannot be loaded (exit status 3)")
         return FAILURES

@@ -1,6 +1,7 @@
 """Models of an imaginary lab, small checkpoints of them, and configs that name them."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,70 @@ def build_number(path: str) -> int:
 def build_badly(path: str) -> nn.Module:
     """An error."""
     raise RuntimeError("the lab's disk is not mounted")
+
+
+def build_and_leave(path: str) -> nn.Module:
+    """The end of the process, as a script that was never meant to be imported."""
+    sys.exit(0)
+
+
+def build_seeded(path: str) -> nn.Module:
+    """Cells of a seed of their own, whatever the file holds."""
+    return cells(seed=77)
+
+
+def build_unseeded(path: str) -> nn.Module:
+    """Cells, their readout from the file, with an activation that no file holds."""
+    model = Cells(activation=nn.PReLU(3))
+    nn.init.normal_(model.activation.weight)
+    model.load_state_dict(_held(path), strict=False)
+    return model
+
+
+def build_leniently(path: str) -> nn.Module:
+    """Cells that take whatever fits by name and keep their own numbers elsewhere."""
+    model = cells(seed=77)
+    model.load_state_dict(_held(path), strict=False)
+    return model
+
+
+def build_filtered(path: str) -> nn.Module:
+    """Cells that take whatever fits by name and shape."""
+    model = cells(seed=77)
+    own = model.state_dict()
+    model.load_state_dict({**own, **{k: v for k, v in _held(path).items() if k in own and v.shape == own[k].shape}})
+    return model
+
+
+def build_transposed(path: str) -> nn.Module:
+    """Cells out of a file of another framework, which keeps its matrices the other way round."""
+    held = _held(path)
+    model = Cells()
+    model.load_state_dict({"readout.weight": held["kernel"].T, "readout.bias": held["bias"]})
+    return model
+
+
+def build_halved(path: str, gain: float = 0.5) -> nn.Module:
+    """Cells whose readout is turned down on purpose."""
+    model = Cells()
+    model.load_state_dict(_held(path))
+    with torch.no_grad():
+        model.readout.weight *= gain
+    return model
+
+
+def build_lightning(path: str, n_cells: int = 3) -> nn.Module:
+    """Cells out of a training framework's file, which only its own code may open whole."""
+    file = Path(path) if Path(path).is_file() else Path(path, "last.ckpt")
+    state = torch.load(file, weights_only=False)["state_dict"]
+    model = Cells(n_cells=n_cells)
+    model.load_state_dict({name.removeprefix("net."): value for name, value in state.items()})
+    return model
+
+
+def _held(path: str) -> dict[str, torch.Tensor]:
+    file = Path(path, "best.pt") if Path(path).is_dir() else Path(path)
+    return torch.load(file, weights_only=True)
 
 
 def cells(seed: int = 0, **arguments: Any) -> Cells:

@@ -193,17 +193,20 @@ def test_a_number_that_is_not_finite_is_named_by_its_parameter(tmp_path, value, 
     assert "readout.weight holds 1 of 12 numbers that are NaN or infinite" in text
 
 
-def test_a_buffer_that_is_not_finite_is_named_too(tmp_path):
+def test_a_buffer_that_is_nan_is_named_too(tmp_path):
     model = seeded(lambda: Cells(activation=nn.BatchNorm1d(4)))
     model.activation.running_var[0] = float("nan")
     save_best(tmp_path / "net", model)
-    assert "activation.running_var holds 1 of 4" in failure(tmp_path / "net")
+    modules = {"activation": {"class": "torch.nn.BatchNorm1d", "num_features": 4}}
+    text = refused(describe_checkpoint(source(tmp_path / "net", **{"class": CELLS, "modules": modules})))
+    assert "activation.running_var holds 1 of 4" in text
 
 
-def test_a_snapshot_that_wraps_the_weights_is_no_bare_state_dict(tmp_path):
-    torch.save({"epoch": 3, "model": cells().state_dict()}, tmp_path / "best.pt")
+def test_a_snapshot_without_a_state_dict_names_the_keys_that_cure_it(tmp_path):
+    torch.save({"epoch": 3, "history": [1.0]}, tmp_path / "best.pt")
     text = failure(tmp_path / "best.pt")
-    assert "also holds epoch, model, which are no tensors" in text
+    assert "holds epoch, history, which are no tensors" in text
+    assert 'state_dict = "model"' in text
     assert "`factory`" in text
 
 

@@ -23,6 +23,13 @@ def message(folder, **entry) -> str:
     return str(refusal.value)
 
 
+def alone(folder, **entry) -> str:
+    """Why a checkpoint fails alone, with the entry that it belongs to."""
+    text = refused(describe_checkpoint(source(folder, "cohort 'x': checkpoints[2]", **entry)))
+    assert "cohort 'x': checkpoints[2]" in text
+    return text
+
+
 # What save_pretrained drops
 
 
@@ -64,7 +71,7 @@ def test_a_dropped_argument_that_is_no_module_may_be_given_as_one(tmp_path):
 def test_a_wrong_module_is_named_with_the_weights_that_differ(tmp_path):
     save_deepstrf(tmp_path / "net", "StateNet", output_activation=nn.Identity(), **SMALL)
     spec = {"output_activation": {"class": "deepSTRF.models.activations.ParametricSoftplus", "num_features": 2}}
-    text = message(tmp_path / "net", modules=spec)
+    text = alone(tmp_path / "net", modules=spec)
     assert "the file lacks readout.activation" in text
     assert "change the entry's module output_activation" in text
     assert "[cohort.checkpoints.modules.output_activation]" in text
@@ -72,14 +79,14 @@ def test_a_wrong_module_is_named_with_the_weights_that_differ(tmp_path):
 
 def test_a_module_that_a_bare_state_dict_needs_is_named(tmp_path):
     save_best(tmp_path / "net", seeded(lambda: Cells(activation=nn.PReLU(3))))
-    text = message(tmp_path / "net", **{"class": CELLS})
+    text = alone(tmp_path / "net", **{"class": CELLS})
     assert "the file has activation.weight beyond the model's own" in text
     assert "add the entry's module activation, for example\n[cohort.checkpoints.modules.activation]" in text
 
 
 def test_wrong_arguments_are_refused_with_both_shapes(tmp_path):
     save_best(tmp_path / "net", cells(n_cells=5))
-    text = message(tmp_path / "net", **{"class": CELLS, "arguments": {"n_cells": 3}})
+    text = alone(tmp_path / "net", **{"class": CELLS, "arguments": {"n_cells": 3}})
     assert "readout.weight is 5x4 in the file and 3x4 in the model" in text
     assert "mend the entry's class and arguments" in text
 

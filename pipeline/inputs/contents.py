@@ -1,0 +1,167 @@
+"""The files that make one checkpoint what it is: found, read, fingerprinted."""
+
+import hashlib
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.inputs.discovery import WEIGHT_NAMES, describe_folder, weights_inside
+from pipeline.inputs.files import (
+    JSON_BYTES,
+    WEIGHTS_BYTES,
+    CheckpointError,
+    FileTooLargeError,
+    is_folder,
+    join,
+    list_files,
+    parse_json,
+    read_bytes,
+    read_inside,
+    split,
+)
+from pipeline.inputs.weights import SUFFIXES, read_for_comparison
+from pipeline.plan.urls import is_url
+
+#: Files of a checkpoint's folder that say things about it, or record its training, and decide no number.
+ABOUT = re.compile(
+    r"metadata\.json|final\.json|final_neurons\.pt|summary.*|.*\.(log|out|err|png|pdf|svg|txt|md)|events\.out\.tfevents.*|\..*|.*~"
+)
+
+#: Most bytes of files that are compared with what a factory made of them.
+COMPARED_BYTES = 4 * 2**30
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files of one checkpoint that decide what it is: the weights, and the content of config.json."""
+
+    location: str
+    weights_path: str
+    weights: bytes
+    saved: Mapping[str, Any] | None
+
+
+def folder_of(location: str) -> tuple[str | None, str | None]:
+    """The checkpoint's folder, and the name of the weights file in it where the location gives it.
+
+    A file under another name than a checkpoint folder's own stands alone: what lies beside it may belong to others.
+    """
+    folder, name = split(location)
+    # Behind a URL the name tells, as every question costs a request.
+    if not name.endswith(SUFFIXES) if is_url(location) else os.path.isdir(location):
+        return location, None
+    if name in WEIGHT_NAMES:
+        return folder, name
+    return None, name
+
+
+def read_files(location: str) -> Files:
+    """The weights of a checkpoint, and its config.json where it has one."""
+    folder, name = folder_of(location)
+    if folder is None:
+        if not location.endswith(SUFFIXES):
+            # Told apart from a file that is not there: only then does its ending matter.
+            read_bytes(location, WEIGHTS_BYTES)
+            raise CheckpointError(
+                f"{location} is neither a folder nor a weights file ({', '.join(SUFFIXES)}), so nothing says how to"
+                " read it; give the folder or the file of a checkpoint, or name a `factory` that reads it"
+            )
+        return Files(location, location, read_bytes(location, WEIGHTS_BYTES), None)
+    if name is None:
+        name = weights_inside(folder)
+        if name is None:
+            raise CheckpointError(
+                f"{folder} {describe_folder(folder)}, so it has no weights (a checkpoint folder has"
+                f" {' or '.join(WEIGHT_NAMES)}); copy the checkpoint there again, or name its weights file in the path"
+            )
+        weights = read_inside(folder, name, WEIGHTS_BYTES)
+    else:
+        weights = read_bytes(location, WEIGHTS_BYTES)
+    return Files(location, join(folder, name), weights, read_json(folder, "config.json"))
+
+
+def read_json(folder: str, name: str) -> dict[str, Any] | None:
+    """A JSON file of a checkpoint's folder, None where it is not there."""
+    try:
+        content = read_inside(folder, name, JSON_BYTES)
+    except FileNotFoundError:
+        return None
+    return parse_json(content, join(folder, name))
+
+
+# What a factory reads
+
+
+def factory_files(location: str) -> dict[str, str]:
+    """Every file that a factory may make its module of, by its name below the location.
+
+    Of a folder these are all but what is said about the checkpoint (metadata.json), scores, logs and pictures.
+
+    Raises
+    ------
+    CheckpointError
+        If the folder holds none.
+    """
+    if not is_folder(location):
+        return {split(location)[1]: location}
+    found = {name: path for name, path in list_files(location).items() if not ABOUT.fullmatch(split(name)[1])}
+    if not found:
+        raise CheckpointError(
+            f"{location} {describe_folder(location)}, so a factory has nothing to make a model of; copy the checkpoint"
+            " there again, or take it out of the pattern"
+        )
+    return dict(sorted(found.items()))
+
+
+def digest_of(files: Mapping[str, str]) -> bytes:
+    """sha256 over the content of files, and over their names where there are several."""
+    digest = hashlib.sha256()
+    for name, path in files.items():
+        content = read_bytes(path, WEIGHTS_BYTES)
+        if len(files) > 1:
+            digest.update(f"{name}\0{len(content)}\0".encode())
+        digest.update(content)
+    return digest.digest()
+
+
+def readable_weights(files: Mapping[str, str]) -> dict[str, Mapping[str, Any]]:
+    """What of the files can be read as weights without running anything, by path.
+
+    Raises
+    ------
+    CheckpointError
+        If one is a weights file that is damaged: what a factory makes of it is not the trained model.
+    """
+    readable = {}
+    room = COMPARED_BYTES
+    for path in files.values():
+        try:
+            content = read_bytes(path, room)
+        except FileTooLargeError:
+            continue
+        held = read_for_comparison(content, path)
+        if held is not None:
+            room -= len(content)
+            readable[path] = held
+    return readable
+
+
+@contextmanager
+def local_path(location: str) -> Iterator[str]:
+    """A path that a factory can open: the location, or a temporary copy of what lies behind a URL."""
+    if not is_url(location):
+        yield location
+        return
+    with tempfile.TemporaryDirectory(prefix="gradmap-") as copy:
+        target = os.path.join(copy, split(location)[1])
+        inside = list_files(location) if is_folder(location) else {"": location}
+        for name, path in inside.items():
+            local = os.path.join(target, *name.split("/")) if name else target
+            os.makedirs(os.path.dirname(local), exist_ok=True)
+            with open(local, "wb") as file:
+                file.write(read_bytes(path, WEIGHTS_BYTES))
+        yield target
