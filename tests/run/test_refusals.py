@@ -99,16 +99,59 @@ def test_a_frame_width_that_is_not_the_front_ends(tmp_path, capsys):
     assert "set frame_ms to the front-end's" in refusal(capsys, write_config(tmp_path, maps=WAVEFORM))
 
 
-def test_checkpoints_of_different_populations(lab, capsys):
+def test_two_populations_of_equal_right_are_refused(lab, capsys):
+    shutil.rmtree(lab / "checkpoints/lab-1")
     write_checkpoint(lab / "checkpoints/lab-9", 9, n_neurons=5)
     message = refusal(capsys, write_config(lab))
-    assert "'lab-9' has 5 neurons" in message
+    assert "checkpoint 'lab-9' has 5 neurons" in message
     assert "cohort of its own" in message
 
 
-def test_a_checkpoint_of_other_neurons(lab, capsys):
-    write_checkpoint(lab / "checkpoints/lab-9", 9, metadata={"neurons": ["n0", "n1", "x"]})
-    assert "a neuron 'x'" in refusal(capsys, write_config(lab))
+def alone(config) -> dict[str, str]:
+    """Why checkpoints fail alone, by their id; `plan` ends with exit status 3."""
+    prepared = prepare_run(load_config(config))
+    assert main(["plan", str(config)]) == 3
+    return {entry.id: entry.error for entry in prepared.cohorts[0].checkpoints if entry.error is not None}
+
+
+def test_a_checkpoint_of_another_population_falls_alone(lab):
+    write_checkpoint(lab / "checkpoints/a-first", 9, n_neurons=5)
+    (error,) = alone(write_config(lab)).values()
+    assert "'a-first' has 5 neurons, but 2 checkpoints of the cohort" in error
+    assert "cohort of its own" in error
+
+
+def test_a_checkpoint_of_other_neurons_falls_alone(lab):
+    write_checkpoint(lab / "checkpoints/a-first", 9, metadata={"neurons": ["n0", "n1", "x"]})
+    for name in ("lab-7", "lab-8"):
+        write_checkpoint(lab / f"checkpoints/{name}", 9, metadata={"neurons": ["n1", "n0", "n2"]})
+    assert "the neurons n0, n1, x, but 4 checkpoints" in alone(write_config(lab))["a-first"]
+
+
+def test_a_checkpoint_that_the_table_does_not_know_falls_alone(lab):
+    (lab / "neurons.csv").write_text("neuron\nn0\nn1\nn2\n")
+    write_checkpoint(lab / "checkpoints/a-first", 9, n_neurons=5)
+    write_checkpoint(lab / "checkpoints/b-second", 9, metadata={"neurons": ["n0", "n1", "x"]})
+    config = write_config(lab)
+    config.write_text(config.read_text().replace("lags = ", 'neurons = "neurons.csv"\nlags = ', 1))
+    reasons = alone(config)
+    assert sorted(reasons) == ["a-first", "b-second"]
+    assert "has 5 neurons, but the table neurons.csv has 3" in reasons["a-first"]
+    assert "a neuron 'x' that the table" in reasons["b-second"]
+
+
+def test_a_checkpoint_of_other_bands_falls_alone(lab):
+    write_checkpoint(lab / "checkpoints/a-first", 9, n_bands=7)
+    assert "hears 7 bands, but frequencies_hz has 4" in alone(write_config(lab))["a-first"]
+
+
+def test_a_checkpoint_without_the_others_front_end_falls_alone(hearing_lab):
+    write_checkpoint(hearing_lab / "checkpoints/lab-1", 1, hears=True)
+    write_checkpoint(hearing_lab / "checkpoints/a-deaf", 1)
+    write_sound(hearing_lab / "sounds/a.wav")
+    config = write_config(hearing_lab, maps=WAVEFORM)
+    prepared = prepare_run(load_config(config)).cohorts[0].checkpoints
+    assert {entry.id: entry.usable for entry in prepared} == {"lab-0": True, "lab-1": True, "a-deaf": False}
 
 
 def test_a_class_that_cannot_be_imported(lab, capsys):
