@@ -8,7 +8,6 @@ from typing import Any
 from pipeline.inputs.neurons import read_neuron_table
 from pipeline.plan.config import CohortConfig, ConfigError, RunConfig
 from pipeline.plan.shards import Checkpoint
-from pipeline.words import Hears
 
 #: What every message about a stranger in a cohort ends with.
 APART = "move it to a cohort of its own"
@@ -80,7 +79,7 @@ def _with_bands(cohort: CohortConfig, found: Sequence[Checkpoint], bands: int) -
 
 def _with_one_front_end(config: RunConfig, cohort: CohortConfig, found: list[Checkpoint]) -> list[Checkpoint]:
     """Only where waveforms are differentiated does it matter what the front-ends expect."""
-    if not any(entry.hears is Hears.SOUNDS for entry in config.maps_of(cohort.name).values()):
+    if not any(entry.hears == "sounds" for entry in config.maps_of(cohort.name).values()):
         return found
 
     def told(trait: Any) -> str:

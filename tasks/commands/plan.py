@@ -80,6 +80,20 @@ def _cohort_text(cohort: CohortPlan) -> str:
     return head + "\n" + text_table(header, rows)
 
 
+def _notes(cohort: CohortPlan) -> list[str]:
+    """What was noticed while the checkpoints were described, once for all that it holds of."""
+    holders: dict[str, list[str]] = {}
+    for checkpoint in cohort.checkpoints:
+        for note in checkpoint.notes:
+            holders.setdefault(note, []).append(checkpoint.id)
+    lines = [
+        printable(f"note: {ids[0] if len(ids) == 1 else counted(len(ids), 'checkpoint')}: {note}", LONGEST_LINE)
+        for note, ids in holders.items()
+    ]
+    more = len(lines) - MOST_NOTES
+    return lines if more <= 0 else [*lines[:MOST_NOTES], f"note: {more} more, all of them in --json"]
+
+
 def _row(cohort: CohortPlan, entry: MapPlan, variable: VariablePlan) -> tuple[object, ...]:
     return (
         variable.name,
