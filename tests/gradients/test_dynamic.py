@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pipeline.gradients.dynamic.links import NoWayError
 from pipeline.gradients.dynamic.strfs import dynamic_strfs
 from tests.gradients.small import Kernels, OnOff, Recurrent, relative, seeded
-from tests.zoo import PREFILTERED, ZOO, hearing, spectrogram
+from tests.zoo import PREFILTERED, ZOO, hearing, make, spectrogram
 
 EXACT = 1e-12
 N_FRAMES, LAGS = 30, 9
@@ -260,6 +260,60 @@ def test_nothing_global_is_held_between_blocks_and_the_model_is_untouched():
     assert all(parameter.grad is None for parameter in model.parameters())
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert not any(part._forward_hooks for part in model.modules())
+
+
+def test_a_stream_that_passes_a_mixer_by_is_added_to_what_the_mixer_gives():
+    class Residual(Recurrent):
+        """What is heard passes the recurrence by, and is narrower before it than after."""
+
+        def __init__(self) -> None:
+            super().__init__("GRU", n_bands=3, n_hidden=6)
+            self.wide, self.encoder = nn.Linear(3, 6), nn.Identity()
+
+        def forward(self, x):
+            heard = self.wide(x.sum(dim=1).transpose(-1, -2)).tanh()
+            return self.readout((heard + self.rnn(heard)[0] * heard).transpose(-1, -2))
+
+    model, stimulus = seeded(Residual).double(), torch.randn(3, 30, dtype=torch.float64)
+    blocks = dynamic_strfs(model, stimulus, 9)
+    assert relative(together(blocks), one_backward_per_frame(model, stimulus, 9)) < EXACT
+    assert blocks.record.route == "sweep"
+
+
+@pytest.mark.parametrize("arguments", [{"n_layers": 1}, {"context_window": 5}, {"n_heads": 4, "freq_patch_size": 8}])
+def test_attention_of_every_shape(arguments):
+    model = make("Transformer", 2, embedding_dim=20, **arguments)
+    blocks = dynamic_strfs(model, spectrogram(N_FRAMES), LAGS, dtype=torch.float64)
+    assert relative(together(blocks), reference(model, spectrogram(N_FRAMES), LAGS)) < EXACT
+    assert "attention" in blocks.record.parts
+
+
+@pytest.mark.parametrize("kind", ["GRUCell", "LSTMCell", "RNNCell"])
+def test_cells_that_a_model_calls_frame_by_frame(kind):
+    class Loops(Recurrent):
+        """Two cells, the second of which hears the first."""
+
+        def __init__(self) -> None:
+            super().__init__("GRU")
+            self.first, self.second = getattr(nn, kind)(6, 5), getattr(nn, kind)(5, 6)
+
+        def forward(self, x):
+            frames = self.encoder(x.sum(dim=1).transpose(-1, -2))
+            states, heard = [None, None], []
+            for frame in frames.unbind(dim=1):
+                for number, cell in enumerate((self.first, self.second)):
+                    if states[number] is None:
+                        blank = frames.new_zeros(1, cell.hidden_size)
+                        states[number] = (blank, blank) if kind == "LSTMCell" else blank
+                    states[number] = cell(frame, states[number])
+                    frame = states[number][0] if kind == "LSTMCell" else states[number]
+                heard.append(frame)
+            return self.readout(torch.stack(heard, dim=-1))
+
+    model, stimulus = seeded(Loops).double(), torch.randn(4, 30, dtype=torch.float64)
+    blocks = dynamic_strfs(model, stimulus, 9)
+    assert relative(together(blocks), one_backward_per_frame(model, stimulus, 9)) < EXACT
+    assert blocks.record.parts == ("cell", "cell")
 
 
 def test_silence_at_the_start_and_dead_units_are_no_obstacle():

@@ -20,6 +20,9 @@ from pipeline.gradients.dynamic.steps import Advance, Remembered, through
 from pipeline.gradients.routes.frames import Layout
 from pipeline.gradients.routes.recurrent import SAME
 
+# Lags per lag of what is heard, from which on a product for each lag is cheaper than one of all.
+FEW = 8
+
 
 @dataclass(frozen=True)
 class Attention:
@@ -72,8 +75,10 @@ class Attention:
         n_lags = min(lags, reach + len(keys) - n_frames)
         out = nn.functional.pad(out, (0, 0, 0, n_lags - reach))
         questions = self.questions[:, start:stop].transpose(0, 1)
-        turned = out.new_zeros((n_frames, n_heads, n_lags, n_lags, n_bands))
-        differences = out.new_zeros((n_frames, n_heads, size, n_lags))
+        # Where each frame looked at brings many lags, one product of all of them is cheaper than one for each.
+        few = FEW * reach <= n_lags
+        at_lags = out.new_zeros((0 if few else n_frames, n_heads, n_lags, n_lags, n_bands))
+        differences = out.new_zeros((0 if few else n_frames, n_heads, size, n_lags))
         before = len(keys) - n_frames
         for shift in range(min(n_lags, stop)):
             kept = min(reach, n_lags - shift)
@@ -81,9 +86,15 @@ class Attention:
             earlier = slice(before - shift, len(keys) - shift)
             out[:, :, :, shift : shift + kept].addcmul_(share[..., None, None, None], values[earlier, :, :, :kept])
             matched = (questions.unsqueeze(2) @ keys[earlier, :, :, :kept].flatten(3)).squeeze(2)
-            turned[:, :, shift, shift : shift + kept] = matched.unflatten(-1, (kept, n_bands))
-            differences[..., shift] = share.unsqueeze(-1) * (value - band.seen) / self.scale
-        out += (differences @ turned.flatten(3)).unflatten(-1, (n_lags, n_bands))
+            difference = share.unsqueeze(-1) * (value - band.seen) / self.scale
+            if few:
+                turned = difference[..., None, None] * matched.unflatten(-1, (1, kept, n_bands))
+                out[:, :, :, shift : shift + kept] += turned
+                continue
+            at_lags[:, :, shift, shift : shift + kept] = matched.unflatten(-1, (kept, n_bands))
+            differences[..., shift] = difference
+        if not few:
+            out += (differences @ at_lags.flatten(3)).unflatten(-1, (n_lags, n_bands))
         return out
 
 

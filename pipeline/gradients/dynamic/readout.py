@@ -35,7 +35,7 @@ def readout_of(search: Search, builder: Builder, response: Tensor, neurons: Int[
     """The readout after the narrowest place that the responses follow frame by frame, or through a last filter."""
     whole = next(places_of(edge_of(response), search.n_frames))
     chosen = torch.arange(whole.width, device=search.device) if neurons is None else neurons
-    before = builder.narrows[:-1]
+    before = builder.narrows_after_mixers[:-1]
     wide, gains = _own_slopes(search, before, whole)
     earlier = before[: _position(before, wide)]
     features = _narrowest(search, earlier, wide)

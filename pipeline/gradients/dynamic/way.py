@@ -72,9 +72,17 @@ class Builder:
         self.kinds: list[str] = []
 
     @property
-    def narrows(self) -> list[Place]:
-        """Places that everything the responses hear of the sound passes, the earliest first."""
-        return [place for edge in self._narrows for place in list(places_of(edge, self._search.n_frames))[:1]]
+    def narrows_after_mixers(self) -> list[Place]:
+        """Places after all mixers that everything the responses hear of the sound passes, the earliest first."""
+        cut = [self._known[0][0].edge, *(mixer.gave.edge for mixer in self._opened.mixers)]
+        edges = []
+        for edge in reversed(self._narrows):
+            stops = [edge, *(other for other in cut if not same_edge(other, edge))]
+            # Before the last mixer, what it gives is another way from the sound to the response.
+            if nearest(self._narrows[-1], stops) not in ([0], []):
+                break
+            edges.append(edge)
+        return [place for edge in reversed(edges) for place in list(places_of(edge, self._search.n_frames))[:1]]
 
     def _entry(self, given: Place) -> Place | None:
         """The last narrow place before a mixer, where what passes it by has not yet parted from what it hears."""
