@@ -161,6 +161,11 @@ def map_of(name: Hashable, attributes: Mapping[Any, Any]) -> str:
     return str(attributes.get("map", name))
 
 
+def owner_of(cube: Cube, name: str) -> str:
+    """The map that a variable of a cube belongs to; the name itself where the cube has no such variable."""
+    return map_of(name, cube.data_vars[name].attrs) if name in cube.data_vars else name
+
+
 def map_names(cube: Cube) -> tuple[str, ...]:
     """Names of the variables of a cube that hold maps, in the order of its config as far as the cube tells it."""
     owners = {str(name): map_of(name, entry.attrs) for name, entry in cube.data_vars.items() if is_map(entry.attrs)}

@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 
 from pipeline.numbers.tables import ROW_DIMS, Rules, maps_per_neuron, plain_axes, summary_table
-from pipeline.words import DONE, health_name, status_name
+from pipeline.words import DONE, health_name, owner_of, status_name
 
 
 @dataclass(frozen=True)
@@ -61,10 +61,11 @@ def choose_maps(
         left_out[reason] = counted - int(keep.sum())
         counted -= left_out[reason]
 
-    if status_name(name) in dataset:
-        without("not done", _companion(dataset[status_name(name)]) == DONE)
-    if health_name(name) in dataset and not untrusted:
-        without("not to be trusted (health flags)", _companion(dataset[health_name(name)]) == 0)
+    owner = owner_of(dataset, name)
+    if status_name(owner) in dataset:
+        without("not done", _companion(dataset[status_name(owner)]) == DONE)
+    if health_name(owner) in dataset and not untrusted:
+        without("not to be trusted (health flags)", _companion(dataset[health_name(owner)]) == 0)
     if select is not None and not (isinstance(select, list | tuple) and not select):
         without("by the rule", _selected(dataset, select))
     chunks = {dim: sizes for dim, sizes in maps.chunksizes.items() if dim in keep.dims}

@@ -16,7 +16,7 @@ from pipeline.numbers.strf import StrfSettings, strf_summaries
 from pipeline.numbers.strf.summaries import MEASURES as STRF_MEASURES
 from pipeline.numbers.waveform import MEASURES as WAVEFORM_MEASURES
 from pipeline.numbers.waveform import waveform_summaries
-from pipeline.words import COUNTED_AXES, DONE, axis_of, is_map, map_names, role_of, status_name, variable_name
+from pipeline.words import COUNTED_AXES, DONE, axis_of, is_map, map_names, owner_of, role_of, status_name, variable_name
 
 #: Axes whose labels tell the rows of a table apart.
 ROW_DIMS = COUNTED_AXES
@@ -41,14 +41,14 @@ def summarise(
     Numbers of maps whose ``<map>_status`` is not 1 (done) are NaN. Labels, metadata, status and health come along;
     the maps do not. What the cube holds already under the name of a measure (memory length and oldest share, which
     a run writes beside its maps) stays as it is. Lazy where the cube is dask-backed. Each summary variable carries
-    the attributes ``kind`` = "summary", ``map`` and ``measure``, so that ``filter_by_attrs(kind="summary")`` finds
+    the attributes ``role`` = "summary", ``map`` and ``measure``, so that ``filter_by_attrs(role="summary")`` finds
     them.
 
     Parameters
     ----------
     dataset
-        A cube, opened: its maps are the variables whose attribute ``kind`` is "strf" or "waveform" and that have
-        the dimension ``neuron``.
+        A cube, opened: its maps are the variables whose attribute ``role`` is "map" (or that have a ``kind``), one map
+        per neuron over (frequency, lag) or over waveform_lag.
     maps
         Names of the maps to summarise; all by default.
     settings
@@ -60,7 +60,8 @@ def summarise(
     if unknown or not wanted:
         raise ValueError(
             f"the cube has {'no map ' + ', '.join(map(repr, unknown)) if unknown else 'no maps'}; summaries are made of"
-            " variables with the attribute kind = 'strf' or 'waveform' and the dimension 'neuron'; those here are"
+            " variables with the attribute role = 'map', the dimension 'neuron', and (frequency, lag) or waveform_lag;"
+            " those here are"
             f" {', '.join(there) or 'none'}"
         )
     kept = {
@@ -75,7 +76,7 @@ def summarise(
     axes: dict[Any, xr.Variable] = {}
     for name in wanted:
         values = plain_axes(dataset[name], leading=False)
-        if values.attrs["kind"] == "strf":
+        if "lag" in values.dims:
             found = strf_summaries(values, settings=settings or StrfSettings())
         else:
             found = waveform_summaries(values)
@@ -108,7 +109,7 @@ def _is_summary(variable: xr.Variable, of: Sequence[str]) -> bool:
 
 def _done(dataset: xr.Dataset, name: str, like: xr.DataArray) -> xr.Variable | None:
     """Whether each map is done; None where that is not recorded."""
-    status = dataset.variables.get(status_name(name))
+    status = dataset.variables.get(status_name(owner_of(dataset, name)))
     if status is None:
         return None
     if like.chunks is not None:
@@ -117,8 +118,13 @@ def _done(dataset: xr.Dataset, name: str, like: xr.DataArray) -> xr.Variable | N
 
 
 def maps_per_neuron(dataset: xr.Dataset) -> list[str]:
-    """Names of the map variables of a cube that have one map per neuron."""
-    return [name for name in map_names(dataset) if "neuron" in dataset[name].dims]
+    """Names of the map variables of a cube that have one map per neuron, on axes for which there are measures."""
+    return [name for name in map_names(dataset) if _is_measurable([axis_of(dim) for dim in dataset[name].dims])]
+
+
+def _is_measurable(axes: Sequence[str]) -> bool:
+    extent = {axis for axis in axes if axis not in COUNTED_AXES}
+    return "neuron" in axes and extent in ({"frequency", "lag"}, {"waveform_lag"})
 
 
 def summary_table(

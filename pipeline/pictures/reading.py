@@ -23,6 +23,7 @@ from pipeline.words import (
     flags_of,
     health_name,
     map_names,
+    owner_of,
     status_name,
 )
 
@@ -81,19 +82,27 @@ def standing(cube: xr.Dataset, name: str) -> xr.DataArray:
     Codes are the keys of `STANDINGS`; of several flags the worst counts. The dimensions are those of ``<map>_status``:
     a map around several sounds stands once for each. Maps without a status count as done.
     """
-    gradmap = map_named(cube, name)
-    dims = [dim for dim in gradmap.dims if dim not in (*own_dims(gradmap), "channel")]
-    if status_name(name) in cube:
-        code = _integers(cube[status_name(name)])
+    if _status_of(cube, name) in cube:
+        code = _integers(cube[_status_of(cube, name)])
     else:
+        gradmap = map_named(cube, name)
+        dims = [dim for dim in gradmap.dims if dim not in (*own_dims(gradmap), "channel")]
         labels = {key: coord for key, coord in gradmap.coords.items() if set(coord.dims) <= set(dims)}
         shape = [gradmap.sizes[dim] for dim in dims]
         code = xr.DataArray(np.full(shape, DONE), dims=dims, coords=labels)
-    if health_name(name) in cube:
-        health = cube[health_name(name)]
+    if _health_of(cube, name) in cube:
+        health = cube[_health_of(cube, name)]
         bits = _integers(health).transpose(*code.dims)
         code = code.copy(data=np.where(code.values == DONE, _degree_codes(bits.values, health.attrs), code.values))
     return code.astype(np.int8).rename(f"{name}_standing")
+
+
+def _status_of(cube: xr.Dataset, name: str) -> str:
+    return status_name(owner_of(cube, name))
+
+
+def _health_of(cube: xr.Dataset, name: str) -> str:
+    return health_name(owner_of(cube, name))
 
 
 def _degree_codes(bits: np.ndarray, attributes: Mapping[Any, Any]) -> np.ndarray:
@@ -129,9 +138,11 @@ def best_standing(codes: xr.DataArray) -> xr.DataArray:
 
 def standing_at(cube: xr.Dataset, name: str, labels: Mapping[str, Any]) -> int:
     """Return the standing of the map at ``labels``, as `standing` does for all maps."""
-    code = _number_at(cube, status_name(name), labels, DONE)
-    bits = _number_at(cube, health_name(name), labels, 0)
-    return int(_degree_codes(np.array(bits), cube[health_name(name)].attrs)) if code == DONE and bits else code
+    code = _number_at(cube, _status_of(cube, name), labels, DONE)
+    bits = _number_at(cube, _health_of(cube, name), labels, 0)
+    if code != DONE or not bits:
+        return code
+    return int(_degree_codes(np.array(bits), cube[_health_of(cube, name)].attrs))
 
 
 def flags(cube: xr.Dataset, name: str) -> dict[Flag, xr.DataArray]:
@@ -139,12 +150,12 @@ def flags(cube: xr.Dataset, name: str) -> dict[Flag, xr.DataArray]:
 
     Only maps that are done have a health.
     """
-    if health_name(name) not in cube:
+    if _health_of(cube, name) not in cube:
         return {}
-    health = cube[health_name(name)]
+    health = cube[_health_of(cube, name)]
     bits = _integers(health)
-    if status_name(name) in cube:
-        bits = bits.where(_integers(cube[status_name(name)]) == DONE, 0)
+    if _status_of(cube, name) in cube:
+        bits = bits.where(_integers(cube[_status_of(cube, name)]) == DONE, 0)
     return {flag: (bits & flag.bit) != 0 for flag in flags_of(health.attrs)}
 
 
@@ -155,10 +166,10 @@ def in_words(flag: Flag) -> str:
 
 def flags_at(cube: xr.Dataset, name: str, labels: Mapping[str, Any]) -> tuple[str, ...]:
     """Return in words which flags the map at ``labels`` carries; empty where nothing speaks against it."""
-    if health_name(name) not in cube:
+    if _health_of(cube, name) not in cube:
         return ()
-    health = cube[health_name(name)]
-    bits = _number_at(cube, health_name(name), labels, 0)
+    health = cube[_health_of(cube, name)]
+    bits = _number_at(cube, _health_of(cube, name), labels, 0)
     words = tuple(in_words(flag) for flag in flags_of(health.attrs) if bits & flag.bit)
     return words or (("health flag without a meaning",) if bits else ())
 

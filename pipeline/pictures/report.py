@@ -7,12 +7,8 @@ from pathlib import Path
 
 import xarray as xr
 
-from pipeline.pictures.choosing import choose_drawn, choose_measured
-from pipeline.pictures.page import Markup, document, element, joined
-from pipeline.pictures.sections.agreement import agreement_section
-from pipeline.pictures.sections.gallery import gallery_section
-from pipeline.pictures.sections.measured import measure, over_seeds
-from pipeline.pictures.sections.neurons import frequency_order, neuron_table
+from pipeline.pictures.kinds import section_of
+from pipeline.pictures.page import Markup, document, element
 from pipeline.pictures.sections.outcome import (
     Outcome,
     failure_section,
@@ -21,7 +17,6 @@ from pipeline.pictures.sections.outcome import (
     outcomes,
     standing_section,
 )
-from pipeline.pictures.sections.population import population_section
 from pipeline.pictures.sections.setup import setup_section
 
 
@@ -85,14 +80,4 @@ def _cohort(cube: xr.Dataset, results: list[Outcome]) -> list[Markup]:
         element("h3", "Health: which maps not to trust"),
         health_section(results),
     ]
-    return [*parts, *(_map(entry) for entry in results)]
-
-
-def _map(entry: Outcome) -> Markup:
-    found = measure(entry, choose_measured(entry.best, entry.cube, entry.sounds))
-    agreement = over_seeds(found) if found is not None else None
-    drawn = choose_drawn(entry.best, entry.cube, frequency_order(entry, found))
-    parts = [gallery_section(entry, drawn)]
-    if found is not None:
-        parts += [population_section(entry, found), agreement_section(entry, found, agreement)]
-    return joined([*parts, neuron_table(entry, found, agreement)])
+    return [*parts, *(section_of(entry) for entry in results)]

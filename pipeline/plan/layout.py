@@ -1,5 +1,6 @@
 """One map laid out in the cube of its cohort: names of its axes, chunks of its variables, blocks of its shards."""
 
+from bisect import bisect_left
 from collections.abc import Mapping
 from math import prod
 from typing import Any
@@ -119,9 +120,21 @@ def block_lengths(
         budget = max(1, budget // lengths[axis])
     for axis in reversed(cut):
         # Stimuli first: what is the same for all neurons of a stimulus is then done once.
-        while lengths[axis] > 1 and _too_much(settings, axes, lengths):
-            lengths[axis] = _even(len(axes[axis]), lengths[axis] // 2)
+        lengths[axis] = _affordable(settings, axes, lengths, axis)
     return lengths
+
+
+def _affordable(settings: MapConfig, axes: Mapping[str, Axis], lengths: Mapping[str, int], axis: str) -> int:
+    """The longest equal blocks of an axis, no longer than given, of which a shard costs what its kind allows."""
+    size = len(axes[axis])
+
+    def fits(pieces: int) -> bool:
+        cost = settings.cost(axes, {**lengths, axis: -(-size // pieces)})
+        return cost.seconds <= settings.most.seconds and cost.bytes <= settings.most.bytes
+
+    candidates = range(-(-size // lengths[axis]), size + 1)
+    fewest = candidates[min(bisect_left(candidates, True, key=fits), len(candidates) - 1)]
+    return -(-size // fewest)
 
 
 def _even(size: int, most: int) -> int:
@@ -134,11 +147,6 @@ def _bytes_of_one(entry: Variable, axes: Mapping[str, Axis], cut: list[str]) -> 
     """Bytes of a variable for one checkpoint and one position of each axis that is cut."""
     others = (len(axes[dim]) for dim in entry.dims if dim != "checkpoint" and dim not in cut)
     return np.dtype(entry.dtype).itemsize * prod(others)
-
-
-def _too_much(settings: MapConfig, axes: Mapping[str, Axis], lengths: Mapping[str, int]) -> bool:
-    cost = settings.cost(axes, lengths)
-    return cost.seconds > settings.most.seconds or cost.bytes > settings.most.bytes
 
 
 def inner_chunk_shape(chunks: Mapping[str, int], per_object: int) -> tuple[int, ...] | None:

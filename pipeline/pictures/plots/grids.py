@@ -24,7 +24,7 @@ from pipeline.pictures.reading import (
     standing_at,
 )
 from pipeline.pictures.style import SMALL, axes_or_new, plain
-from pipeline.words import DONE, FAILED, PENDING, health_name, status_name
+from pipeline.words import DONE, FAILED, PENDING, health_name, owner_of, status_name
 
 MOST_PANELS = 200
 PANEL_INCHES = 1.25
@@ -228,7 +228,8 @@ def _part(cube: xr.Dataset, name: str, labels: Mapping[str, Any]) -> xr.Dataset:
         for label in given:
             known_label(gradmap, dim, label)
     others = [dim for dim in gradmap.dims if dim not in (*wanted, *own_dims(gradmap))]
-    about = [entry for entry in (name, status_name(name), health_name(name)) if entry in cube]
+    owner = owner_of(cube, name)
+    about = [entry for entry in (name, status_name(owner), health_name(owner)) if entry in cube]
     return cube[about].sel(wanted).isel({dim: slice(0, 1) for dim in others}).load()
 
 

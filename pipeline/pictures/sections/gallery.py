@@ -1,5 +1,6 @@
 """What the maps look like: a grid of some, one neuron over seeds, and those that are not to be trusted."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -7,40 +8,33 @@ import numpy as np
 from pipeline.pictures.choosing import Choice, in_turn
 from pipeline.pictures.page import Markup, element, joined, picture
 from pipeline.pictures.plots.grids import Panel, draw_panels, plot_grid, plot_seeds
-from pipeline.pictures.plots.waveforms import plot_waveform
-from pipeline.pictures.reading import TRUSTED, UNTRUSTED, at_labels, flags, flags_at, group_labels, own_dims, placed
+from pipeline.pictures.reading import TRUSTED, UNTRUSTED, at_labels, flags, flags_at, group_labels, placed
 from pipeline.pictures.sections.measured import most_trusted
 from pipeline.pictures.sections.outcome import Outcome
-from pipeline.pictures.style import axes_or_new
 
 MOST_UNTRUSTED, UNTRUSTED_PER_ROW = 12, 6
 MOST_ROWS_OF_SEEDS, MOST_SEEDS = 6, 5
 
-SIGN = (
-    "Frequency in Hz against lag in ms; lag 0, the response, is at the left."
-    " Red: more energy there raises the response. The corner gives the end of the colour scale."
-)
 
-
-def gallery_section(entry: Outcome, drawn: Choice) -> Markup:
-    """Return the grid of the chosen maps, a comparison over seeds, and some of the maps that are not to be trusted."""
+def gallery_section(
+    entry: Outcome, drawn: Choice, words: str, alone: Callable[[Outcome, Choice], Markup] | None
+) -> Markup:
+    """Grid of the chosen maps with ``words`` on how one is read, one neuron over seeds, and some not to be trusted."""
     if not drawn.checkpoints.size or not drawn.neurons.size:
         return element("p", f"{entry.name}: there is no map to show yet.")
     parts = [element("h3", f"{entry.name}: maps")]
     for at in _layers(entry):
         axes = plot_grid(
             entry.cube,
-            entry.name,
+            entry.shown,
             checkpoints=_labels(entry, drawn, "checkpoint"),
             neurons=_labels(entry, drawn, "neuron"),
             at=at,
         )
         where = ", ".join(f"{dim} {label}" for dim, label in at.items())
-        words = f"{drawn.how[:1].upper()}{drawn.how[1:]}{'; ' + where if where else ''}. " + (
-            SIGN if _is_strf(entry) else "Lag 0, the response, is at the left."
-        )
-        parts.append(picture(axes, f"grid of maps {entry.name}", words))
-    parts += [_seeds(entry, drawn), _one_waveform(entry, drawn), _untrusted(entry)]
+        chosen = f"{drawn.how[:1].upper()}{drawn.how[1:]}{'; ' + where if where else ''}. "
+        parts.append(picture(axes, f"grid of maps {entry.name}", chosen + words))
+    parts += [_seeds(entry, drawn), alone(entry, drawn) if alone is not None else Markup(""), _untrusted(entry)]
     return joined(parts)
 
 
@@ -50,11 +44,11 @@ def _seeds(entry: Outcome, drawn: Choice) -> Markup:
     known = [group for group in dict.fromkeys(groups) if group] or [""]
     kept = known[:MOST_ROWS_OF_SEEDS]
     several = any(groups.count(group) > 1 for group in kept)
-    if "neuron" not in entry.cube[entry.name].dims or "checkpoint" not in entry.cube[entry.name].dims or not several:
+    if "neuron" not in entry.gradmap.dims or "checkpoint" not in entry.gradmap.dims or not several:
         return Markup("")
     members = [at for group in kept for at in [k for k, own in enumerate(groups) if own == group][:MOST_SEEDS]]
     neuron = entry.best["neuron"].values[drawn.neurons[drawn.neurons.size // 2]]
-    axes = plot_seeds(entry.cube.isel(checkpoint=members), neuron, entry.name, most=MOST_SEEDS)
+    axes = plot_seeds(entry.cube.isel(checkpoint=members), neuron, entry.shown, most=MOST_SEEDS)
     words = (
         f"Neuron {neuron}, from the middle of the grid above, over the checkpoints of each architecture (up to"
         f" {MOST_SEEDS}), and the mean of their shapes."
@@ -64,24 +58,12 @@ def _seeds(entry: Outcome, drawn: Choice) -> Markup:
     return picture(axes, f"maps of neuron {neuron} over seeds", words)
 
 
-def _one_waveform(entry: Outcome, drawn: Choice) -> Markup:
-    if _is_strf(entry):
-        return Markup("")
-    labels = {"checkpoint": entry.best["checkpoint"].values[drawn.checkpoints[0]]}
-    labels["neuron"] = entry.best["neuron"].values[drawn.neurons[drawn.neurons.size // 2]]
-    labels |= most_trusted(entry.standing.isin(TRUSTED))
-    gradmap = at_labels(entry.cube[entry.name], labels)
-    axes = plot_waveform(gradmap, axes_or_new(None, 6.0, 3.6))
-    words = f"{labels['checkpoint']}, neuron {labels['neuron']}: the map as a sound, and its spectrogram."
-    return picture(axes, "one waveform map with its spectrogram", words)
-
-
 def _untrusted(entry: Outcome) -> Markup:
     codes = entry.standing
     worst_first = codes.isin(UNTRUSTED).values
     by_flag = [
         [tuple(place) for place in np.argwhere(placed(raised).transpose(*codes.dims).values & worst_first).tolist()]
-        for raised in flags(entry.cube, entry.name).values()
+        for raised in flags(entry.cube, entry.shown).values()
     ]
     panels = [_flagged_panel(entry, place) for place in in_turn(by_flag, MOST_UNTRUSTED)]
     if not panels:
@@ -98,13 +80,13 @@ def _untrusted(entry: Outcome) -> Markup:
 def _flagged_panel(entry: Outcome, place: tuple[int, ...]) -> Panel:
     labels = {str(dim): entry.standing[dim].values[at] for dim, at in zip(entry.standing.dims, place, strict=True)}
     title = "\n".join(str(label) for label in labels.values())
-    gradmap = at_labels(entry.cube[entry.name], labels).load()
-    return Panel(gradmap, title, "", flags=flags_at(entry.cube, entry.name, labels))
+    gradmap = at_labels(entry.gradmap, labels).load()
+    return Panel(gradmap, title, "", flags=flags_at(entry.cube, entry.shown, labels))
 
 
 def _layers(entry: Outcome) -> list[dict[str, Any]]:
     """Where on the remaining axes to look: the sound with most maps to be trusted, and the first two channels."""
-    gradmap = entry.cube[entry.name]
+    gradmap = entry.gradmap
     at = most_trusted(entry.standing.isin(TRUSTED))
     if "channel" not in gradmap.dims:
         return [at]
@@ -113,7 +95,3 @@ def _layers(entry: Outcome) -> list[dict[str, Any]]:
 
 def _labels(entry: Outcome, drawn: Choice, dim: str) -> list[Any]:
     return list(entry.best[dim].values[getattr(drawn, f"{dim}s")])
-
-
-def _is_strf(entry: Outcome) -> bool:
-    return own_dims(entry.cube[entry.name]) == ("frequency", "lag")

@@ -9,18 +9,16 @@ import numpy as np
 import xarray as xr
 
 from pipeline.numbers.agreement import reliability, similarity
-from pipeline.numbers.strf import strf_summaries
-from pipeline.numbers.waveform import waveform_summaries
 from pipeline.pictures.choosing import Choice
 from pipeline.pictures.reading import TRUSTED, own_dims, placed
 from pipeline.pictures.sections.outcome import Outcome
-from pipeline.words import axis_of
+from pipeline.words import axis_of, variable_name
 
 NULL_DRAWS = 200
 
 
 @dataclass(frozen=True)
-class Kind:
+class Told:
     """What is told of one kind of map: measures with their labels, the one that places a neuron in frequency first."""
 
     labels: Mapping[str, str]
@@ -32,32 +30,11 @@ class Kind:
         return next(iter(self.labels))
 
 
-STRF = Kind(
-    {
-        "best_frequency": "best frequency (Hz)",
-        "latency": "peak latency (ms before the response)",
-        "bandwidth_envelope": "bandwidth of the envelope (octaves)",
-        "duration": "duration of the envelope (ms)",
-        "excitation_balance": "inhibition -1 ... excitation +1",
-        "direction_selectivity": "direction: falling -1 ... rising +1",
-    },
-    strf_summaries,
-)
-WAVEFORM = Kind(
-    {
-        "centroid_frequency": "centroid frequency (Hz)",
-        "latency_envelope": "latency of the envelope (ms before the response)",
-        "duration": "duration of the envelope (ms)",
-    },
-    waveform_summaries,
-)
-
-
 @dataclass(frozen=True)
 class Measured:
     """Maps that were chosen, NaN where not to be trusted, their summaries, and in words which they are."""
 
-    kind: Kind
+    told: Told
     maps: xr.DataArray
     numbers: xr.Dataset
     how: str
@@ -65,10 +42,10 @@ class Measured:
     @property
     def frequencies(self) -> xr.DataArray | None:
         """Where each map lies in frequency, in Hz."""
-        return self.numbers.get(self.kind.frequency)
+        return self.numbers.get(self.told.frequency)
 
 
-def measure(entry: Outcome, choice: Choice) -> Measured | None:
+def measure(entry: Outcome, choice: Choice, told: Told) -> Measured | None:
     """Return the summaries that the cube holds as ``<map>_<measure>``, or else those of the chosen maps.
 
     Of several sounds, a neuron's number is the median over those whose map is to be trusted, and the maps are those of
@@ -76,21 +53,21 @@ def measure(entry: Outcome, choice: Choice) -> Measured | None:
     """
     if not choice.checkpoints.size or not choice.neurons.size:
         return None
-    gradmap = entry.cube[entry.name]
+    gradmap = entry.gradmap
     own = own_dims(gradmap)
-    kind = STRF if own == ("frequency", "lag") else WAVEFORM
     trusted = entry.standing.isin(TRUSTED)
     sounds = [str(dim) for dim in trusted.dims[2:]]
     part = {"checkpoint": choice.checkpoints, "neuron": choice.neurons}
     maps = placed(_first(gradmap, (*own, *sounds))).isel(part).load().where(trusted.isel(part))
     maps = maps.rename({dim: "waveform_lag" for dim in own if axis_of(dim) == "waveform_lag"})
     at = most_trusted(trusted)
-    stored = {name: entry.cube[f"{entry.name}_{name}"] for name in kind.labels if f"{entry.name}_{name}" in entry.cube}
+    names = {name: variable_name(entry.shown, name) for name in told.labels}
+    stored = {name: entry.cube[variable] for name, variable in names.items() if variable in entry.cube}
     if stored and all({"checkpoint", "neuron"} <= set(values.dims) for values in stored.values()):
         found = xr.Dataset({name: _first(values, sounds).where(trusted) for name, values in stored.items()})
         how = "all maps, from the cube's own summaries"
     else:
-        found = kind.summarise(maps, list(kind.labels))
+        found = told.summarise(maps, list(told.labels))
         how = choice.how
     numbers = found.map(_middle_over, keep_attrs=True, dims=sounds) if sounds else found
     numbers.attrs = found.attrs
@@ -98,7 +75,7 @@ def measure(entry: Outcome, choice: Choice) -> Measured | None:
     if sounds:
         words.append(f"each number is the median over the sounds whose map is; maps and agreement: {_of(at)}")
     words += [f"{dim} {maps[dim].values}" for dim in gradmap.dims if dim in maps.coords and not maps[dim].dims]
-    return Measured(kind, maps.sel(at), numbers, "; ".join(words))
+    return Measured(told, maps.sel(at), numbers, "; ".join(words))
 
 
 def most_trusted(trusted: xr.DataArray) -> dict[str, Any]:

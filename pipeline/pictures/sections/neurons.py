@@ -31,7 +31,7 @@ def neuron_table(entry: Outcome, found: Measured | None, agreement: xr.Dataset |
     metadata = metadata_names(codes, "neuron")
     medians = {}
     if found is not None:
-        present = {name: HEADS.get(name, name) for name in found.kind.labels if name in found.numbers}
+        present = {name: HEADS.get(name, name) for name in found.told.labels if name in found.numbers}
         medians = {words: middle(found.numbers[name], labels) for name, words in present.items()}
     if agreement is not None:
         medians["r over seeds"] = middle(agreement["reliability"], labels)

@@ -23,7 +23,7 @@ from pipeline.pictures.reading import (
     standing,
 )
 from pipeline.pictures.style import STANDING_COLOURS
-from pipeline.words import FAILED, PENDING, Flag, health_name, map_names, status_name
+from pipeline.words import FAILED, PENDING, Flag, health_name, map_names, owner_of, status_name
 
 MOST_FAILURES = 60
 MOST_HEALTH_ROWS = 40
@@ -33,9 +33,10 @@ MOST_NAMES = 12
 
 @dataclass(frozen=True)
 class Outcome:
-    """The standing of every map of one variable of one cohort: (checkpoint, neuron) and the sound where there are any.
+    """The standing of every entry of one map of one cohort: (checkpoint, neuron) and the sound where there are any.
 
-    ``best`` is that of the best map of each checkpoint and neuron: where it can be used, some sound's can.
+    ``best`` is that of the best entry of each checkpoint and neuron: where it can be used, some sound's can.
+    ``variables`` are the names of the arrays that hold its maps; the first one is shown.
     """
 
     cohort: str
@@ -43,6 +44,22 @@ class Outcome:
     name: str
     standing: xr.DataArray
     best: xr.DataArray
+    variables: tuple[str, ...]
+
+    @property
+    def shown(self) -> str:
+        """Name of the variable that stands for the map in a grid."""
+        return self.variables[0]
+
+    @property
+    def gradmap(self) -> xr.DataArray:
+        """The variable that stands for the map in a grid."""
+        return self.cube[self.shown]
+
+    @property
+    def kind(self) -> str:
+        """The kind of map."""
+        return str(self.gradmap.attrs.get("kind", ""))
 
     @property
     def size(self) -> int:
@@ -68,13 +85,15 @@ def outcomes(cohorts: Mapping[str, xr.Dataset]) -> list[Outcome]:
     """Return the outcome of every map of every cohort."""
     found = []
     for cohort, cube in cohorts.items():
-        names = map_names(cube)
-        small = [entry for name in names for entry in (status_name(name), health_name(name))]
+        variables: dict[str, list[str]] = defaultdict(list)
+        for variable in map_names(cube):
+            variables[owner_of(cube, variable)].append(variable)
+        small = [entry for name in variables for entry in (status_name(name), health_name(name))]
         # read once: every panel asks for them
         cube = cube.assign({entry: cube[entry].compute() for entry in small if entry in cube})
-        for name in names:
-            codes = placed(standing(cube, name))
-            found.append(Outcome(str(cohort), cube, name, codes, best_standing(codes)))
+        for name, members in variables.items():
+            codes = placed(standing(cube, members[0]))
+            found.append(Outcome(str(cohort), cube, name, codes, best_standing(codes), tuple(members)))
     return found
 
 
@@ -149,7 +168,7 @@ def standing_section(results: Sequence[Outcome]) -> Markup:
     for entry in results:
         if not entry.size:
             continue
-        axes = plot_standing(entry.cube, entry.name)
+        axes = plot_standing(entry.cube, entry.shown)
         alt = f"{entry.name}: {entry.count(*COMPUTED)} of {entry.size} maps done"
         words = f"One field per map: {'checkpoint and sound' if entry.standing.ndim > 2 else 'checkpoint'} x neuron."
         parts.append(joined([element("h4", entry.name), picture(axes, alt, words)]))
@@ -160,7 +179,7 @@ def health_section(results: Sequence[Outcome]) -> Markup:
     """Return how many maps carry each health flag, checkpoint by checkpoint, what it means, and which maps they are."""
     parts = []
     for entry in results:
-        raised = {flag: maps for flag, maps in flags(entry.cube, entry.name).items() if maps.values.any()}
+        raised = {flag: maps for flag, maps in flags(entry.cube, entry.shown).items() if maps.values.any()}
         if health_name(entry.name) not in entry.cube:
             parts.append(element("p", f"{entry.name}: the cube records no health of this map."))
         elif not entry.count(*COMPUTED):
@@ -214,7 +233,7 @@ def _doubt(entry: Outcome, codes: Sequence[int]) -> Markup:
     """How many maps have these standings, by standing and flag, and of which checkpoints."""
     chosen = np.isin(entry.standing.values, codes)
     by_degree = ", ".join(f"{STANDINGS[code]}: {entry.count(code)}" for code in reversed(codes) if entry.count(code))
-    raised = {flag: int((placed(maps).values & chosen).sum()) for flag, maps in flags(entry.cube, entry.name).items()}
+    raised = {flag: int((placed(maps).values & chosen).sum()) for flag, maps in flags(entry.cube, entry.shown).items()}
     reasons = ", ".join(f"{in_words(flag)}: {count}" for flag, count in raised.items() if count)
     names = entry.checkpoints_with(*codes)
     return element(
@@ -312,7 +331,7 @@ def _flagged_table(entry: Outcome, raised: Mapping[Flag, xr.DataArray]) -> Marku
 
 
 def _kind(entry: Outcome) -> str:
-    attributes = entry.cube[entry.name].attrs
+    attributes = entry.gradmap.attrs
     words = [
         str(attributes.get("kind", "")),
         f"objective {attributes['objective']}" if "objective" in attributes else "",

@@ -11,7 +11,7 @@ from pipeline.pictures.page import Markup, element, joined, picture, sentence
 from pipeline.pictures.plots.maps import plot_ripple_transfer
 from pipeline.pictures.plots.populations import plot_distribution, plot_population
 from pipeline.pictures.reading import metadata_names
-from pipeline.pictures.sections.measured import STRF, Measured
+from pipeline.pictures.sections.measured import Measured
 from pipeline.pictures.sections.outcome import Outcome
 from pipeline.pictures.style import new_figure, three_figures
 
@@ -23,14 +23,14 @@ COLUMNS = 3
 def population_section(entry: Outcome, found: Measured) -> Markup:
     """Return the distributions over the population, its map against metadata, and its mean ripple transfer function."""
     numbers = found.numbers
-    present = [name for name in found.kind.labels if name in numbers]
+    present = [name for name in found.told.labels if name in numbers]
     by = "architecture" if "architecture" in numbers.coords else None
     rows = -(-len(present) // COLUMNS)
     figure = new_figure(11.0, 2.7 * rows)
     panels = figure.subplots(rows, COLUMNS, squeeze=False).ravel()
     for ax, name in zip(panels, present, strict=False):
-        log = name == found.kind.frequency
-        plot_distribution(numbers[name], ax, by=by, log=log, label=found.kind.labels[name])
+        log = name == found.told.frequency
+        plot_distribution(numbers[name], ax, by=by, log=log, label=found.told.labels[name])
     for ax in panels[len(present) :]:
         ax.remove()
     parts = [
@@ -52,7 +52,7 @@ def _places(entry: Outcome, found: Measured) -> Markup:
         return Markup("")
     figure = new_figure(min(11.0, 4.4 * count), 3.2)
     panels = figure.subplots(1, count, squeeze=False).ravel()
-    label = found.kind.labels[found.kind.frequency]
+    label = found.told.labels[found.told.frequency]
     for ax, name in zip(panels, against, strict=False):
         plot_population(found.frequencies, ax, against=name)
         ax.set_ylabel(label)
@@ -67,7 +67,7 @@ def _places(entry: Outcome, found: Measured) -> Markup:
 
 
 def _mean_ripple(found: Measured) -> xr.DataArray | None:
-    if found.kind is not STRF or "direction_selectivity" not in found.numbers:
+    if "direction_selectivity" not in found.numbers:
         return None  # the frequency axis is not logarithmic
     maps = found.maps
     measured = found.numbers["direction_selectivity"].sel(checkpoint=maps["checkpoint"], neuron=maps["neuron"])
@@ -102,11 +102,11 @@ def _distinct(values: np.ndarray) -> int:
 
 def _in_words(found: Measured) -> str:
     words = []
-    for name, label in list(found.kind.labels.items())[:2]:
+    for name, label in list(found.told.labels.items())[:2]:
         values = found.numbers[name].values if name in found.numbers else np.empty(0)
         values = values[np.isfinite(values)]
         if values.size:
-            show = _hertz if name == found.kind.frequency else _milliseconds
+            show = _hertz if name == found.told.frequency else _milliseconds
             low, centre, high = (show(value) for value in np.quantile(values, [0.25, 0.5, 0.75]))
             words.append(f"{label.split(' (')[0]}: median {centre}, half of the maps between {low} and {high}")
     return sentence("; ".join(words)) if words else "No map could be measured."

@@ -1,0 +1,31 @@
+"""What the page shows of maps over the spectrogram."""
+
+from pipeline.numbers.strf import strf_summaries
+from pipeline.pictures.kinds import SECTIONS
+from pipeline.pictures.page import Markup
+from pipeline.pictures.sections.measured import Told
+from pipeline.pictures.sections.outcome import Outcome
+from pipeline.pictures.sections.standard import standard_section
+
+TOLD = Told(
+    {
+        "best_frequency": "best frequency (Hz)",
+        "latency": "peak latency (ms before the response)",
+        "bandwidth_envelope": "bandwidth of the envelope (octaves)",
+        "duration": "duration of the envelope (ms)",
+        "excitation_balance": "inhibition -1 ... excitation +1",
+        "direction_selectivity": "direction: falling -1 ... rising +1",
+    },
+    strf_summaries,
+)
+
+WORDS = (
+    "Frequency in Hz against lag in ms; lag 0, the response, is at the left."
+    " Red: more energy there raises the response. The corner gives the end of the colour scale."
+)
+
+
+@SECTIONS.register("strf")
+def section(entry: Outcome) -> Markup:
+    """Maps, population, agreement and neurons."""
+    return standard_section(entry, TOLD, WORDS)
