@@ -1,6 +1,12 @@
-"""`python -m tasks` is the command `gradmap`, so that a job needs nothing installed but the dependencies."""
+"""`python -m tasks` is the command `gradmap` in a checkout, where nothing but the dependencies needs to be installed."""
 
-from tasks.cli import main
+import os
+
+from tasks.importing import import_ours, put_last
 
 if __name__ == "__main__":
+    import_ours()
+    put_last([os.getcwd()])  # before anything else is imported, which this folder may have a file of the same name for
+    from tasks.cli import main
+
     raise SystemExit(main())

@@ -2,12 +2,12 @@
 
 import argparse
 import os
-import sys
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
 from tasks.endings import end
+from tasks.importing import put_last
 from tasks.terminal import surviving_readers
 
 #: One module per group of commands; each adds its parsers, whose `call` does the work.
@@ -17,9 +17,7 @@ COMMANDS = ("demo", "plan", "run", "inspect", "summaries", "agreement")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit status, one of the four, whatever happens."""
     words = list(sys.argv[1:] if argv is None else argv)
-    # Classes and factories that a config names may lie beside it, where `python -m` would find them as well.
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
+    put_last([os.getcwd()])  # classes and factories that a config names may lie where the command is given
     with surviving_readers():
         try:
             return int(_called(words))

@@ -114,8 +114,8 @@ def _notifier(opened: OpenedRun, report: Callable[[OpenedRun], None] | None) -> 
 
 def _session(plan: RunPlan, where: str | None, workers: int | None) -> AbstractContextManager[None]:
     if where is None:
-        return local_ray(workers, plan_bytes=len(pickle.dumps(plan)))
-    return attached_ray(where, modules=named_modules(plan.config))
+        return local_ray(workers, plan_bytes=len(pickle.dumps(plan)), beside=plan.config.folder)
+    return attached_ray(where, named_modules(plan.config), plan.config.folder)
 
 
 def named_modules(config: RunConfig) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """The driver's loop on Ray: bundles go out, reports stream back, and the ledger says what happens next."""
 
+import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -12,6 +13,7 @@ from pipeline.plan.reports import Problem, ShardReport
 from pipeline.plan.shards import RunPlan, Shard
 from pipeline.plan.weight import weigh
 from pipeline.text import of_error, printable
+from tasks import importing
 from tasks.ledger import Assignment, Ledger
 from tasks.outcome import readable_seconds
 from tasks.session import head_address, head_answers
@@ -133,7 +135,11 @@ class Dispatcher:
 
         self._plan_ref = ray.put(self.plan)
         calls = CALLS_PER_GPU_WORKER if self.gpus else 0
-        self._task = ray.remote(num_cpus=1, max_retries=0, max_calls=calls, num_returns="streaming")(_compute_bundle)
+        # By value: a worker that looked for it by name could find a lab's `tasks.py`.
+        ray.cloudpickle.register_pickle_by_value(importing)
+        self._task = ray.remote(num_cpus=1, max_retries=0, max_calls=calls, num_returns="streaming")(
+            importing.compute_bundle
+        )
         self._alive = time.monotonic()
         while (self._flights or self.ledger.waiting) and self.ledger.stop_reason is None:
             if self.stop():
@@ -150,6 +156,8 @@ class Dispatcher:
         return self.ledger.stop_reason is None
 
     def _submit(self) -> None:
+        import ray
+
         self._read_slots()
         if self._head_silent is not None:
             return
@@ -157,7 +165,11 @@ class Dispatcher:
         while len(self._flights) < most and (assignment := self.ledger.take(self._slots)) is not None:
             options = self._options(assignment)
             generator = self._task.options(**options).remote(
-                [self._plan_ref], assignment, "cuda" if self.gpus else "cpu", self.work
+                [self._plan_ref],
+                ray.cloudpickle.dumps((assignment, self.work)),
+                "cuda" if self.gpus else "cpu",
+                os.getcwd(),
+                self.plan.config.folder,
             )
             self._flights[generator] = _Flight(assignment)
 
@@ -366,10 +378,10 @@ class Started:
     node: str
 
 
-def _compute_bundle(
+def reports(
     plan_ref: Sequence[Any], assignment: Assignment, device: str, work: Work
 ) -> Iterator[Started | ShardReport]:
-    """What a worker does: say that it began, then one report per shard."""
+    """What a worker has to say: that it began, then one report per shard."""
     plan = _shipped_plan(plan_ref[0])
     if assignment.halvings:
         plan = _with_less_memory(plan, assignment.halvings)

@@ -15,9 +15,13 @@ from typing import Any
 
 from pipeline.plan.config import ConfigError
 from pipeline.text import of_error, printable
+from tasks.importing import searched_first, standing_in
 
 #: Plans and reports are all that passes through the object store; Ray takes no less than this.
 OBJECT_STORE_BYTES = 80 * 2**20
+
+#: Times that a Ray of our own is started before a machine counts as too busy for one.
+STARTS = 4
 
 #: Messages that are not passed on: what happened to a worker stands in our own report, in fewer words. Ray reads this
 #: when it is imported.
@@ -41,7 +45,7 @@ _ON_THIS_SYSTEM = "0" if sys.platform in ("darwin", "win32") else "1"
 
 
 @contextmanager
-def local_ray(num_cpus: int | None = None, *, plan_bytes: int = 0) -> Iterator[None]:
+def local_ray(num_cpus: int | None = None, *, plan_bytes: int = 0, beside: str = ".") -> Iterator[None]:
     """A Ray on this machine that nobody without its random token can join; stopped when the context ends.
 
     The home folder is not touched: the token lives in the environment for as long as the context, and what Ray writes
@@ -54,12 +58,15 @@ def local_ray(num_cpus: int | None = None, *, plan_bytes: int = 0) -> Iterator[N
         Number of tasks at a time; what the machine or its container has by default.
     plan_bytes
         Size of what is put into the object store, which holds at least that.
+    beside
+        The config's folder, where workers look for modules last.
     """
     if _connected():
         yield
         return
     folder = tempfile.mkdtemp(prefix=f"gradmap-{os.getpid()}-", dir=_short_temporary_folder())
     settings = {**_QUIET, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    settings["PYTHONPATH"] = searched_first([os.getcwd(), beside])
     try:
         with _environment(settings):
             import ray
@@ -77,29 +84,37 @@ def local_ray(num_cpus: int | None = None, *, plan_bytes: int = 0) -> Iterator[N
 
 
 def _start(folder: str, num_cpus: int | None, object_store_bytes: int) -> None:
+    """Start a Ray in that folder; again where a busy machine did not let it come up within Ray's own half minute."""
     import ray
     from ray.exceptions import RayError
 
-    try:
-        ray.init(
-            address="local",
-            num_cpus=num_cpus,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            object_store_memory=object_store_bytes,
-            _temp_dir=folder,
-        )
-    except (OSError, RuntimeError, ValueError, RayError) as error:
-        raise ConfigError(
-            f"a Ray of our own could not be started on this machine ({of_error(error, 200)}), so no worker can compute"
-            " anything; see that memory, disk space below the temporary folder and processes are free, or compute in"
-            " this process with --local"
-        ) from error
+    for left in reversed(range(STARTS)):
+        try:
+            with standing_in(folder):
+                ray.init(
+                    address="local",
+                    num_cpus=num_cpus,
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    object_store_memory=object_store_bytes,
+                    _temp_dir=folder,
+                )
+            return
+        except (OSError, RuntimeError, ValueError, RayError) as error:
+            raise ConfigError(
+                f"a Ray of our own could not be started on this machine ({of_error(error, 200)}), so no worker can"
+                " compute anything; see that memory, disk space below the temporary folder and processes are free, or"
+                " compute in this process with --local"
+            ) from error
+        except Exception as error:  # Ray has no class of its own for a start that takes too long
+            ray.shutdown()
+            if not left or "timed out during startup" not in str(error):
+                raise
 
 
 @contextmanager
-def attached_ray(address: str, modules: Iterable[str] = ()) -> Iterator[None]:
+def attached_ray(address: str, modules: Iterable[str] = (), folder: str = ".") -> Iterator[None]:
     """The cluster at an address, left running when the context ends.
 
     Parameters
@@ -107,8 +122,10 @@ def attached_ray(address: str, modules: Iterable[str] = ()) -> Iterator[None]:
     address
         ``host:port`` of the head, or ``"auto"`` on one of its machines.
     modules
-        Names of modules, besides this package, that the config names: those that lie in the current folder are sent
-        along. Inside a job nothing is sent, since the job brought its working folder.
+        Names of modules, besides this package, that the config names: those that lie in the current folder or the
+        config's are sent along. Inside a job nothing is sent, since the job brought its working folder.
+    folder
+        The config's.
 
     Raises
     ------
@@ -124,9 +141,10 @@ def attached_ray(address: str, modules: Iterable[str] = ()) -> Iterator[None]:
     import ray
     from ray.exceptions import AuthenticationError
 
-    environment: dict[str, Any] = {} if in_job() else {"runtime_env": {"py_modules": _folders_to_send(modules)}}
+    environment: dict[str, Any] = {} if in_job() else {"runtime_env": {"py_modules": _folders_to_send(modules, folder)}}
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **environment)
+        with tempfile.TemporaryDirectory(prefix="gradmap-") as empty, standing_in(empty):
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **environment)
     except SystemExit as exit_request:
         raise KeyboardInterrupt from exit_request
     except (ConnectionError, RuntimeError, ValueError, AuthenticationError) as error:
@@ -216,16 +234,16 @@ def _unreachable(address: str, error: Exception) -> str:
     return f"the Ray cluster at {address} cannot be used ({first_line}), so nothing can be computed there. {advice}"
 
 
-def _folders_to_send(modules: Iterable[str]) -> list[str]:
+def _folders_to_send(modules: Iterable[str], folder: str) -> list[str]:
     """Folders and files that make this package, and the config's own modules, importable on the workers."""
-    here = Path.cwd().resolve()
+    near = [Path.cwd().resolve(), Path(folder).resolve()]
     found = {name: Path(__file__).resolve().parents[1] / name for name in ("pipeline", "tasks")}
     for name in sorted({module.partition(".")[0] for module in modules} - set(found)):
         spec = importlib.util.find_spec(name)
         if spec is None or spec.origin is None:
             continue
         origin = Path(spec.origin).resolve()
-        inside = origin.is_relative_to(here) and not origin.is_relative_to(Path(sys.prefix).resolve())
+        inside = any(map(origin.is_relative_to, near)) and not origin.is_relative_to(Path(sys.prefix).resolve())
         if inside:
             found[name] = origin.parent if origin.name == "__init__.py" else origin
     return [str(path) for path in found.values()]

@@ -151,7 +151,7 @@ def _kill_a_worker(rng: random.Random) -> bool:
     workers = []
     for process in psutil.Process().children(recursive=True):
         try:
-            if "_compute_bundle" in "".join(process.cmdline()):
+            if "compute_bundle" in "".join(process.cmdline()):
                 workers.append(process)
         except psutil.Error:
             continue
