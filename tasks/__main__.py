@@ -1,4 +1,4 @@
-"""`python -m tasks` is the command `gradmap` in a checkout, where nothing but the dependencies needs to be installed."""
+"""`python -m tasks` is the command `gradmap` in a checkout, where only the dependencies need to be installed."""
 
 import os
 

@@ -1,7 +1,7 @@
 """Where modules are looked for: this package and what is installed first, the folders of a lab last.
 
-A lab's folder may hold a `tasks.py`, a `pipeline.py` or a `numpy.py` of its own. Ray has workers search the folder where
-a command was given before all others, as `python -m` does; here it is put behind them, on the driver and on workers.
+A lab's folder may hold a `tasks.py`, a `pipeline.py` or a `numpy.py` of its own. Ray has workers search the folder
+where a command was given before all others, as `python -m` does; here it is put last, on the driver and on workers.
 """
 
 import os

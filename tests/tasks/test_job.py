@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tasks.trouble import files_of, write_lab
+from tests.tasks.trouble import GRADMAP, files_of, lab_with_our_names, write_lab
 
 ROOT = Path(__file__).resolve().parents[2]
 RAY = str(Path(sys.executable).with_name("ray"))
@@ -65,7 +65,7 @@ def head():
     command += [f"--ray-client-server-port={client}", "--object-store-memory=100000000"]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        until = time.monotonic() + 150
+        until = time.monotonic() + 600
         # The job server answers some seconds before there is an agent that takes a job.
         probe = [RAY, "job", "submit", "--no-wait", "--", "true"]
         while subprocess.run(probe, env=environment, capture_output=True, check=False).returncode:
@@ -85,7 +85,7 @@ def head():
 
 def ray_job(environment, *words):
     return subprocess.run(
-        [RAY, "job", *words], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False
+        [RAY, "job", *words], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=900, check=False
     )
 
 
@@ -106,7 +106,19 @@ def lab(tmp_path):
     return write
 
 
-def test_a_submitted_job_computes_on_the_cluster_what_one_process_computes(head, lab, tmp_path):
+def test_a_job_from_a_folder_with_modules_of_our_names_computes_what_one_process_computes(head, tmp_path):
+    folder, store = lab_with_our_names(tmp_path), tmp_path / "cube.zarr"
+    done = ray_job(head, "submit", "--working-dir", str(folder), "--", "gradmap", "run", "run.toml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "gradmap: everything written: 6 shards done (6 of them now)" in done.stdout
+    store.rename(tmp_path / "job.zarr")
+    alone = subprocess.run([GRADMAP, "run", "--local", "run.toml"], cwd=folder, capture_output=True, text=True)
+    assert alone.returncode == 0, alone.stdout + alone.stderr
+    assert files_of(tmp_path / "job.zarr") == files_of(store)
+
+
+@pytest.mark.slow
+def test_a_job_from_a_checkout_brings_its_own_packages_to_the_workers(head, lab, tmp_path):
     config = lab("job")
     done = ray_job(
         head,
@@ -152,7 +164,7 @@ def test_a_stopped_job_has_recorded_what_it_did_and_the_next_one_goes_on(head, l
     sent = ray_job(head, *submission, "--submission-id", "lab-1", "--", "python", "-m", "tasks", "run", str(config))
     assert sent.returncode == 0, sent.stdout + sent.stderr
     store = tmp_path / "stopped/cube.zarr"
-    until = time.monotonic() + 90
+    until = time.monotonic() + 600
     while not list(store.glob("lab/strf/c/*/*/*/*")):
         assert time.monotonic() < until, ray_job(head, "logs", "lab-1").stdout + ray_job(head, "status", "lab-1").stdout
         time.sleep(0.1)

@@ -3,6 +3,7 @@
 import ctypes
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -12,8 +13,12 @@ from typing import Any
 
 import torch
 
+import tests.run.lab
 from pipeline.run import run_bundle
 from tests.run.lab import NEURONS, LabModel, entry, write_checkpoint, write_config
+
+#: The command as it is installed.
+GRADMAP = str(Path(sys.executable).with_name("gradmap"))
 
 
 class Trouble(LabModel):
@@ -67,6 +72,21 @@ def write_lab(
     # Objects of one map each, so that each checkpoint has a shard per neuron.
     storage = f"[storage]\nobject_mib = {4 * 4 * 6 / 2**20}\n"
     return write_config(folder, **{"entries": "\n".join(entries), "more": storage, **config})
+
+
+def lab_with_our_names(folder: Path) -> Path:
+    """A lab's folder with two checkpoints, the module of their class, and files named as modules that others import.
+
+    The store lies beside it, so that it outlives a copy of the folder.
+    """
+    lab = folder / "lab"
+    config = write_lab(lab, healthy=2)
+    text = config.read_text().replace("tests.run.lab.LabModel", "models_of_ours.LabModel")
+    config.write_text(text.replace('store = "cube.zarr"', f'store = "{folder}/cube.zarr"'))
+    shutil.copy(Path(tests.run.lab.__file__), lab / "models_of_ours.py")
+    for name in ("tasks", "pipeline"):
+        (lab / f"{name}.py").write_text(f"raise RuntimeError('the {name} of the lab was imported')\n")
+    return lab
 
 
 def note(plan, shard) -> None:

@@ -61,5 +61,5 @@ def decomposed(model: nn.Module) -> Iterator[None]:
 def load_forward_mode() -> None:
     """Load torch's forward mode, which warns about torch's own deprecated parts when it is loaded."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore")
         importlib.import_module("torch._decomp.decompositions_for_jvp")
