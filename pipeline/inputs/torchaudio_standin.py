@@ -1,7 +1,7 @@
 """What deepSTRF imports from packages that do not load beside a CPU build of torch.
 
-Its front-ends import torchaudio, whose compiled part refuses to load there and whose filter in pure torch edits
-tensors that the backward pass still needs; its S4 imports one decorator from pytorch_lightning, which fails with
+Its front-ends import torchaudio, whose compiled part may refuse to load or be missing, and whose filter in pure torch
+edits tensors that the backward pass still needs; its S4 imports one decorator from pytorch_lightning, which fails with
 torchvision. The filters here follow the published formulas, never edit in place, and pass gradients of any order,
 forward mode and ``torch.func.vmap``.
 """
@@ -24,16 +24,19 @@ STANDIN_VERSION = "0.0.0+gradmap.standin"
 
 _import_lock = threading.Lock()
 
+#: Packages that were found to work, so that they are asked once.
+_working: dict[str, ModuleType] = {}
+
 
 def ensure_torchaudio() -> bool:
     """Whether ``import torchaudio`` now gives torchaudio itself rather than a stand-in.
 
-    torchaudio is imported where it can be. Where its import fails, what the failed import left behind is removed and a
-    module of the same name is registered that offers ``functional.melscale_fbanks`` and ``functional.lfilter``;
-    anything else it is asked for raises with the reason. A second call changes nothing.
+    torchaudio is imported where it can be, and kept where its filter passes gradients. Where it does neither, what it
+    left behind is removed and a module of the same name is registered that offers ``functional.melscale_fbanks`` and
+    ``functional.lfilter``; anything else it is asked for raises with the reason. A second call changes nothing.
     """
     offered = {"functional": {"lfilter": lfilter, "melscale_fbanks": melscale_fbanks}}
-    return _ensure("torchaudio", offered, leftovers=("torchaudio",))
+    return _ensure("torchaudio", offered, leftovers=("torchaudio",), works=_check_gradient)
 
 
 def ensure_lightning() -> bool:
@@ -52,27 +55,47 @@ def is_standin(module: ModuleType) -> bool:
     return getattr(module, "__version__", None) == STANDIN_VERSION
 
 
+def _check_gradient(torchaudio: ModuleType) -> None:
+    """Raise unless the gradient of a decaying filter, y[n] = x[n] + y[n-1] / 2, is the known one.
+
+    Without its compiled part torchaudio imports and filters, and only the backward pass fails.
+    """
+    with torch.enable_grad():
+        sound = torch.ones(4, requires_grad=True)
+        heard = torchaudio.functional.lfilter(sound, torch.tensor([1.0, -0.5]), torch.tensor([1.0, 0.0]), clamp=False)
+        (gradient,) = torch.autograd.grad(heard[-1], sound)
+    if not torch.allclose(gradient, torch.tensor([0.125, 0.25, 0.5, 1.0])):
+        raise RuntimeError(f"its lfilter has the gradient {gradient.tolist()} where 1/8, 1/4, 1/2, 1 is right")
+
+
 def _every_rank(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function itself: a process of ours is never one rank of a distributed training."""
     return function
 
 
-def _ensure(package: str, offered: dict[str, dict[str, Any]], leftovers: tuple[str, ...]) -> bool:
-    """Import a package with the parts that are offered, or register a stand-in for it."""
+def _ensure(
+    package: str,
+    offered: dict[str, dict[str, Any]],
+    leftovers: tuple[str, ...],
+    works: Callable[[ModuleType], None] = lambda package: None,
+) -> bool:
+    """Import a package with the parts that are offered, or register a stand-in for it if that, or ``works``, raises."""
     with _import_lock:
         present = sys.modules.get(package)
-        if present is not None and all(hasattr(present, part) for part in offered):
+        if present is not None and (is_standin(present) or present is _working.get(package)):
             return not is_standin(present)
         before = set(sys.modules)
         try:
             for part in offered:
                 importlib.import_module(f"{package}.{part}")
-        except (ImportError, OSError, RuntimeError) as error:
-            for name in set(sys.modules) - before:
-                if name.split(".")[0] in leftovers:
+            works(sys.modules[package])
+        except Exception as error:  # each of these libraries fails in its own way
+            for name in list(sys.modules):
+                if name.split(".")[0] in (leftovers if name not in before else (package,)):
                     del sys.modules[name]
-            _register(package, offered, f"{type(error).__name__}: {error}")
+            _register(package, offered, f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
             return False
+        _working[package] = sys.modules[package]
         return True
 
 

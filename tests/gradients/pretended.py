@@ -97,8 +97,11 @@ def install() -> None:
     torch.autograd.set_multithreading_enabled(False).__enter__()
     driver: Any = torch.cuda
     driver._lazy_init = lambda: None
-    # A build for CUDA asks its driver, which is not there, which device is the current one.
+    # A build for CUDA asks a driver, which is not there, and lays weights out for a library that needs one.
     driver._exchange_device = driver._maybe_exchange_device = lambda index: -1
+    driver.current_device = lambda: 0
+    built: Any = torch._C
+    built._has_cudnn = False
     driver.mem_get_info = lambda device=None: (2**32, 2**33)
     driver.get_rng_state = lambda device=None: torch.zeros(16, dtype=torch.uint8)
     driver.set_rng_state = lambda state, device=None: None

@@ -197,18 +197,69 @@ def test_a_failed_import_leaves_only_the_stand_in(error):
     assert finished.returncode == 0, finished.stderr
 
 
-def test_torchaudio_that_loads_is_left_alone(tmp_path):
-    package = tmp_path / "torchaudio"
+SOME_TORCHAUDIO = """
+import torch
+melscale_fbanks = None
+def lfilter(waveform, a, b, clamp=True):
+    assert (a.tolist(), b.tolist(), clamp) == ([1.0, -0.5], [1.0, 0.0], False)
+    heard = [waveform[0]]
+    for sample in waveform[1:]:
+        heard.append(sample + 0.5 * heard[-1])
+    return torch.stack(heard)
+"""
+
+#: As torchaudio's own without its compiled part: it filters, but edits what the backward pass needs.
+IN_PLACE = (
+    SOME_TORCHAUDIO
+    + """
+def lfilter(waveform, a, b, clamp=True):
+    heard = waveform * 1.0
+    squared = heard * heard
+    for n in range(1, len(heard)):
+        heard[n] += 0.5 * heard[n - 1]
+    return heard + 0.0 * squared
+"""
+)
+
+WRONG = SOME_TORCHAUDIO.replace("0.5 * heard", "0.25 * heard")
+
+
+def ensuring(folder, functional, *lines):
+    """What a process says that has such a torchaudio."""
+    package = folder / "torchaudio"
     package.mkdir()
     (package / "__init__.py").write_text("__version__ = '9'\n")
-    (package / "functional.py").write_text("lfilter = melscale_fbanks = None\n")
-    program = (
-        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
-        "from pipeline.inputs.torchaudio_standin import ensure_torchaudio\n"
-        "assert ensure_torchaudio() is True and ensure_torchaudio() is True\n"
-        "import torchaudio; assert torchaudio.__version__ == '9'\n"
+    (package / "functional.py").write_text(functional)
+    program = [
+        f"import sys; sys.path.insert(0, {str(folder)!r})",
+        "from pipeline.inputs.torchaudio_standin import ensure_torchaudio, is_standin",
+        *lines,
+    ]
+    return run("\n".join(program))
+
+
+def test_torchaudio_that_works_is_left_alone(tmp_path):
+    finished = ensuring(
+        tmp_path,
+        SOME_TORCHAUDIO,
+        "assert ensure_torchaudio() is True and ensure_torchaudio() is True",
+        "import torchaudio; assert torchaudio.__version__ == '9'",
     )
-    finished = run(program)
+    assert finished.returncode == 0, finished.stderr
+
+
+@pytest.mark.parametrize("before", ["", "import torchaudio.functional"], ids=["new", "imported before"])
+@pytest.mark.parametrize("functional", [IN_PLACE, WRONG], ids=["in place", "wrong"])
+def test_torchaudio_that_loads_and_does_not_work_is_replaced(tmp_path, functional, before):
+    finished = ensuring(
+        tmp_path,
+        functional,
+        before,
+        "assert ensure_torchaudio() is False and ensure_torchaudio() is False",
+        "import torchaudio, torchaudio.functional as functional",
+        "from pipeline.inputs.torchaudio_standin import lfilter",
+        "assert is_standin(torchaudio) and functional.lfilter is lfilter",
+    )
     assert finished.returncode == 0, finished.stderr
 
 
