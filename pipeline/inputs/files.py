@@ -17,6 +17,9 @@ WEIGHTS_BYTES = 16 * 2**30
 INPUT_BYTES = 4 * 2**30
 
 
+#: Most folders that ``**`` leads through.
+FOLDERS = 200_000
+
 #: Most files in the folder of one checkpoint.
 FOLDER_FILES = 10_000
 
@@ -50,9 +53,51 @@ def find(pattern: str) -> list[Match]:
     """
     if is_url(pattern):
         return _find_url(pattern)
-    names = [pattern] if os.path.lexists(pattern) else glob.glob(pattern, recursive=True)
+    names = [pattern] if os.path.lexists(pattern) else _matching(pattern)
     paths = sorted({os.path.abspath(name) for name in names})
     return [Match(path, not os.path.isfile(path) and not _special(path)) for path in paths]
+
+
+def _matching(pattern: str) -> list[str]:
+    """What a pattern matches on this machine; ``**`` enters every folder once, whatever links lead to it."""
+    start, found, rest = pattern.partition("**")
+    if not found or (start and not start.endswith(os.sep)) or (rest and not rest.startswith(os.sep)):
+        return glob.glob(pattern)
+    folders = [
+        folder
+        for top in (glob.glob(start) if start else [os.curdir])
+        if os.path.isdir(top)
+        for folder in _folders_below(top, pattern)
+    ]
+    below = rest.lstrip(os.sep)
+    if not below:
+        return [*folders, *(name for folder in folders for name in glob.glob(os.path.join(glob.escape(folder), "*")))]
+    return [name for folder in folders for name in _matching(os.path.join(glob.escape(folder), below))]
+
+
+def _folders_below(top: str, pattern: str) -> list[str]:
+    """A folder and all below it: real ones first, then those that links lead to, none twice."""
+    found, seen, waiting = [], set(), [top]
+    while waiting:
+        folder = waiting.pop(0)
+        real = os.path.realpath(folder)
+        if real in seen:
+            continue
+        seen.add(real)
+        found.append(folder)
+        if len(found) > FOLDERS:
+            raise ConfigError(
+                f"{pattern} leads through more than {FOLDERS:,} folders, which takes too long to search; name the"
+                " folder that holds the checkpoints"
+            )
+        try:
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        except OSError:
+            continue
+        inside = [entry for entry in entries if not entry.name.startswith(".") and entry.is_dir()]
+        links = [entry.path for entry in inside if entry.is_symlink()]
+        waiting = [entry.path for entry in inside if not entry.is_symlink()] + waiting + links
+    return found
 
 
 def _special(path: str) -> bool:

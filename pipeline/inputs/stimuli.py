@@ -2,8 +2,10 @@
 
 import hashlib
 import math
+import os
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +43,20 @@ def describe_spectrograms(paths: Sequence[str]) -> dict[str, Spectrogram]:
         array = _read_array(*member)
         return Spectrogram(array.shape, samples_digest(array))
 
-    return _collect(paths, described)
+    with _absence_refused():
+        return _collect(paths, described)
+
+
+@contextmanager
+def _absence_refused() -> Iterator[None]:
+    """What cannot be read while a run is planned is the config's fault; later it is the storage's, which may mend."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(
+            f"{shorten(error)}, so there is nothing to take maps around; mend the path (relative ones start at the"
+            " config's folder) or copy the file there"
+        ) from error
 
 
 def samples_digest(samples: np.ndarray) -> str:
@@ -69,8 +84,10 @@ def read_spectrograms(paths: Sequence[str]) -> dict[str, np.ndarray]:
     Raises
     ------
     ConfigError
-        If a path matches nothing, a file is no .npz, an array is pickled, not (frequency, time), empty, more than
+        If a file is no .npz, an array is pickled, not (frequency, time), empty, more than
         1 GiB in one file, not of real numbers or not finite, or two arrays share a name.
+    OSError
+        If a file cannot be read, or is not there: trying again may help.
     """
     return _collect(paths, _read_array)
 
@@ -103,10 +120,7 @@ def _expand(paths: Sequence[str], what: str) -> list[str]:
     for pattern in paths:
         matches = [match.path for match in find(pattern) if not match.folder]
         if not matches:
-            raise ConfigError(
-                f"{pattern} matches no file, so there are no {what}; mend the path (relative ones start at the config's"
-                " folder)"
-            )
+            raise FileNotFoundError(f"{pattern} matches no file with {what}")
         files += [path for path in matches if path not in files]
     return files
 
@@ -114,7 +128,9 @@ def _expand(paths: Sequence[str], what: str) -> list[str]:
 def _archive(path: str) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(open_binary(path))
-    except (OSError, zipfile.BadZipFile, FileTooLargeError, ValueError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, FileTooLargeError, ValueError, NotImplementedError) as error:
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None  # the disk's error, which zipfile takes for a damaged archive
         raise ConfigError(
             f"the spectrograms {path} cannot be read as .npz ({shorten(error)}); save them with"
             " numpy.savez(path, name=array, ...)"
@@ -158,6 +174,8 @@ def _header(archive: zipfile.ZipFile, member: zipfile.ZipInfo, where: str) -> tu
             read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
             shape, _, dtype = read(file)
             return shape, dtype, file.tell()
+    except OSError:
+        raise
     except Exception as error:  # a damaged archive shows in many ways
         raise ConfigError(
             f"{where} cannot be read ({type(error).__name__}: {shorten(error)}); save it again with numpy.savez"
@@ -172,6 +190,8 @@ def _read_array(
     try:
         with archive.open(info) as file:
             array = np.lib.format.read_array(file, allow_pickle=False)
+    except OSError:
+        raise
     except Exception as error:
         raise ConfigError(
             f"{path}: the array {name!r} cannot be read ({type(error).__name__}: {shorten(error)}); save it again with"
@@ -212,14 +232,15 @@ def describe_sounds(patterns: Sequence[str]) -> tuple[SoundFile, ...]:
         or a number that is not finite, or two sounds share a name.
     """
     sounds: dict[str, SoundFile] = {}
-    for path in _expand(patterns, "sounds"):
-        sound = _describe_sound(path)
-        if sound.name in sounds:
-            raise ConfigError(
-                f"two sounds are called {sound.name!r}: {sounds[sound.name].path} and {path}; the name is the"
-                " stimulus's label in the cube, so rename one"
-            )
-        sounds[sound.name] = sound
+    with _absence_refused():
+        for path in _expand(patterns, "sounds"):
+            sound = _describe_sound(path)
+            if sound.name in sounds:
+                raise ConfigError(
+                    f"two sounds are called {sound.name!r}: {sounds[sound.name].path} and {path}; the name is the"
+                    " stimulus's label in the cube, so rename one"
+                )
+            sounds[sound.name] = sound
     return tuple(sounds.values())
 
 
@@ -236,8 +257,11 @@ def _describe_sound(path: str) -> SoundFile:
 
 def _open_sound(path: str) -> soundfile.SoundFile:
     try:
-        return soundfile.SoundFile(open_binary(path))
-    except (soundfile.SoundFileError, OSError, FileTooLargeError, TypeError, ValueError) as error:
+        source = open_binary(path)
+        if isinstance(source, str):
+            os.stat(source)  # the library reports a file that is not there as one that is damaged
+        return soundfile.SoundFile(source)
+    except (soundfile.SoundFileError, FileTooLargeError, TypeError, ValueError) as error:
         raise ConfigError(
             f"the sound {path} cannot be read ({shorten(error)}); give WAV or FLAC files, or leave it out of the"
             " pattern"
@@ -264,12 +288,14 @@ def read_sound(path: str) -> np.ndarray:
     ------
     ConfigError
         If the file is no sound, is empty, has more than one channel, or a number that is not finite.
+    OSError
+        If it cannot be read, or is not there: trying again may help.
     """
     with _open_sound(path) as file:
         _check_sound(file, path)
         try:
             waveform = file.read(dtype="float32", always_2d=True)[:, 0]
-        except (soundfile.SoundFileError, OSError) as error:
+        except soundfile.SoundFileError as error:
             raise ConfigError(
                 f"the sound {path} cannot be read to its end ({shorten(error)}); it is cut off or damaged, so copy it"
                 " again"

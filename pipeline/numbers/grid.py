@@ -53,6 +53,14 @@ class StrfGrid:
         return reason
 
 
+def rising(maps: xr.DataArray) -> xr.DataArray:
+    """The maps with their bands from low to high: models may take them the other way round."""
+    bands = maps.coords.get("frequency") if isinstance(maps, xr.DataArray) else None
+    if bands is None or bands.dims != ("frequency",) or bands.size < 2 or not bool((np.diff(bands.values) < 0).all()):
+        return maps
+    return maps.isel(frequency=slice(None, None, -1))
+
+
 def strf_grid(maps: xr.DataArray) -> StrfGrid:
     """Return the checked axes of spectro-temporal maps."""
     frequency, lag = axis_values(maps, "frequency", "Hz"), axis_values(maps, "lag", "ms")

@@ -1,5 +1,8 @@
 """Which paths become checkpoints, and what they are called."""
 
+import glob
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -8,6 +11,7 @@ from hypothesis import strategies as st
 
 from pipeline.inputs.checkpoints import discover
 from pipeline.inputs.discovery import _unfit
+from pipeline.inputs.files import find
 from pipeline.plan.config import ConfigError
 from tests.inputs.lab import cells, run_config, save_best, save_folder
 
@@ -196,3 +200,30 @@ def test_a_signed_url_is_refused_without_repeating_the_signature(tmp_path):
     with pytest.raises(ConfigError, match=r"has a query, which may be a signature") as refusal:
         found(tmp_path, {"path": "https://host/best.pt?X-Amz-Signature=hunter2"})
     assert "hunter2" not in str(refusal.value)
+
+
+# Links
+
+
+def test_two_folders_that_hold_links_to_each_other_are_searched_once(tmp_path):
+    """Every further level would double the paths: 2**40 of them before the system calls a link a loop."""
+    for name in "abcdef":
+        save_best(tmp_path / "runs" / name / "seed0", cells())
+    for name in "abcdef":
+        for other in "abcdef":
+            (tmp_path / "runs" / name / f"to-{other}").symlink_to(tmp_path / "runs" / other)
+    started = time.monotonic()
+    found = find(str(tmp_path / "runs/**/best.pt"))
+    assert time.monotonic() - started < 5
+    assert [match.path for match in found] == [f"{tmp_path}/runs/{name}/seed0/best.pt" for name in "abcdef"]
+
+
+def test_two_stars_find_what_pythons_own_glob_finds(tmp_path):
+    for place in ("a/x", "a/b/x", "c/a/b/x", "x"):
+        save_best(tmp_path / place, cells())
+    (tmp_path / ".hidden").mkdir()
+    (tmp_path / ".hidden" / "best.pt").write_bytes(b"")
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    for pattern in ("**/best.pt", "**/b/*", "a/**", "**/a/**/best.pt", "**/x", "[ac]/**/best.pt", "**", "a**/best.pt"):
+        expected = {os.path.realpath(name) for name in glob.glob(str(tmp_path / pattern), recursive=True)}
+        assert {os.path.realpath(match.path) for match in find(str(tmp_path / pattern))} == expected, pattern

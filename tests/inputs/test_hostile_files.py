@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from pipeline.inputs import files
+from pipeline.inputs import files, metadata
 from pipeline.inputs.checkpoints import CheckpointError, describe_checkpoint, load_checkpoint
 from pipeline.plan.config import ConfigError
 from tests.inputs.lab import HERE, Cells, cells, refused, save_best, save_deepstrf, save_folder, seeded, source
@@ -282,6 +282,47 @@ def test_metadata_that_would_flood_the_cube_is_refused(tmp_path):
     folder = save_folder(tmp_path / "net", cells(), CONFIG, {f"key{index}": index for index in range(300)})
     text = refused(describe_checkpoint(source(folder, **{"class": CELLS})))
     assert "has 300 scalars and lists of numbers" in text
+
+
+@pytest.mark.parametrize("lists", [0, 100])
+def test_as_many_metadata_as_the_cube_can_take_are_taken(tmp_path, lists):
+    numbers = {f"list{index}": [1.0, None, 3.0] for index in range(lists)}
+    scalars = {f"key{index}": index for index in range(metadata.ENTRIES - lists)}
+    folder = save_folder(tmp_path / "net", cells(), CONFIG, numbers | scalars)
+    checkpoint = describe_checkpoint(source(folder, **{"class": CELLS}))
+    assert checkpoint.error is None
+    assert len(checkpoint.scalars) == len(scalars) + 1  # and the class
+    assert len(checkpoint.per_neuron) == lists
+    save_folder(folder, cells(), CONFIG, numbers | scalars | {"one_more": 1})
+    assert f"has {metadata.ENTRIES + 1} scalars" in refused(describe_checkpoint(source(folder, **{"class": CELLS})))
+
+
+def test_what_metadata_have_no_place_for_is_named(tmp_path):
+    left_out = {
+        "optimiser": {"lr": 0.1},
+        "cc_test": [0.1, 0.2],
+        "layers": ["a", "b", "c"],
+        "prose": "x" * 2000,
+        "": 1,
+        "a b": 1,
+        "a_b": 2,
+    }
+    folder = save_folder(tmp_path / "net", cells(), CONFIG, {"seed": 3, "augmented": True, **left_out})
+    checkpoint = describe_checkpoint(source(folder, **{"class": CELLS}))
+    assert {name: type(value) for name, value in checkpoint.scalars.items()} == {
+        "seed": int,
+        "augmented": bool,
+        "a_b": int,
+        "class": str,
+    }
+    assert set(checkpoint.notes) == {
+        "metadata.json: 'optimiser' is a table; left out",
+        "metadata.json: 'cc_test' has 2 entries where the model has 3 neurons; left out",
+        "metadata.json: 'layers' is a list of other things than numbers; left out",
+        "metadata.json: 'prose' is a text of 2,000 characters; left out",
+        "metadata.json: '' is no name that a coordinate can have; left out",
+        "metadata.json: 'a_b' becomes 'a_b', as another entry does; left out",
+    }
 
 
 # Any damage at all

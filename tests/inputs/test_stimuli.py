@@ -3,6 +3,8 @@
 import io
 import os
 import zipfile
+from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -153,7 +155,7 @@ def test_an_npz_with_something_else_in_it_is_refused(tmp_path):
 def test_an_empty_npz_and_a_path_without_a_file_are_refused(tmp_path):
     np.savez(tmp_path / "s.npz")
     assert "holds no array" in refusal(tmp_path / "s.npz")
-    assert "matches no file, so there are no spectrograms" in refusal(tmp_path / "nowhere.npz")
+    assert "matches no file with spectrograms" in refusal(tmp_path / "nowhere.npz", describe_spectrograms)
 
 
 def test_one_name_in_two_files_is_refused(tmp_path):
@@ -226,7 +228,7 @@ def test_a_file_that_is_no_sound_is_refused(tmp_path, content):
 
 
 def test_a_pattern_without_sounds_is_refused(tmp_path):
-    assert "matches no file, so there are no sounds" in refusal(tmp_path / "*.wav", describe_sounds)
+    assert "matches no file with sounds" in refusal(tmp_path / "*.wav", describe_sounds)
 
 
 def test_two_sounds_of_one_name_are_refused(tmp_path):
@@ -244,3 +246,39 @@ def test_the_speech_stimuli_are_as_their_readme_says(speech):
     assert {found.shape for found in spectrograms.values()} == {(32, 300)}
     assert len({found.digest for found in (*spectrograms.values(), *sounds)}) == 12
     assert sorted(spectrograms) == sorted(sound.name for sound in sounds)
+
+
+# Away for a moment
+
+
+def test_a_file_that_is_away_is_the_configs_fault_at_first_and_the_storages_later(tmp_path):
+    np.savez(tmp_path / "spec.npz", a=np.ones((2, 3), "float32"))
+    soundfile.write(tmp_path / "a.wav", np.zeros(8), 8000)
+    paths = {"spec": str(tmp_path / "spec.npz"), "sound": str(tmp_path / "a.wav")}
+    assert list(read_spectrograms([paths["spec"]])) == ["a"]
+    for path in paths.values():
+        Path(path).rename(f"{path}.away")
+    with pytest.raises(ConfigError, match="matches no file"):
+        describe_spectrograms([paths["spec"]])
+    with pytest.raises(ConfigError, match="matches no file"):
+        describe_sounds([paths["sound"]])
+    for read in (lambda: read_spectrograms([paths["spec"]]), lambda: read_sound(paths["sound"])):
+        with pytest.raises(FileNotFoundError):
+            read()
+    for path in paths.values():
+        Path(f"{path}.away").rename(path)
+    assert read_sound(paths["sound"]).size == 8
+
+
+def test_an_error_of_the_disk_is_no_damage(tmp_path, monkeypatch):
+    np.savez(tmp_path / "spec.npz", a=np.ones((2, 3), "float32"))
+
+    class Failing(BytesIO):
+        def read(self, *_):
+            raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(
+        "pipeline.inputs.stimuli.open_binary", lambda path: Failing((tmp_path / "spec.npz").read_bytes())
+    )
+    with pytest.raises(OSError, match="Input/output error"):
+        read_spectrograms([str(tmp_path / "spec.npz")])

@@ -10,7 +10,7 @@ import xarray as xr
 from scipy import fft
 
 from pipeline.numbers import measures as engine
-from pipeline.numbers.grid import StrfGrid, strf_grid
+from pipeline.numbers.grid import StrfGrid, rising, strf_grid
 from pipeline.numbers.measures import Measure, evaluate
 from pipeline.numbers.profiles import around_peak, edges, envelope_power, moments
 
@@ -250,6 +250,7 @@ def measured(
     requirement: Callable[[StrfGrid], str | None] | None = None,
 ) -> xr.Dataset:
     """Return the measures of ``table``, after checking what the frequency axis must be."""
+    maps = rising(maps)
     grid = strf_grid(maps)
     reason = requirement(grid) if requirement else None
     if reason:

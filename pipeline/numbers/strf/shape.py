@@ -5,7 +5,7 @@ from typing import Literal
 import numpy as np
 import xarray as xr
 
-from pipeline.numbers.grid import strf_grid
+from pipeline.numbers.grid import rising, strf_grid
 from pipeline.numbers.measures import ALL_ZERO, UNUSABLE, Measure
 from pipeline.numbers.strf.block import DEFAULTS, StrfBlock, StrfSettings, measured, one, only
 
@@ -106,6 +106,7 @@ def thresholded(maps: xr.DataArray, threshold: float = 3.0) -> xr.DataArray:
     stays NaN.
     """
     dims = ["frequency", "lag"]
+    maps = rising(maps)
     strf_grid(maps)
 
     def core(values: np.ndarray) -> np.ndarray:

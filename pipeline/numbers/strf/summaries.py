@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import xarray as xr
 
-from pipeline.numbers.grid import strf_grid
+from pipeline.numbers.grid import rising, strf_grid
 from pipeline.numbers.measures import Measure, refuse
 from pipeline.numbers.strf import ripple, shape, tuning
 from pipeline.numbers.strf.block import DEFAULTS, StrfSettings, measured
@@ -41,6 +41,7 @@ def strf_summaries(
     The measures, without those that the frequency axis does not allow; the attribute ``left_out`` names these with the
     reason. Maps with two channels gain ``on_off_index``.
     """
+    maps = rising(maps)
     grid = strf_grid(maps)
     wanted = list(MEASURES) if measures is None else list(measures)
     refuse(wanted, MEASURES)
