@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
-from tasks.endings import end
+from tasks.endings import end, ending_of
 from tasks.importing import put_last
-from tasks.terminal import surviving_readers
+from tasks.outcome import STANDARD_OUTPUT, Finished, leave, write_json
+from tasks.terminal import Screen, conclude, showing, surviving_readers
 
 #: One module per group of commands; each adds its parsers, whose `call` does the work.
-COMMANDS = ("demo", "plan", "run", "inspect", "summaries", "agreement")
+COMMANDS = ("demo", "plan", "run", "inspect", "summaries", "agreement", "help")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -21,22 +22,39 @@ def main(argv: Sequence[str] | None = None) -> int:
     put_last([os.getcwd()])  # classes and factories that a config names may lie where the command is given
     with surviving_readers():
         try:
-            return int(_called(words))
+            arguments = _parser().parse_args(words)
+        except SystemExit as exit_request:
+            # The parser has said what it did not understand, or printed what was asked for.
+            return int(exit_request.code or 0)
         except BaseException as error:
             return end(error, words)
+        for_programs = str(arguments.json) == STANDARD_OUTPUT
+        with showing(Screen(quiet=arguments.quiet, for_programs=for_programs)):
+            return _carry_out(arguments, words)
 
 
-def _called(words: Sequence[str]) -> int:
+def _carry_out(arguments: argparse.Namespace, words: Sequence[str]) -> int:
     try:
-        arguments = _parser().parse_args(words)
-    except SystemExit as exit_request:
-        # The parser has said what it did not understand, or printed what was asked for.
-        return int(exit_request.code or 0)
-    return int(arguments.call(arguments))
+        finished: Finished = arguments.call(arguments)
+        if arguments.json is not None:
+            write_json(arguments.json, {"exit_status": finished.status, **finished.content})
+    except BaseException as error:
+        status = end(error, words)
+        if arguments.json == STANDARD_OUTPUT:
+            write_json(arguments.json, {"exit_status": status, "reason": ending_of(error).message})
+        return status
+    conclude(finished.line)
+    if finished.at_once:
+        leave(finished.status)
+    return finished.status
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="gradmap", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="gradmap",
+        description=__doc__,
+        epilog="gradmap COMMAND --help shows examples; gradmap help TOPIC explains config, measures, flags and kinds.",
+    )
     parser.add_argument("--version", action="version", version=f"gradmap {_version()}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name in COMMANDS:

@@ -30,6 +30,7 @@ def run_on_ray(
     report: Callable[[OpenedRun], None] | None = None,
     say: Callable[[str], None] = lambda sentence: None,
     stop: Callable[[], bool] = lambda: False,
+    begin: Callable[[], None] = lambda: None,
     ready: Callable[[], None] = lambda: None,
     limits: Limits | None = None,
     workers: int | None = None,
@@ -50,8 +51,8 @@ def run_on_ray(
         Takes sentences for the user: what the run waits for, or works around.
     stop
         Asked several times a second; once it answers True, nothing more is started and what came back is recorded.
-    ready
-        Called once Ray runs.
+    begin, ready
+        Called before Ray is started or joined, which takes some seconds, and once it runs.
     limits
         How long a shard may take, and how much bad luck a run takes.
     workers
@@ -73,6 +74,7 @@ def run_on_ray(
         if not shards:
             return _summary(opened, Ledger(()), stopped=False)
         ledger = Ledger(shards, infrastructure_cap=limits.infrastructure)
+        begin()
         with _session(opened.plan, where, workers):
             ready()
             dispatcher = Dispatcher(

@@ -1,21 +1,21 @@
 """How a command ended, in the exit status and in the last line that it prints."""
 
 import json
+import math
 import os
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.text import printable
 from pipeline.words import DEGREES, Degree
 
-#: Characters of one entry of a table on the screen.
-LONGEST_CELL = 60
-
 COMPLETE, REFUSED, FAILURES, STOPPED = 0, 2, 3, 4
+
+#: Place of an outcome for other programs that is standard output and no file.
+STANDARD_OUTPUT = "-"
 
 #: Words of the last line for each exit status.
 ENDINGS = {
@@ -24,6 +24,28 @@ ENDINGS = {
     FAILURES: "finished, with failures",
     STOPPED: "stopped, and can be continued",
 }
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a command ended.
+
+    Attributes
+    ----------
+    status
+        The exit status.
+    line
+        The last line that is printed, which says so.
+    content
+        The outcome for other programs.
+    at_once
+        Whether the process was told to end, and has no time to take its parts down one by one.
+    """
+
+    status: int
+    line: str
+    content: Mapping[str, Any] = field(default_factory=dict)
+    at_once: bool = False
 
 
 def last_line(status: int, counts: str) -> str:
@@ -55,6 +77,25 @@ def trust_line(cohorts: Iterable[Any]) -> str:
     return f"health: {degrees} of {counted(done, 'map')} ({names})"
 
 
+def merged_failures(failures: Iterable[tuple[str, Any]]) -> list[str]:
+    """One line for each failure of a checkpoint, with all the maps that it cost.
+
+    Parameters
+    ----------
+    failures
+        The name of a cohort, and a failure in it: its checkpoint, map, cause, message and number of shards.
+    """
+    found: dict[tuple[str, str, str, str], tuple[list[str], int]] = {}
+    for cohort, failure in failures:
+        key = (cohort, failure.checkpoint, failure.cause, failure.message)
+        maps, shards = found.get(key, ([], 0))
+        found[key] = ([*maps, failure.map], shards + failure.shards)
+    return [
+        f"failed: {cohort}/{checkpoint} {', '.join(maps)}: {cause} ({counted(shards, 'shard')}): {message}"
+        for (cohort, checkpoint, cause, message), (maps, shards) in found.items()
+    ]
+
+
 def leave(status: int) -> None:
     """End the process without taking Ray and torch down piece by piece, for which a stopped job has no time."""
     sys.stdout.flush()
@@ -62,16 +103,24 @@ def leave(status: int) -> None:
     os._exit(status)
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a report for other programs; dataclasses in it become tables."""
+def write_json(place: str, content: Mapping[str, Any]) -> None:
+    """Write an outcome for other programs to a file, or to standard output for ``-``.
+
+    Dataclasses and tables become objects; what is no number becomes null.
+    """
+    text = json.dumps(_plain(content), indent=2, allow_nan=False) + "\n"
+    if place == STANDARD_OUTPUT:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+        return
+    path = Path(place)
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(content, indent=2, default=_plain, allow_nan=False)
-    path.write_text(text + "\n", encoding="utf-8")
+    path.write_text(text, encoding="utf-8")
 
 
-def counted(number: int, noun: str) -> str:
-    """A number with its noun, which takes an s except after 1."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """A number with its noun, which takes an s except after 1, or is another word."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
 def readable_bytes(count: float) -> str:
@@ -94,24 +143,18 @@ def readable_seconds(seconds: float) -> str:
     return f"{hours} h {minutes} min"
 
 
-def text_table(header: tuple[str, ...], rows: list[tuple[object, ...]]) -> str:
-    """Rows in columns as wide as their longest entry; numbers to the right."""
-    cells = [tuple(printable(entry, LONGEST_CELL) for entry in row) for row in (header, *rows)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
-    right = [bool(rows) and all(isinstance(row[column], int | float) for row in rows) for column in range(len(header))]
-    lines = [
-        "  ".join(
-            entry.rjust(width) if to_right else entry.ljust(width)
-            for entry, width, to_right in zip(row, widths, right, strict=True)
-        ).rstrip()
-        for row in cells
-    ]
-    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
-
-
 def _plain(value: Any) -> Any:
+    """A value as JSON has it."""
+    if isinstance(value, str | bool | int) or value is None:
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
     if is_dataclass(value) and not isinstance(value, type):
-        return asdict(value)
-    if isinstance(value, Path):
-        return str(value)
-    return value.item() if hasattr(value, "item") else str(value)
+        return _plain({entry.name: getattr(value, entry.name) for entry in fields(value)})
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if hasattr(value, "to_dict") and hasattr(value, "columns"):
+        return _plain(value.to_dict("records"))
+    if isinstance(value, Iterable):
+        return [_plain(entry) for entry in value]
+    return _plain(value.item()) if hasattr(value, "item") else str(value)

@@ -1,9 +1,12 @@
-"""What the commands write: clean lines, and no end of the world where nobody reads them any more."""
+"""What the commands write: results on standard output, progress on standard error, no more than asked, clean lines."""
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from shutil import get_terminal_size
 from typing import Any, TextIO, cast
 
 from pipeline.text import harmless, printable
@@ -11,20 +14,113 @@ from pipeline.text import harmless, printable
 #: Characters of one line that are printed; reports in files hold more.
 LONGEST_LINE = 2000
 
+#: Columns of a table where no terminal says how many there are, and of one entry, so that two stand side by side.
+COLUMNS = 80
+LONGEST_CELL = 39
 
-def tell(text: object = "") -> None:
-    """Print a result on standard output: as many lines as the text has, each of them clean."""
-    print(clean(text), flush=True)
+#: Colours of what is to be seen first, on a terminal that has colours.
+BAD, DOUBTFUL = "red", "yellow"
 
 
-def retell(text: object, *, last: bool = False) -> None:
-    """Print a line over the one that was printed so before; the last one stays."""
-    print(f"\r\x1b[2K{clean(text)}", end="\n" if last else "", flush=True)
+@dataclass(frozen=True)
+class Screen:
+    """What of a command is shown: only its end, or all; and whether standard output belongs to other programs."""
+
+    quiet: bool = False
+    for_programs: bool = False
+
+
+_ALL = Screen()
+_SCREEN: ContextVar[Screen] = ContextVar("screen", default=_ALL)
+
+
+@contextmanager
+def showing(screen: Screen) -> Iterator[None]:
+    """What is printed inside follows ``screen``."""
+    token = _SCREEN.set(screen)
+    try:
+        yield
+    finally:
+        _SCREEN.reset(token)
+
+
+def tell(text: object = "", style: str = "") -> None:
+    """Print a result: as many lines as the text has, each of them clean."""
+    if not _SCREEN.get().quiet:
+        _print(clean(text), style, _results())
+
+
+def tell_table(header: Sequence[str], rows: Sequence[Sequence[object]], styles: Sequence[str] = ()) -> None:
+    """Print rows in columns that fit the terminal; ``styles`` colours each of them."""
+    if not _SCREEN.get().quiet:
+        for line, row in _laid_out(header, rows):
+            _print(line, styles[row] if row is not None and row < len(styles) else "", _results())
+
+
+def conclude(line: object) -> None:
+    """Print the last line of a command, which a quiet one prints as well."""
+    print(clean(line), file=_results(), flush=True)
+
+
+def note(text: object) -> None:
+    """Print a word about the progress, on standard error."""
+    if not _SCREEN.get().quiet:
+        print(clean(text), file=sys.stderr, flush=True)
+
+
+def is_quiet() -> bool:
+    """Whether nothing but the end is to be shown."""
+    return _SCREEN.get().quiet
 
 
 def complain(text: object) -> None:
     """Print why something was not done, on standard error."""
-    print(clean(text), file=sys.stderr, flush=True)
+    _print(clean(text), BAD if text else "", sys.stderr)
+
+
+def text_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Rows in columns two spaces apart; numbers to the right.
+
+    Where the columns are wider than the terminal, the table goes on below with the further columns, beginning with the
+    first one again. A long entry takes several lines.
+    """
+    return "\n".join(line for line, _ in _laid_out(header, rows))
+
+
+def _laid_out(header: Sequence[str], rows: Sequence[Sequence[object]]) -> Iterator[tuple[str, int | None]]:
+    """Each line of a table, with the number of its row; None where it is of none."""
+    cells = [[_folded(entry) for entry in row] for row in (header, *rows)]
+    widths = [max(len(part) for row in cells for part in row[column]) for column in range(len(header))]
+    right = [bool(rows) and all(isinstance(row[column], int | float) for row in rows) for column in range(len(header))]
+    for number, columns in enumerate(_fitting(widths)):
+        if number:
+            yield "", None
+        for position, row in enumerate(cells):
+            for at in range(max(len(row[column]) for column in columns)):
+                parts = ((row[column][at] if at < len(row[column]) else "", column) for column in columns)
+                words = (text.rjust(widths[c]) if right[c] else text.ljust(widths[c]) for text, c in parts)
+                yield "  ".join(words).rstrip(), position - 1 if position else None
+            if position == 0:
+                yield "  ".join("-" * widths[column] for column in columns), None
+
+
+def _fitting(widths: Sequence[int]) -> Iterator[list[int]]:
+    """The columns in groups that fit the terminal, the first column in each."""
+    room = max(COLUMNS, get_terminal_size((COLUMNS, 24)).columns if _results().isatty() else COLUMNS)
+    group, used = [0], widths[0]
+    for column in range(1, len(widths)):
+        if used + 2 + widths[column] > room and len(group) > 1:
+            yield group
+            group, used = [0], widths[0]
+        group.append(column)
+        used += 2 + widths[column]
+    yield group
+
+
+def _folded(entry: object) -> list[str]:
+    """The lines that an entry of a table takes."""
+    text = printable(entry)
+    return [text[start : start + LONGEST_CELL] for start in range(0, max(1, len(text)), LONGEST_CELL)]
 
 
 def clean(text: object) -> str:
@@ -34,6 +130,19 @@ def clean(text: object) -> str:
 
 def _bounded(line: str) -> str:
     return line if len(line) <= LONGEST_LINE else printable(line, LONGEST_LINE)
+
+
+def _results() -> TextIO:
+    return sys.stderr if _SCREEN.get().for_programs else sys.stdout
+
+
+def _print(text: str, style: str, stream: TextIO) -> None:
+    if not style or not stream.isatty():
+        print(text, file=stream, flush=True)
+        return
+    from rich.console import Console
+
+    Console(file=stream, highlight=False).print(text, style=style, markup=False, soft_wrap=True)
 
 
 @contextmanager

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.plan.config import ConfigError
 from tasks.commands.inspect import store_named
-from tasks.outcome import COMPLETE, counted, last_line, text_table
+from tasks.outcome import COMPLETE, Finished, counted, last_line
+from tasks.parsing import new_command
 from tasks.progress import LINE_EVERY_S
-from tasks.terminal import tell
+from tasks.terminal import note, tell, tell_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,7 +27,13 @@ NOTES = 8
 
 def add_parser(commands: Any) -> None:
     """Describe the commands to the argument parser."""
-    reliability_parser = commands.add_parser("reliability", help="whether the maps of a neuron agree over seeds")
+    reliability_parser = new_command(
+        commands,
+        "reliability",
+        reliability,
+        summary="whether the maps of a neuron agree over seeds",
+        examples=["reliability run.toml", "reliability gradmaps.zarr --by architecture fold --select 'cc_test > 0.3'"],
+    )
     _common(reliability_parser)
     reliability_parser.add_argument(
         "--by",
@@ -44,8 +51,13 @@ def add_parser(commands: Any) -> None:
     reliability_parser.add_argument(
         "--shuffles", type=int, default=1000, metavar="N", help="null sets of maps, at least (default: 1000)"
     )
-    reliability_parser.set_defaults(call=reliability)
-    compare_parser = commands.add_parser("compare", help="how the maps of two architectures differ, with a test")
+    compare_parser = new_command(
+        commands,
+        "compare",
+        compare,
+        summary="how the maps of two architectures differ, with a test",
+        examples=["compare run.toml linear statenet_gru", "compare gradmaps.zarr 0 1 --by seed --measure latency"],
+    )
     _common(compare_parser)
     compare_parser.add_argument("reference", metavar="REFERENCE", help="architecture that is compared with: linear")
     compare_parser.add_argument("other", metavar="OTHER", help="architecture that is compared: statenet_gru")
@@ -63,7 +75,6 @@ def add_parser(commands: Any) -> None:
         metavar="NAME",
         help="measures that are tested (default: some that noise of 10 %% does not move)",
     )
-    compare_parser.set_defaults(call=compare)
 
 
 def _common(parser: argparse.ArgumentParser) -> None:
@@ -76,8 +87,8 @@ def _common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--untrusted", action="store_true", help="count maps that carry a health flag as well")
 
 
-def reliability(arguments: argparse.Namespace) -> int:
-    """Print how well maps agree over seeds; the exit status."""
+def reliability(arguments: argparse.Namespace) -> Finished:
+    """Print how well maps agree over seeds."""
     if arguments.shuffles < 1:
         raise ConfigError(
             f"--shuffles {arguments.shuffles}: without null sets nothing says what agreement chance gives; give 100"
@@ -86,12 +97,12 @@ def reliability(arguments: argparse.Namespace) -> int:
     chosen = _chosen(arguments, arguments.by)
     _print_counted(chosen, arguments.map)
     groups = _print_reliability({cohort: found.maps for cohort, found in chosen.items()}, arguments)
-    tell(last_line(COMPLETE, f"reliability of {counted(groups, 'group')} in {counted(len(chosen), 'cohort')}"))
-    return COMPLETE
+    counts = f"reliability of {counted(len(groups), 'group')} in {counted(len(chosen), 'cohort')}"
+    return Finished(COMPLETE, last_line(COMPLETE, counts), {"map": arguments.map, "groups": groups})
 
 
-def compare(arguments: argparse.Namespace) -> int:
-    """Print how the maps of two groups of checkpoints differ; the exit status."""
+def compare(arguments: argparse.Namespace) -> Finished:
+    """Print how the maps of two groups of checkpoints differ."""
     if arguments.reference == arguments.other:
         raise ConfigError(
             f"{arguments.reference!r} is compared with itself, which can show no difference; name two different"
@@ -102,18 +113,20 @@ def compare(arguments: argparse.Namespace) -> int:
     _print_counted(chosen, arguments.map)
     maps = {cohort: found.maps for cohort, found in chosen.items()}
     if len(maps) > 1:
-        neurons = _print_cohorts(maps, arguments)
+        compared = _print_cohorts(maps, arguments)
     else:
-        neurons = sum(_print_neurons(cohort, one, arguments) for cohort, one in maps.items())
+        compared = {cohort: _print_neurons(one, arguments) for cohort, one in maps.items()}
     tell(
         f"r: correlation of the mean maps of {arguments.reference} and {arguments.other}; ceiling: what it would be"
         " if they shared one truth and differed as their seeds do; outside: share of energy of the maps of"
         f" {arguments.other} that is no multiple of the mean map of {arguments.reference}"
     )
-    _print_tests(maps, arguments)
+    tests = _print_tests(maps, arguments)
+    neurons = sum(int(table.dropna(subset=["correlation"])["neuron"].nunique()) for table in compared.values())
     words = f"{arguments.other} against {arguments.reference}"
-    tell(last_line(COMPLETE, f"{words} for {counted(neurons, 'neuron')} in {counted(len(chosen), 'cohort')}"))
-    return COMPLETE
+    counts = f"{words} for {counted(neurons, 'neuron')} in {counted(len(chosen), 'cohort')}"
+    content = {"map": arguments.map, "by": arguments.by, "reference": arguments.reference, "other": arguments.other}
+    return Finished(COMPLETE, last_line(COMPLETE, counts), {**content, "neurons": compared, "tests": tests})
 
 
 def _print_counted(chosen: Mapping[str, "ChosenMaps"], name: str) -> None:
@@ -189,13 +202,14 @@ def _why_not(cube: "xr.Dataset", name: str, by: Sequence[str], labels: Sequence[
     return None
 
 
-def _print_reliability(maps: Mapping[str, "xr.DataArray"], arguments: argparse.Namespace) -> int:
-    """One table over all cohorts; the number of groups in it."""
+def _print_reliability(maps: Mapping[str, "xr.DataArray"], arguments: argparse.Namespace) -> list[Mapping[Any, Any]]:
+    """One table over all cohorts; the groups in it."""
     from pipeline.numbers.comparing import group_reliability, label_text
 
     by, noun = arguments.by, _rows_are(next(iter(maps.values())))
     rows: list[tuple[object, ...]] = []
     notes: list[str] = []
+    groups: list[Mapping[Any, Any]] = []
     for cohort, one in maps.items():
         found = group_reliability(
             one,
@@ -204,13 +218,14 @@ def _print_reliability(maps: Mapping[str, "xr.DataArray"], arguments: argparse.N
             n_null=arguments.shuffles,
             report=_now_and_then(),
         )
+        groups += found.assign(cohort=cohort).to_dict("records")
         for _, row in found.iterrows():
             start = (*(label_text(row[name]) for name in by), *((cohort,) if len(maps) > 1 else ()))
             rows.append((*start, row["checkpoints"], row["neurons"], *_agreement_of(row)))
             if row["note"]:
                 notes.append(f"{' '.join(map(str, start))}: {row['note']}")
     header = (*by, *(("cohort",) if len(maps) > 1 else ()), "checkpoints", noun, *AGREEMENT)
-    tell(text_table(header, rows[:LISTED]))
+    tell_table(header, rows[:LISTED])
     if len(rows) > LISTED:
         tell(f"... and {len(rows) - LISTED:,} more groups; --cohort NAME shows those of one cohort")
     tell(
@@ -219,10 +234,10 @@ def _print_reliability(maps: Mapping[str, "xr.DataArray"], arguments: argparse.N
         f" {NULLS[arguments.null]} (false discovery rate 5 %); ceiling: median correlation with the truth that the mean"
         " map can have"
     )
-    for note in list(dict.fromkeys(notes))[:NOTES]:
-        tell(f"note: {note}")
+    for words in list(dict.fromkeys(notes))[:NOTES]:
+        tell(f"note: {words}")
     _print_shares(maps, by)
-    return len(rows)
+    return groups
 
 
 #: Columns of a group's agreement.
@@ -269,13 +284,13 @@ def _now_and_then() -> Callable[[int, int], None]:
         nonlocal last
         if time.monotonic() - last > LINE_EVERY_S:
             last = time.monotonic()
-            tell(f"{done:,} of {total:,} sets of a neuron's maps compared")
+            note(f"{done:,} of {total:,} sets of a neuron's maps compared")
 
     return report
 
 
-def _print_neurons(cohort: str, maps: "xr.DataArray", arguments: argparse.Namespace) -> int:
-    """How the maps of each neuron of one cohort compare; how many neurons have both."""
+def _print_neurons(maps: "xr.DataArray", arguments: argparse.Namespace) -> "pd.DataFrame":
+    """How the maps of each neuron of one cohort compare."""
     from pipeline.numbers.comparing import compare_maps
 
     reference, other = arguments.reference, arguments.other
@@ -297,11 +312,11 @@ def _print_neurons(cohort: str, maps: "xr.DataArray", arguments: argparse.Namesp
         )
         for _, row in table.head(LISTED).iterrows()
     ]
-    tell(text_table(header, rows))
+    tell_table(header, rows)
     if len(table) > LISTED:
         tell(f"... and {len(table) - LISTED:,} more, which the medians count as well")
     _print_medians(known, dict(zip(columns, header[-4:], strict=True)), _rows_are(maps))
-    return int(known["neuron"].nunique())
+    return table
 
 
 def _print_medians(known: "pd.DataFrame", words: Mapping[str, str], noun: str) -> None:
@@ -312,8 +327,8 @@ def _print_medians(known: "pd.DataFrame", words: Mapping[str, str], noun: str) -
         tell(f"no r / ceiling for {untrusted} {noun} whose seeds agree too little for a ceiling to divide by")
 
 
-def _print_cohorts(maps: Mapping[str, "xr.DataArray"], arguments: argparse.Namespace) -> int:
-    """How the maps compare in each of many cohorts, one line each; how many neurons have both."""
+def _print_cohorts(maps: Mapping[str, "xr.DataArray"], arguments: argparse.Namespace) -> dict[str, "pd.DataFrame"]:
+    """How the maps compare in each of many cohorts, one line each."""
     import pandas as pd
 
     from pipeline.numbers.comparing import compare_maps
@@ -327,11 +342,11 @@ def _print_cohorts(maps: Mapping[str, "xr.DataArray"], arguments: argparse.Names
         (cohort, table["neuron"].nunique(), *(_figures(table[name].median()) for name in columns))
         for cohort, table in tables.items()
     ]
-    tell(text_table(("cohort", "neurons", *columns.values()), rows[:LISTED]))
+    tell_table(("cohort", "neurons", *columns.values()), rows[:LISTED])
     if len(rows) > LISTED:
         tell(f"... and {len(rows) - LISTED:,} more, which the medians count as well; --cohort NAME shows one")
     _print_medians(pd.concat(list(tables.values())), columns, _rows_are(next(iter(maps.values()))))
-    return sum(int(table["neuron"].nunique()) for table in tables.values())
+    return tables
 
 
 def _site(maps: "xr.DataArray", arguments: argparse.Namespace) -> str | None:
@@ -340,7 +355,7 @@ def _site(maps: "xr.DataArray", arguments: argparse.Namespace) -> str | None:
     return name if name in maps.coords and maps.coords[name].dims == ("neuron",) else None
 
 
-def _print_tests(maps: Mapping[str, "xr.DataArray"], arguments: argparse.Namespace) -> None:
+def _print_tests(maps: Mapping[str, "xr.DataArray"], arguments: argparse.Namespace) -> "pd.DataFrame":
     """The paired tests of all cohorts together."""
     from pipeline.numbers.comparing import compare_measures
 
@@ -358,7 +373,7 @@ def _print_tests(maps: Mapping[str, "xr.DataArray"], arguments: argparse.Namespa
     tell()
     header = ("measure", arguments.reference, arguments.other, "units", "difference", "95 % interval")
     spread = (f"± {unit}", "± checkpoints", unit, f"p {unit}", "p checkpoints", "p both", "p", "p adjusted")
-    tell(text_table((*header, *spread), [_test_row(row) for _, row in tests.iterrows()]))
+    tell_table((*header, *spread), [_test_row(row) for _, row in tests.iterrows()])
     where = f"means of {unit}" if site else f"{unit}, which are taken as independent of each other"
     tell(
         f"difference: mean over {unit} of {arguments.other} - {arguments.reference}, paired; ±: its standard error over"
@@ -366,8 +381,9 @@ def _print_tests(maps: Mapping[str, "xr.DataArray"], arguments: argparse.Namespa
         f" {arguments.by} labels permuted over checkpoints; p both: Student's t of the sum of both spreads; p:"
         " the largest of the three, since a claim needs all; adjusted: for the number of measures (Benjamini, Hochberg)"
     )
-    for sentence in dict.fromkeys(sentence for note in tests["note"] if note for sentence in note.split("; ")):
+    for sentence in dict.fromkeys(sentence for words in tests["note"] if words for sentence in words.split("; ")):
         tell(f"note: {sentence.replace('sites', unit)}")
+    return tests
 
 
 def _test_row(row: Any) -> tuple[object, ...]:

@@ -1,7 +1,6 @@
 """`gradmap demo`: a planted population, models trained on it, and what the maps recover of it."""
 
 import argparse
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,51 +9,49 @@ import numpy as np
 
 from pipeline.plan.config import load_config
 from tasks.commands.run import compute
-from tasks.outcome import COMPLETE, text_table
-from tasks.terminal import retell, tell
+from tasks.outcome import COMPLETE, Finished
+from tasks.parsing import new_command
+from tasks.progress import Stages
+from tasks.terminal import tell, tell_table
 
 DEFAULT_FOLDER = Path("gradmap-demo")
 
 
 def add_parser(commands: Any) -> None:
     """Describe the command to the argument parser."""
-    parser = commands.add_parser("demo", help="train small models on planted neurons, and find their fields again")
+    parser = new_command(
+        commands,
+        "demo",
+        demo,
+        summary="train small models on planted neurons, and find their fields again",
+        examples=["demo", "demo somewhere --quick --local"],
+    )
     parser.add_argument("folder", nargs="?", type=Path, default=DEFAULT_FOLDER, metavar="DIR", help="where to work")
     parser.add_argument("--seed", type=int, default=0, help="draws the population and the sounds")
     parser.add_argument("--quick", action="store_true", help="fewer sounds and epochs: seconds, less accurate")
     parser.add_argument("--local", action="store_true", help="compute the maps in this process, without Ray")
-    parser.set_defaults(call=demo)
 
 
-def demo(arguments: argparse.Namespace) -> int:
-    """Simulate, train, compute maps and compare them with the truth; the exit status."""
+def demo(arguments: argparse.Namespace) -> Finished:
+    """Simulate, train, compute maps and compare them with the truth."""
     from pipeline.demo.prepare import prepare_demo
 
-    files = prepare_demo(arguments.folder, seed=arguments.seed, quick=arguments.quick, report=_report_stage())
+    with Stages() as stages:
+        files = prepare_demo(arguments.folder, seed=arguments.seed, quick=arguments.quick, report=stages.show)
     ended = compute(load_config(files.config), local=arguments.local)
+    recovered: dict[str, Any] = {}
     if ended.status == COMPLETE:
-        _compare(files)
-        tell(f"the run was described by {files.config}; try `gradmap status {files.config}`")
-    return ended.tell()
+        recovered = _compare(files)
+        tell(
+            f"the run was described by {files.config}; `gradmap report {files.config}` writes a page about its maps,"
+            f" `gradmap status {files.config}` says what the cube holds"
+        )
+    ended.tell()
+    return ended.finished({"config": str(files.config), **recovered})
 
 
-def _report_stage() -> Any:
-    """Print what the preparation is doing; on a terminal in one line that is written over."""
-    stage, shown = "", -1.0
-
-    def show(text: str, share: float) -> None:
-        nonlocal stage, shown
-        if sys.stdout.isatty():
-            retell(f"{share:4.0%}  {text}", last=share >= 1.0)
-        elif text.partition(":")[0] != stage or share - shown >= 0.1:
-            stage, shown = text.partition(":")[0], share
-            tell(f"{share:4.0%}  {text}")
-
-    return show
-
-
-def _compare(files: Any) -> None:
-    """Print planted against recovered numbers, neuron by neuron, and draw the maps."""
+def _compare(files: Any) -> dict[str, Any]:
+    """Print planted against recovered numbers, neuron by neuron, and draw the maps; the numbers."""
     from pipeline.demo.recovery import recovery
     from pipeline.numbers.strf import best_frequency, peak_latency
     from pipeline.store.groups import cohort_names, open_existing
@@ -80,13 +77,15 @@ def _compare(files: Any) -> None:
                 best = score, str(checkpoint), rows
     assert best is not None
     tell(f"\nplanted and recovered, {best[1]} (the checkpoint with the highest median correlation):")
-    tell(text_table(_HEADER, [_recovered(row) for row in best[2]]))
+    tell_table(_HEADER, [_recovered(row) for row in best[2]])
     tell("\nmedian correlation of the maps with the planted fields:")
-    tell(text_table(("cohort", "checkpoint", "correlation"), scores))
-    tell(f"\nthe cube lies in {files.store}, a picture of its maps in {_draw(files, labels)}")
+    tell_table(("cohort", "checkpoint", "correlation"), scores)
+    picture = _draw(files, labels)
+    tell(f"\nthe cube lies in {files.store}, a picture of its maps in {picture}")
+    return {"best": best[1], "recovered": list(best[2]), "picture": str(picture)}
 
 
-_HEADER = ("neuron", "BF planted (Hz)", "recovered", "latency planted (ms)", "recovered", "sign", "recovered", "r")
+_HEADER = ("neuron", "BF (Hz) planted", "recovered", "latency (ms) planted", "recovered", "sign", "recovered", "r")
 
 
 def _recovered(row: Any) -> tuple[object, ...]:

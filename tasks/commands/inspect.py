@@ -1,13 +1,15 @@
 """`gradmap status` and `gradmap verify`: what a store holds, what it lacks, and whether that is true."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pipeline.plan.config import is_url, load_config
 from pipeline.text import printable
-from tasks.outcome import COMPLETE, FAILURES, STOPPED, counted, last_line, text_table, trust_line, write_json
-from tasks.terminal import LONGEST_LINE, tell
+from tasks.outcome import COMPLETE, FAILURES, STOPPED, Finished, counted, last_line, merged_failures, trust_line
+from tasks.parsing import new_command
+from tasks.terminal import BAD, DOUBTFUL, LONGEST_LINE, tell, tell_table
 
 #: Checkpoints and failures that are listed on the screen; the others are counted, and the report has all.
 LISTED = 40
@@ -15,17 +17,23 @@ LISTED = 40
 
 def add_parser(commands: Any) -> None:
     """Describe the commands to the argument parser."""
-    status_parser = commands.add_parser("status", help="what a store holds, what it lacks, and why")
+    status_parser = new_command(
+        commands,
+        "status",
+        status,
+        summary="what a store holds, what it lacks, and why",
+        examples=["status run.toml", "status gradmaps.zarr --json - | jq .cohorts[].failures"],
+    )
     status_parser.add_argument("store", metavar="CONFIG|STORE", help="run configuration (TOML), or a store")
-    status_parser.add_argument("--json", type=Path, metavar="FILE", help="write everything for other programs")
-    status_parser.set_defaults(call=status)
-    verify_parser = commands.add_parser(
-        "verify", help="decode everything a store holds, and compare it with its claims"
+    verify_parser = new_command(
+        commands,
+        "verify",
+        verify,
+        summary="decode everything a store holds, and compare it with its claims",
+        examples=["verify gradmaps.zarr", "verify --requeue gradmaps.zarr && gradmap run run.toml"],
     )
     verify_parser.add_argument("store", metavar="CONFIG|STORE", help="run configuration (TOML), or a store")
     verify_parser.add_argument("--requeue", action="store_true", help="mark what is wrong or failed for the next run")
-    verify_parser.add_argument("--json", type=Path, metavar="FILE", help="write every finding for other programs")
-    verify_parser.set_defaults(call=verify)
 
 
 def store_named(argument: str) -> str:
@@ -35,30 +43,25 @@ def store_named(argument: str) -> str:
     return argument
 
 
-def status(arguments: argparse.Namespace) -> int:
+def status(arguments: argparse.Namespace) -> Finished:
     """Print what a store holds; the exit status says whether that is everything."""
     from pipeline.store.status import Counts, store_status
 
     location = store_named(arguments.store)
     if not is_url(location) and not Path(location).exists() and location != arguments.store:
         tell(f"nothing has been computed yet: there is no {location}")
-        tell(last_line(STOPPED, f"0 shards done; {location}"))
-        return STOPPED
+        return Finished(STOPPED, last_line(STOPPED, f"0 shards done; {location}"), {"store": location, "cohorts": []})
     cohorts = store_status(location)
-    for cohort in cohorts:
-        _print_cohort(cohort)
+    _print_cohorts(cohorts)
     if health := trust_line(cohorts):
-        tell(health)
+        tell(health, DOUBTFUL if any(entry.flagged for cohort in cohorts for entry in cohort.maps) else "")
     total = sum((cohort.regions for cohort in cohorts), Counts())
     ended = FAILURES if total.failed else STOPPED if total.pending else COMPLETE
-    if arguments.json is not None:
-        write_json(arguments.json, {"store": location, "exit_status": ended, "cohorts": list(cohorts)})
     counts = f"{counted(total.done, 'shard')} done, {total.failed:,} failed, {total.pending:,} pending; {location}"
-    tell(last_line(ended, counts))
-    return ended
+    return Finished(ended, last_line(ended, counts), {"store": location, "cohorts": list(cohorts)})
 
 
-def verify(arguments: argparse.Namespace) -> int:
+def verify(arguments: argparse.Namespace) -> Finished:
     """Check everything in a store; exit status 0 sound and complete, 3 something wrong or failed, 4 only unfinished."""
     from contextlib import nullcontext
 
@@ -74,50 +77,50 @@ def verify(arguments: argparse.Namespace) -> int:
         tell(printable(line, LONGEST_LINE))
     wrong = not found.sound or bool(found.counts().get("failed"))
     ended = COMPLETE if found.sound and found.complete else FAILURES if wrong and not arguments.requeue else STOPPED
-    if arguments.json is not None:
-        write_json(
-            arguments.json,
-            {
-                "store": location,
-                "exit_status": ended,
-                "sound": found.sound,
-                "complete": found.complete,
-                "regions": found.regions,
-                "objects": found.objects,
-                "done": found.done,
-                "requeued": found.requeued,
-                "counts": found.counts(),
-                "findings": list(found.findings),
-            },
-        )
-    tell(f"gradmap: {lines[-1]} (exit status {ended})")
-    return ended
+    content = {name: getattr(found, name) for name in ("sound", "complete", "regions", "objects", "done", "requeued")}
+    content |= {"store": location, "counts": found.counts(), "findings": list(found.findings)}
+    return Finished(ended, f"gradmap: {lines[-1]} (exit status {ended})", content)
 
 
-def _print_cohort(cohort: Any) -> None:
-    tell(f"{cohort.name}: {counted(len(cohort.checkpoints), 'checkpoint')}, {counted(cohort.n_neurons, 'neuron')}")
-    if cohort.state != "ready":
-        tell(f"  its layout is {cohort.state}: a run was interrupted while it was made; run again")
-        return
-    rows: list[tuple[object, ...]] = [
-        (entry.name, entry.regions.done, entry.regions.failed, entry.regions.pending) for entry in cohort.maps
+def _print_cohorts(cohorts: Sequence[Any]) -> None:
+    """One table of all maps of all cohorts, then what is missing and what failed, each once."""
+    for cohort in cohorts:
+        if cohort.state != "ready":
+            tell(f"{cohort.name}: its layout is {cohort.state}: a run was interrupted while it was made; run again")
+    rows = [
+        (cohort.name, len(cohort.checkpoints), cohort.n_neurons, entry.name, done.done, done.failed, done.pending)
+        for cohort in cohorts
+        for entry in cohort.maps
+        for done in (entry.regions,)
     ]
-    tell(text_table(("map", "shards done", "failed", "pending"), rows))
+    if rows:
+        styles = [BAD if row[5] else DOUBTFUL if row[6] else "" for row in rows[:LISTED]]
+        header = ("cohort", "checkpoints", "neurons", "map", "shards done", "failed", "pending")
+        tell_table(header, rows[:LISTED], styles)
+        if len(rows) > LISTED:
+            tell(f"... and {len(rows) - LISTED:,} more maps of cohorts; --json lists all")
+    _print_unfinished(cohorts)
+    _print_failures(cohorts)
+
+
+def _print_unfinished(cohorts: Sequence[Any]) -> None:
     unfinished = [
-        (label, entry.name, counts.done, counts.failed, counts.pending)
+        (cohort.name, label, entry.name, counts.done, counts.pending)
+        for cohort in cohorts
         for entry in cohort.maps
         for label, counts in entry.by_checkpoint.items()
-        if counts.failed or counts.pending
+        if counts.pending
     ]
     if unfinished:
-        listed: list[tuple[object, ...]] = list(unfinished[:LISTED])
-        tell(text_table(("checkpoint", "map", "done", "failed", "pending"), listed))
+        tell()
+        tell_table(("cohort", "checkpoint", "map", "done", "pending"), unfinished[:LISTED])
         if len(unfinished) > LISTED:
-            tell(f"... and {len(unfinished) - LISTED} more")
-    for failure in cohort.failures[:LISTED]:
-        shards = counted(failure.shards, "shard")
-        where = f"{failure.checkpoint} {failure.map}"
-        tell(printable(f"failed: {where}: {failure.cause} ({shards}): {failure.message}", LONGEST_LINE))
-    if len(cohort.failures) > LISTED:
-        tell(f"... and {len(cohort.failures) - LISTED} more failures")
-    tell()
+            tell(f"... and {len(unfinished) - LISTED:,} more; --json lists all")
+
+
+def _print_failures(cohorts: Sequence[Any]) -> None:
+    failures = merged_failures((cohort.name, failure) for cohort in cohorts for failure in cohort.failures)
+    for line in failures[:LISTED]:
+        tell(printable(line, LONGEST_LINE), BAD)
+    if len(failures) > LISTED:
+        tell(f"... and {len(failures) - LISTED:,} more failures; --json lists all")

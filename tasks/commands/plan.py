@@ -8,8 +8,9 @@ from pipeline.plan.config import load_config
 from pipeline.plan.shards import CohortPlan, MapPlan, RunPlan, VariablePlan
 from pipeline.plan.weight import variable_bytes, weigh
 from pipeline.text import printable
-from tasks.outcome import COMPLETE, FAILURES, counted, readable_bytes, text_table, write_json
-from tasks.terminal import LONGEST_LINE, tell
+from tasks.outcome import COMPLETE, FAILURES, Finished, counted, readable_bytes
+from tasks.parsing import new_command
+from tasks.terminal import BAD, LONGEST_LINE, tell, text_table
 
 #: Most notes on the checkpoints of one cohort that are printed.
 MOST_NOTES = 10
@@ -17,13 +18,17 @@ MOST_NOTES = 10
 
 def add_parser(commands: Any) -> None:
     """Describe the command to the argument parser."""
-    parser = commands.add_parser("plan", help="check the config, and say what a run would compute and write")
+    parser = new_command(
+        commands,
+        "plan",
+        plan,
+        summary="check the config, and say what a run would compute and write",
+        examples=["plan run.toml", "plan run.toml --json - | jq .weight.map_bytes"],
+    )
     parser.add_argument("config", type=Path, help="run configuration (TOML)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures for other programs")
-    parser.set_defaults(call=plan)
 
 
-def plan(arguments: argparse.Namespace) -> int:
+def plan(arguments: argparse.Namespace) -> Finished:
     """Print what a run would be; the exit status is 3 where a checkpoint cannot be loaded."""
     from pipeline.run import prepare_run
 
@@ -33,7 +38,7 @@ def plan(arguments: argparse.Namespace) -> int:
         tell("\n".join([_cohort_text(cohort), *_notes(cohort)]) + "\n")
     broken = _broken(prepared)
     for cohort_name, checkpoint, error in broken:
-        tell(printable(f"cannot be loaded: {cohort_name}/{checkpoint}: {error}", LONGEST_LINE))
+        tell(printable(f"cannot be loaded: {cohort_name}/{checkpoint}: {error}", LONGEST_LINE), BAD)
     figures: dict[str, Any] = {
         "checkpoints": weight.checkpoints,
         "shards": weight.shards,
@@ -45,18 +50,16 @@ def plan(arguments: argparse.Namespace) -> int:
     }
     for name, value in figures.items():
         tell(f"{name:28} {value:,}" if isinstance(value, int) else f"{name:28} {value}")
-    if arguments.json is not None:
-        notes = {
-            cohort.name: {entry.id: entry.notes for entry in cohort.checkpoints if entry.notes}
-            for cohort in prepared.cohorts
-        }
-        listed = [{"cohort": cohort, "checkpoint": label, "error": error} for cohort, label, error in broken]
-        write_json(arguments.json, {"store": prepared.store, "weight": weight, "broken": listed, "notes": notes})
+    notes = {
+        cohort.name: {entry.id: entry.notes for entry in cohort.checkpoints if entry.notes}
+        for cohort in prepared.cohorts
+    }
+    listed = [{"cohort": cohort, "checkpoint": label, "error": error} for cohort, label, error in broken]
+    content = {"store": prepared.store, "weight": weight, "broken": listed, "notes": notes}
     if broken:
-        tell(f"gradmap: {counted(len(broken), 'checkpoint')} of {weight.checkpoints} cannot be loaded (exit status 3)")
-        return FAILURES
-    tell(f"gradmap: ready to run: {counted(weight.shards, 'shard')} (exit status 0)")
-    return COMPLETE
+        many = f"{counted(len(broken), 'checkpoint')} of {weight.checkpoints}"
+        return Finished(FAILURES, f"gradmap: {many} cannot be loaded (exit status 3)", content)
+    return Finished(COMPLETE, f"gradmap: ready to run: {counted(weight.shards, 'shard')} (exit status 0)", content)
 
 
 def _broken(prepared: RunPlan) -> list[tuple[str, str, str]]:

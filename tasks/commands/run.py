@@ -1,7 +1,7 @@
 """`gradmap run`: compute what is missing, here or on Ray, and say how it ended."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +13,17 @@ from tasks.outcome import (
     FAILURES,
     REFUSED,
     STOPPED,
+    Finished,
     counted,
     last_line,
-    leave,
+    merged_failures,
     readable_seconds,
     trust_line,
-    write_json,
 )
+from tasks.parsing import new_command
 from tasks.progress import Progress
 from tasks.stopping import StopRequest
-from tasks.terminal import LONGEST_LINE, tell
+from tasks.terminal import BAD, DOUBTFUL, LONGEST_LINE, conclude, tell
 
 #: Failures and slow shards that are listed on the screen; the others are counted, and all are in the report.
 LISTED = 20
@@ -30,11 +31,21 @@ LISTED = 20
 
 def add_parser(commands: Any) -> None:
     """Describe the command to the argument parser."""
-    parser = commands.add_parser("run", help="compute the shards that the cubes do not have yet, and nothing else")
+    parser = new_command(
+        commands,
+        "run",
+        run,
+        summary="compute the shards that the cubes do not have yet, and nothing else",
+        examples=[
+            "run run.toml",
+            "run run.toml --local",
+            "run run.toml --address 10.0.0.1:6379 --gpus 0.5",
+            "run run.toml --json run.json",
+        ],
+    )
     parser.add_argument("config", type=Path, help="run configuration (TOML)")
     add_execution_options(parser)
-    parser.add_argument("--report", type=Path, metavar="FILE.json", help="write counts and failures for other programs")
-    parser.set_defaults(call=run)
+    parser.add_argument("--report", dest="json", metavar="FILE.json", help="the same as --json")
 
 
 def add_execution_options(parser: argparse.ArgumentParser) -> None:
@@ -54,16 +65,12 @@ def _share(text: str) -> float:
     return share
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Compute what is missing; the exit status."""
+def run(arguments: argparse.Namespace) -> Finished:
+    """Compute what is missing."""
     config = load_config(arguments.config)
     ended = compute(config, local=arguments.local, address=arguments.address, gpus=arguments.gpus)
-    if arguments.report is not None:
-        write_json(arguments.report, {"config": str(arguments.config), **ended.as_json()})
-    status = ended.tell()
-    if ended.asked:
-        leave(status)
-    return status
+    ended.tell()
+    return ended.finished({"config": str(arguments.config)})
 
 
 class Ended:
@@ -94,7 +101,7 @@ class Ended:
     def as_json(self) -> dict[str, Any]:
         """Everything about the end, for other programs."""
         report = self.report
-        content: dict[str, Any] = {"store": self.store, "exit_status": self.status, "reason": self.reason}
+        content: dict[str, Any] = {"store": self.store, "reason": self.reason}
         if report is not None:
             content |= {
                 name: getattr(report, name)
@@ -114,29 +121,31 @@ class Ended:
         except (OSError, ValueError):
             return ""
 
-    def tell(self) -> int:
-        """Print slow shards, failures, advice and the last line; the exit status."""
+    def tell(self) -> None:
+        """Print slow shards, failures and advice."""
         stragglers = () if self.report is None else self.report.stragglers
         for straggler in stragglers[:LISTED]:
-            tell(printable(f"slow: {straggler}", LONGEST_LINE))
+            tell(printable(f"slow: {straggler}", LONGEST_LINE), DOUBTFUL)
         if len(stragglers) > LISTED:
-            tell(f"... and {counted(len(stragglers) - LISTED, 'slow shard')} more; `--report` lists all")
+            tell(f"... and {counted(len(stragglers) - LISTED, 'slow shard')} more; `--json` lists all")
         failures = () if self.report is None else self.report.failures
-        for failure in failures[:LISTED]:
-            where = f"{failure.cohort}/{failure.checkpoint} {failure.map}"
-            shards = counted(failure.shards, "shard")
-            tell(printable(f"failed: {where}: {failure.cause} ({shards}): {failure.message}", LONGEST_LINE))
-        if len(failures) > LISTED:
-            tell(f"... and {len(failures) - LISTED} more; `gradmap status {self.store}` lists all")
+        lines = merged_failures((failure.cohort, failure) for failure in failures)
+        for line in lines[:LISTED]:
+            tell(printable(line, LONGEST_LINE), BAD)
+        if len(lines) > LISTED:
+            tell(f"... and {len(lines) - LISTED} more; `gradmap status {self.store}` lists all")
         if not self.asked and (health := self._health()):
             tell(health)
         if self.status == FAILURES:
             tell(f"failed shards stay aside: mend their cause, `gradmap verify --requeue {self.store}`, then run again")
         if self.status == STOPPED:
             reason = printable(self.reason or "it was asked to stop", LONGEST_LINE)
-            tell(f"stopped: {reason}; the same command goes on where this one ended")
-        tell(last_line(self.status, self.counts()))
-        return self.status
+            tell(f"stopped: {reason}; the same command goes on where this one ended", BAD)
+
+    def finished(self, more: Mapping[str, Any]) -> Finished:
+        """The end as the command hands it over."""
+        line = last_line(self.status, self.counts())
+        return Finished(self.status, line, {**more, **self.as_json()}, at_once=self.asked)
 
 
 def compute(config: RunConfig, *, local: bool = False, address: str | None = None, gpus: float | None = None) -> Ended:
@@ -163,7 +172,7 @@ def _refused(error: BaseException, progress: Progress) -> bool:
 def _executor(
     local: bool, address: str | None, gpus: float | None, progress: Progress, stop: StopRequest
 ) -> Callable[[RunConfig], Any]:
-    progress.say("reading checkpoints and stimuli")
+    progress.busy("reading checkpoints and stimuli")
     if local:
         from pipeline.run import run_locally
 
@@ -173,8 +182,22 @@ def _executor(
         return lambda config: run_locally(config, report=progress.update, stop=stop, device=device)
     from tasks.cluster import run_on_ray
 
+    def ready() -> None:
+        stop.listen()
+        progress.busy("waiting for the first worker")
+
+    def begin() -> None:
+        progress.busy("starting Ray")
+
     return lambda config: run_on_ray(
-        config, address=address, gpus=gpus, report=progress.update, say=progress.say, stop=stop, ready=stop.listen
+        config,
+        address=address,
+        gpus=gpus,
+        report=progress.update,
+        say=progress.say,
+        stop=stop,
+        begin=begin,
+        ready=ready,
     )
 
 
@@ -194,4 +217,4 @@ def _reached(progress: Progress) -> Any:
 
 
 def _last_words(config: RunConfig, progress: Progress) -> None:
-    tell(last_line(STOPPED, Ended(config, _reached(progress)).counts()))
+    conclude(last_line(STOPPED, Ended(config, _reached(progress)).counts()))

@@ -6,40 +6,53 @@ from typing import Any
 
 from pipeline.plan.config import is_url
 from tasks.commands.inspect import store_named
-from tasks.outcome import COMPLETE, counted, last_line
-from tasks.terminal import tell
+from tasks.outcome import COMPLETE, Finished, counted, last_line
+from tasks.parsing import new_command
+from tasks.terminal import note
 
 
 def add_parser(commands: Any) -> None:
     """Describe the commands to the argument parser."""
-    summarise_parser = commands.add_parser("summarise", help="measure every map, into the cubes and a table")
+    summarise_parser = new_command(
+        commands,
+        "summarise",
+        summarise,
+        summary="measure every map, into the cubes and a table",
+        examples=["summarise run.toml", "summarise gradmaps.zarr --table maps.parquet --select 'cc_test > 0.3'"],
+    )
     summarise_parser.add_argument("store", metavar="CONFIG|STORE", help="run configuration (TOML), or a store")
     summarise_parser.add_argument("--table", type=Path, metavar="FILE", help="also write a table (.parquet or .csv)")
     summarise_parser.add_argument(
         "--select", action="append", default=[], metavar="RULE", help="keep rows by a rule such as 'cc_test > 0.3'"
     )
     summarise_parser.add_argument("--address", metavar="ADDR", help="measure on this Ray cluster")
-    summarise_parser.set_defaults(call=summarise)
-    report_parser = commands.add_parser("report", help="write one HTML page about a store")
+    report_parser = new_command(
+        commands,
+        "report",
+        report,
+        summary="write one HTML page about a store",
+        examples=["report run.toml", "report s3://bucket/gradmaps.zarr --output page.html"],
+    )
     report_parser.add_argument("store", metavar="CONFIG|STORE", help="run configuration (TOML), or a store")
     report_parser.add_argument("--output", type=Path, metavar="FILE.html", help="where to (default: beside the store)")
-    report_parser.set_defaults(call=report)
 
 
-def summarise(arguments: argparse.Namespace) -> int:
-    """Measure every map of a store; the exit status."""
+def summarise(arguments: argparse.Namespace) -> Finished:
+    """Measure every map of a store."""
     from tasks.summarising import summarise_store
 
     location = store_named(arguments.store)
     table = summarise_store(
-        location, table=arguments.table, select=arguments.select, address=arguments.address, say=tell
+        location, table=arguments.table, select=arguments.select, address=arguments.address, say=note
     )
-    tell(last_line(COMPLETE, f"{counted(len(table), 'row')} of measures; {arguments.table or location}"))
-    return COMPLETE
+    line = last_line(COMPLETE, f"{counted(len(table), 'row')} of measures; {arguments.table or location}")
+    where = None if arguments.table is None else str(arguments.table)
+    content = {"store": location, "rows": len(table), "columns": list(map(str, table.columns)), "table": where}
+    return Finished(COMPLETE, line, content)
 
 
-def report(arguments: argparse.Namespace) -> int:
-    """Write the page; the exit status."""
+def report(arguments: argparse.Namespace) -> Finished:
+    """Write the page."""
     from pipeline.pictures.report import write_report
     from pipeline.store.groups import cohort_names, open_existing
     from pipeline.store.reader import open_cube
@@ -48,8 +61,9 @@ def report(arguments: argparse.Namespace) -> int:
     output = arguments.output or _beside(location)
     opened, _ = open_existing(location)
     path = write_report({name: open_cube(location, name) for name in cohort_names(opened)}, output)
-    tell(last_line(COMPLETE, f"the report lies in {path}"))
-    return COMPLETE
+    return Finished(
+        COMPLETE, last_line(COMPLETE, f"the report lies in {path}"), {"store": location, "report": str(path)}
+    )
 
 
 def _beside(location: str) -> Path:

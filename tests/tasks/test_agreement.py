@@ -42,14 +42,24 @@ def speech_store(speech, tmp_path_factory):
 
 
 def table_of(printed, first):
-    """The rows of the printed table whose header begins with a word, by column; columns are two spaces apart."""
+    """The rows of the printed table whose header begins with a word, by column; columns are two spaces apart.
+
+    What does not fit the width goes on below, with the first column again.
+    """
     lines = printed.splitlines()
-    (at,) = [at for at, line in enumerate(lines) if re.match(rf"{first}\s\s", line) and lines[at + 1].startswith("--")]
-    ends = [match.span() for match in re.finditer(r"-+", lines[at + 1])]
-    header = [lines[at][start:stop].strip() for start, stop in ends]
+    starts = [at for at, line in enumerate(lines) if re.match(rf"{first}\s\s", line) and lines[at + 1].startswith("--")]
+    parts = [_block(lines[at:]) for at in starts]
+    assert all(part[part.columns[0]].equals(parts[0][parts[0].columns[0]]) for part in parts)
+    return pd.concat([parts[0], *(part.iloc[:, 1:] for part in parts[1:])], axis=1)
+
+
+def _block(lines):
+    assert all(len(line) <= 80 for line in lines[:2])
+    ends = [match.span() for match in re.finditer(r"-+", lines[1])]
+    header = [lines[0][start:stop].strip() for start, stop in ends]
     rows = []
-    for line in lines[at + 2 :]:
-        if re.match(r"r: |median and |difference: |\.\.\. and", line):
+    for line in lines[2:]:
+        if not line or re.match(r"r: |median and |difference: |\.\.\. and", line):
             break
         rows.append([line[start:stop].strip() for start, stop in ends])
     return pd.DataFrame(rows, columns=header)
@@ -207,8 +217,8 @@ def test_maps_around_several_stimuli_and_of_waveforms_are_compared_as_well(demo_
 
 def test_long_comparisons_tell_how_far_they_are(demo_store, capsys, monkeypatch):
     monkeypatch.setattr(agreement, "LINE_EVERY_S", 0.0)
-    told = printed_by(capsys, "reliability", demo_store, "--cohort", "demo", "--shuffles", 5)
-    assert "32 of 32 sets of a neuron's maps compared" in told
+    assert main(["reliability", str(demo_store), "--cohort", "demo", "--shuffles", "5"]) == 0
+    assert "32 of 32 sets of a neuron's maps compared" in capsys.readouterr().err
 
 
 def test_checkpoints_alone_in_their_group_are_shown_without_a_number(demo_store, capsys):

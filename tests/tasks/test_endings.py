@@ -87,7 +87,7 @@ def test_a_reader_who_stops_reading_does_not_change_how_a_command_ends(tmp_path,
     errors = process.stderr.read()
     process.stderr.close()
     assert process.wait(60) == 0
-    assert errors == ""
+    assert not re.search("Traceback|Error|Exception|gradmap:", errors)
 
 
 def test_a_gpu_of_this_machine_is_refused_at_once_where_torch_sees_none(tmp_path, capsys, monkeypatch):

@@ -1,0 +1,195 @@
+"""What a user sees: results and progress apart, tables that fit, each failure once, an outcome for programs."""
+
+import argparse
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tasks.cli import COMMANDS, _parser, main
+from tasks.progress import Progress
+from tasks.terminal import tell_table, text_table
+from tests.tasks.trouble import write_lab
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def subparsers() -> dict[str, argparse.ArgumentParser]:
+    (action,) = [one for one in _parser()._actions if isinstance(one, argparse._SubParsersAction)]
+    return action.choices
+
+
+@pytest.mark.parametrize("name", list(subparsers()))
+def test_every_command_shows_examples_and_what_its_exit_status_means(name):
+    text = subparsers()[name].format_help()
+    assert f"  gradmap {name}" in text
+    for status in ("0  everything written", "2  refused", "3  finished, with failures", "4  stopped"):
+        assert status in text
+    assert "--json FILE" in text
+    assert "--quiet" in text
+
+
+def test_results_are_on_standard_output_and_progress_on_standard_error(tmp_path, capsys):
+    assert main(["run", "--local", str(write_lab(tmp_path, healthy=2))]) == 0
+    printed = capsys.readouterr()
+    assert "reading checkpoints" in printed.err
+    assert "of 6 shards" in printed.err
+    assert [line.partition(":")[0] for line in printed.out.splitlines()] == ["health", "gradmap"]
+
+
+def test_a_quiet_command_prints_its_last_line_and_nothing_else(tmp_path, capsys):
+    config = write_lab(tmp_path, {"cut": "cut"}, healthy=1)
+    for command in (["plan"], ["run", "--local"], ["status"], ["verify"]):
+        assert main([*command, "-q", str(config)]) == 3
+        printed = capsys.readouterr()
+        assert printed.err == ""
+        (line,) = printed.out.splitlines()
+        assert line.endswith("(exit status 3)")
+
+
+def test_standard_output_holds_json_alone_where_that_is_asked_for(tmp_path, capsys):
+    config = write_lab(tmp_path, {"cut": "cut"}, healthy=2)
+    expected = {
+        ("plan",): {"store", "weight", "broken"},
+        ("run", "--local"): {"done", "failed", "failures", "config"},
+        ("status",): {"cohorts"},
+        ("verify",): {"findings", "sound"},
+        ("reliability", "--shuffles", "5", "--untrusted"): {"groups"},
+        ("summarise",): {"rows", "columns"},
+        ("help", "measures"): {"topic", "entries"},
+    }
+    for command, keys in expected.items():
+        status = main([*command, "--json", "-", *([] if command[0] == "help" else [str(config)])])
+        printed = capsys.readouterr()
+        outcome = json.loads(printed.out)
+        assert outcome["exit_status"] == status
+        assert keys <= set(outcome)
+        assert printed.err.splitlines()[-1].endswith(f"(exit status {status})")
+
+
+def test_a_refusal_is_an_outcome_as_well(capsys):
+    assert main(["status", "nowhere.zarr", "--json", "-"]) == 2
+    outcome = json.loads(capsys.readouterr().out)
+    assert outcome["exit_status"] == 2
+    assert "nowhere.zarr" in outcome["reason"]
+
+
+def test_a_checkpoint_that_fails_in_several_maps_is_one_line(tmp_path, capsys):
+    maps = '[maps.strf]\nkind = "strf"\n[maps.silent]\nkind = "strf"\nbaseline = "silence"\nsilence_level = -1.0\n'
+    config = write_lab(tmp_path, {"cut": "cut"}, healthy=1, maps=maps)
+    for command in (["run", "--local"], ["status"]):
+        assert main([*command, str(config)]) == 3
+        failed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("failed: lab/cut")]
+        assert len(failed) == 1
+        assert "strf" in failed[0]
+        assert "silent" in failed[0]
+
+
+def test_a_table_wider_than_the_terminal_goes_on_below_with_its_first_column():
+    header = [f"column {number}" for number in range(12)]
+    rows = [[f"r{row}c{column}" for column in range(12)] for row in range(3)]
+    lines = text_table(header, rows).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert sum(line.startswith("column 0") for line in lines) == 2
+    shown = " ".join(lines)
+    assert all(entry in shown for row in rows for entry in row)
+
+
+def test_a_long_entry_takes_several_lines_and_loses_nothing():
+    label = "".join(f"{number:02}" for number in range(60))
+    lines = text_table(("name", "shards"), [(label, 3), ("short", 12)]).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "".join(line.split()[0] for line in lines[2:6]) == label
+    assert lines[-1].split() == ["short", "12"]
+    assert lines[2].endswith(" 3")  # numbers to the right
+
+
+def on_a_terminal(*words: str, columns: int = 80) -> str:
+    """What a command writes where both its streams are a terminal."""
+    leader, follower = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": str(columns)}
+    environment.pop("NO_COLOR", None)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tasks", *words],
+        cwd=ROOT,
+        stdin=follower,
+        stdout=follower,
+        stderr=follower,
+        env=environment,
+    )
+    os.close(follower)
+    written = b""
+    while True:
+        try:
+            part = os.read(leader, 65536)
+        except OSError:  # the other end is closed
+            break
+        if not part:
+            break
+        written += part
+    os.close(leader)
+    process.wait(60)
+    return written.decode("utf-8", "replace")
+
+
+def test_a_terminal_shows_a_clock_then_a_bar_and_failures_in_colour(tmp_path):
+    config = write_lab(tmp_path, {"cut": "cut"}, healthy=2)
+    written = on_a_terminal("run", "--local", str(config))
+    assert "reading checkpoints and stimuli" in written
+    assert "0:00:0" in written  # the clock
+    assert "━" in written  # the bar
+    assert "\x1b[31mfailed: lab/cut" in written
+    assert written.rstrip().endswith("(exit status 3)")
+
+
+def test_the_commands_that_are_there_are_those_of_their_modules():
+    assert {"demo", "plan", "run", "status", "verify", "summarise", "report", "reliability", "compare", "help"} <= set(
+        subparsers()
+    )
+    assert len(set(COMMANDS)) == len(COMMANDS)
+
+
+class Counts:
+    """Counts of a run of ten shards."""
+
+    pending, done_before, failed_before, failed = list(range(10)), 0, 0, 0
+
+    def __init__(self, computed: int) -> None:
+        self.computed = computed
+
+
+def test_a_log_says_what_is_being_done_and_how_long_the_last_thing_took(capsys, monkeypatch):
+    now = iter([0.0, 7.25, *[9.0] * 10])
+    monkeypatch.setattr("tasks.progress.time.monotonic", lambda: next(now))
+    progress = Progress(bar=False)
+    progress.busy("starting Ray")
+    progress.busy("waiting for the first worker")
+    progress.update(Counts(0))
+    assert capsys.readouterr().err.splitlines() == [
+        "starting Ray",
+        "waiting for the first worker (starting Ray took 7.2 s)",
+        "0 of 10 shards, 0 failed",
+    ]
+
+
+@pytest.mark.parametrize("topic", ["config", "kinds", "measures"])
+def test_a_topic_is_explained_in_lines_that_fit_from_the_entries_themselves(topic, capsys):
+    assert main(["help", topic]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    named = {"config": "[[cohort]] frame_ms", "kinds": 'kind = "strf"', "measures": "best_frequency"}
+    assert named[topic] in lines
+
+
+def test_without_a_topic_help_lists_them(capsys):
+    assert main(["help"]) == 0
+    assert "measures" in capsys.readouterr().out
+
+
+def test_rows_of_a_table_can_be_coloured_only_on_a_terminal(capsys):
+    tell_table(("a",), [("x",)], ["red"])
+    assert "\x1b" not in capsys.readouterr().out
