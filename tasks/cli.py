@@ -4,10 +4,11 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
-from tasks.endings import end, ending_of
+from tasks.endings import end, ending_of, without_secrets
 from tasks.importing import put_last
 from tasks.outcome import STANDARD_OUTPUT, Finished, leave, write_json
 from tasks.terminal import Screen, conclude, showing, surviving_readers
@@ -40,8 +41,10 @@ def _carry_out(arguments: argparse.Namespace, words: Sequence[str]) -> int:
             write_json(arguments.json, {"exit_status": finished.status, **finished.content})
     except BaseException as error:
         status = end(error, words)
-        if arguments.json == STANDARD_OUTPUT:
-            write_json(arguments.json, {"exit_status": status, "reason": ending_of(error).message})
+        if arguments.json is not None:
+            with suppress(OSError):  # which may be what the command ended by
+                reason = without_secrets(ending_of(error).message)
+                write_json(arguments.json, {"exit_status": status, "reason": reason})
         return status
     conclude(finished.line)
     if finished.at_once:
