@@ -29,6 +29,9 @@ ROLES: tuple[Role, ...] = (
 #: The response of each checkpoint to a fixed probe.
 PROBE = "probe_response"
 
+#: Metadata of the checkpoints, and attribute of a status: the label over which a row, or a map, is that of an ensemble.
+ENSEMBLE = "ensemble_over"
+
 #: Axes whose positions are counted one by one: there is one map per position, never a part of one.
 COUNTED_AXES = ("checkpoint", "neuron", "stimulus", "channel")
 

@@ -155,9 +155,14 @@ class MapConfig(Frozen):
         """What the map is of and around what, in a word or two each, for a table."""
         return "", f"{len(stimuli.names)} stimuli" if stimuli.names else ""
 
+    @property
+    def ensemble_over(self) -> str:
+        """The label over which the map is that of ensembles; empty for a map of single checkpoints."""
+        return getattr(self, "ensemble", None) or ""
+
     def computed_for(self, checkpoint: "Checkpoint") -> bool:
-        """Whether the map is computed for a row of the axis ``checkpoint``: a single checkpoint, by default."""
-        return not checkpoint.members
+        """Whether the map is computed for a row of the axis ``checkpoint``."""
+        return checkpoint.ensemble == self.ensemble_over
 
     def check(self, where: str, cohort: CohortFacts, stimuli: Stimuli) -> None:
         """Refuse what cannot be computed for a cohort.

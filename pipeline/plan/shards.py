@@ -52,8 +52,10 @@ class Checkpoint:
     notes: tuple[str, ...] = ()
     error: str | None = None
     members: tuple[str, ...] = ()
+    ensemble: str = ""
 
     # members: ids of the checkpoints that a row of their ensemble stands for; empty for a checkpoint of its own
+    # ensemble: the label by which they differ
 
     # notes: what a user should know though nothing failed: prefixes taken off, metadata that the cube has no place for
 

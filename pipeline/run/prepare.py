@@ -11,6 +11,7 @@ from pipeline.inputs.names import look_in
 from pipeline.inputs.stimuli import SoundFile, describe_sounds, describe_spectrograms
 from pipeline.plan import shards
 from pipeline.plan.config import CohortConfig, ConfigError, RunConfig, read_frequencies
+from pipeline.plan.ensembles import with_ensembles
 from pipeline.plan.layout import lay_out_maps
 from pipeline.plan.maps import CohortFacts, MapConfig, Stimuli
 from pipeline.plan.shards import Checkpoint, CohortPlan, RunPlan, Shard
@@ -111,13 +112,14 @@ def _prepare_cohort(
     for name, entry in settings.items():
         entry.check(f"maps.{name} over cohort {cohort.name!r}", facts, stimuli[name])
     lags = cohort.lags if isinstance(cohort.lags, int) else _found_window(config, cohort, usable)
+    over = [entry.ensemble_over for entry in settings.values() if entry.ensemble_over]
     return CohortPlan(
         name=cohort.name,
         frame_ms=cohort.frame_ms,
         lags=lags,
         neurons=neurons,
         frequencies_hz=frequencies,
-        checkpoints=checkpoints,
+        checkpoints=with_ensembles(f"cohort {cohort.name!r}", checkpoints, over),
         maps=lay_out_maps(config, replace(facts, lags=lags), settings, stimuli),
         neuron_metadata=members.neuron_metadata,
         attributes={"window": "found" if cohort.lags == "auto" else "given"},

@@ -30,7 +30,7 @@ from pipeline.store.backend import (
     write_many,
 )
 from pipeline.store.layout import ArraySpec
-from pipeline.words import map_of
+from pipeline.words import ENSEMBLE, map_of, status_name
 
 #: Format of the stores that this version writes and reads. 2: maps know their stimuli by content.
 FORMAT = 2
@@ -64,6 +64,17 @@ class Group:
     def maps(self) -> list[str]:
         """Names of the maps, each of which has a status."""
         return sorted(map_of(name, self.array_attributes(name)) for name in self.with_role("status"))
+
+    def rows_of(self, map_name: str) -> np.ndarray:
+        """Which rows of ``checkpoint`` a map is computed for: single checkpoints, or ensembles over a label."""
+        over = str(self.array_attributes(status_name(map_name)).get(ENSEMBLE, ""))
+        column = next((name for name in self.with_role("metadata") if self._source(name) == ENSEMBLE), None)
+        if column is None:
+            return np.full(self.shape("checkpoint"), not over)
+        return self.read(column) == over
+
+    def _source(self, name: str) -> str:
+        return str(self.array_attributes(name).get("source", ""))
 
     def variables(self, map_name: str) -> list[str]:
         """Names of the arrays that the shards of a map write."""

@@ -12,7 +12,7 @@ import numpy as np
 from pipeline.plan.axes import as_array
 from pipeline.plan.layout import settings_of
 from pipeline.plan.shards import CohortPlan, MapPlan, VariablePlan
-from pipeline.words import COMPANIONS, PENDING, PROBE, STATES, status_name, variable_name
+from pipeline.words import COMPANIONS, ENSEMBLE, PENDING, PROBE, STATES, status_name, variable_name
 
 #: Checkpoints and entries in one chunk of what the driver alone writes.
 BOOKKEEPING_CHECKPOINTS = 32
@@ -188,6 +188,7 @@ def map_arrays(cohort: CohortPlan, entry: MapPlan, health_flags: Mapping[str, in
         "long_name": f"state of each entry of {entry.name}",
         "flag_values": list(STATES.values()),
         "flag_meanings": " ".join(STATES),
+        ENSEMBLE: entry.settings.ensemble_over,
     }
     specs = [variable_array(entry, variable, n_checkpoints) for variable in entry.variables]
     specs.append(ArraySpec(status_name(entry.name), dims, counts, chunks, "uint8", PENDING, status))

@@ -43,13 +43,17 @@ def backlog(plan: RunPlan) -> Backlog:
     for cohort in plan.cohorts:
         group = existing_group(store, location, cohort.name)
         rows, changed = _rows(cohort, group)
-        cut = [_Blocks(entry, group.read(status_name(entry.name)), changed) for entry in cohort.maps]
+        cut = [
+            _Blocks(entry, group.read(status_name(entry.name)), changed, group.rows_of(entry.name))
+            for entry in cohort.maps
+        ]
         for row in rows:
             for blocks_of_map in cut:
                 pending += blocks_of_map.shards(cohort.name, row)
         for blocks_of_map in cut:
-            failed += int(blocks_of_map.failed[rows].sum())
-            done += int((~blocks_of_map.todo & ~blocks_of_map.failed)[rows].sum())
+            asked = [row for row in rows if blocks_of_map.asked[row]]
+            failed += int(blocks_of_map.failed[asked].sum())
+            done += int((~blocks_of_map.todo & ~blocks_of_map.failed)[asked].sum())
     return Backlog(pending, done, failed)
 
 
@@ -75,8 +79,8 @@ def _rows(cohort: CohortPlan, group: Group) -> tuple[list[int], np.ndarray]:
 class _Blocks:
     """The regions of one map: which are to be computed and which failed, by checkpoint, neurons and stimuli."""
 
-    def __init__(self, entry: MapPlan, status: np.ndarray, changed: np.ndarray) -> None:
-        self.map = entry.name
+    def __init__(self, entry: MapPlan, status: np.ndarray, changed: np.ndarray, asked: np.ndarray) -> None:
+        self.map, self.asked = entry.name, asked
         # One axis for neurons and one for stimuli, whether or not the status counts them.
         for axis, dim in ((1, "neuron"), (2, entry.stimulus_dim)):
             if dim not in entry.status_dims:
@@ -95,6 +99,8 @@ class _Blocks:
 
     def shards(self, cohort: str, row: int) -> list[Shard]:
         """The shards of one checkpoint that are to be computed."""
+        if not self.asked[row]:
+            return []
         return [
             Shard(cohort, row, self.map, self.neurons[first], self.stimuli[second])
             for first, second in np.argwhere(self.todo[row]).tolist()
@@ -199,7 +205,9 @@ def _cohort_status(group: Group) -> CohortStatus:
 
 
 def _map_status(group: Group, name: str, labels: tuple[str, ...]) -> MapStatus:
-    status = group.read(status_name(name))
+    rows = group.rows_of(name)
+    status = group.read(status_name(name))[rows]
+    labels = tuple(label for label, asked in zip(labels, rows.tolist(), strict=True) if asked)
     entries = _count(status)
     extents = shard_extents(group, name)
     failed, done = status == FAILED, status == DONE
@@ -216,16 +224,16 @@ def _map_status(group: Group, name: str, labels: tuple[str, ...]) -> MapStatus:
         for label, (is_done, has_failed) in zip(labels, per_row, strict=True)
     }
     return MapStatus(
-        name, sum(by_checkpoint.values(), Counts()), entries, by_checkpoint, *_flagged(group, name, status)
+        name, sum(by_checkpoint.values(), Counts()), entries, by_checkpoint, *_flagged(group, name, status, rows)
     )
 
 
-def _flagged(group: Group, name: str, status: np.ndarray) -> tuple[dict[Degree, int], dict[str, int]]:
+def _flagged(group: Group, name: str, status: np.ndarray, rows: np.ndarray) -> tuple[dict[Degree, int], dict[str, int]]:
     """How many maps that are done carry a flag, by the degree of the worst one, and by flag."""
     if health_name(name) not in group.arrays:
         return {}, {}
     known = flags_of(group.array_attributes(health_name(name)))
-    bits = np.where(status == DONE, group.read(health_name(name)).astype(np.int64), 0)
+    bits = np.where(status == DONE, group.read(health_name(name))[rows].astype(np.int64), 0)
     by_degree: dict[Degree, int] = {}
     rest = bits
     for degree in DEGREES:

@@ -213,8 +213,9 @@ class _CohortCheck:
 
     def _regions(self, name: str) -> Iterator[Index]:
         """The regions of a map, one shard each, over the axes of its status."""
-        extents = shard_extents(self.group, name)
-        return _cuts(self.group.shape(status_name(name)), tuple(extents.values()))
+        extents, rows = shard_extents(self.group, name), self.group.rows_of(name)
+        cuts = _cuts(self.group.shape(status_name(name)), tuple(extents.values()))
+        return (where for where in cuts if rows[where[0].start])
 
     def requeue(self) -> int:
         """Mark regions as pending, and remove what cannot be decoded; the number of regions marked."""

@@ -44,6 +44,7 @@ class ScaledConfig(MapConfig):
     kind: Literal["scaled"]
     stimuli: str
     factors: tuple[float, ...] = Field(min_length=1)
+    ensemble: str | None = None
 
     cut_along: ClassVar[tuple[str, ...]] = ("neuron",)
     companions: ClassVar[tuple[str, ...]] = ("health",)
@@ -83,10 +84,11 @@ def compute(job: Job) -> Computed:
     asked = job.map.settings
     assert isinstance(asked, ScaledConfig)
     (stimuli,) = job.stacks(job.spectrograms())
-    maps = compute_strf_gradmaps(job.model, stimuli, job.cohort.lags, neurons=list(job.neurons))
-    mean = maps.values.mean(0).numpy()
+    models = list(job.members()) if job.checkpoint.members else [job.model]
+    maps = [compute_strf_gradmaps(model, stimuli, job.cohort.lags, neurons=list(job.neurons)) for model in models]
+    mean = np.mean([each.values.mean(0).numpy() for each in maps], axis=0)
     with torch.no_grad():
-        last = job.model(stimuli[:, None])[:, list(job.neurons), 0, -1].double().numpy()
+        last = models[0](stimuli[:, None])[:, list(job.neurons), 0, -1].double().numpy()
     if 0 in job.neurons:
         last[0, job.neurons.index(0)] = np.nan
     copies = mean[:, None] * np.float32(asked.factors)[None, :, None, None]
@@ -188,6 +190,35 @@ def test_other_settings_or_other_arrays_under_the_name_are_refused(lab):
     lab.write_text(text.replace('kind = "scaled"', 'kind = "scale"'))
     with pytest.raises(ConfigError, match=r"'scale' is not known.*'scaled', 'strf'"):
         load_config(lab)
+
+
+def test_an_ensemble_is_a_row_and_a_shard_of_its_own(lab):
+    """Its map is the mean of its members', other maps have nothing there, and nothing is missing."""
+    write_checkpoint(lab.parent / "checkpoints/other", 7, {"architecture": "another"})
+    write_config(lab.parent, maps=f'{MAPS}ensemble = "seed"\n[maps.strf]\nkind = "strf"\n')
+    report = run_locally(load_config(lab))
+    assert (report.done, report.failed, report.pending) == (2 + 3, 0, 0)
+    assert run_locally(load_config(lab)).computed == 0
+    cube = shown(lab)
+    assert cube["checkpoint"].values.tolist() == ["m1", "m2", "other", "m1 and 1 more over seed"]
+    assert cube["ensemble_over"].values.tolist() == ["", "", "", "seed"]
+    mean = np.mean([kernel_of(lab.parent / "checkpoints" / name) for name in ("m1", "m2")], axis=0)
+    found = cube["scaled_mean"][-1].values[..., : mean.shape[-1]]
+    np.testing.assert_allclose(found, mean, rtol=1e-5)
+    assert cube["scaled_mean"][:3].isnull().all()
+    assert cube["strf"][-1].isnull().all()
+    (status,) = store_status(lab.parent / "cube.zarr")
+    assert status.complete
+    assert {entry.name: list(entry.by_checkpoint) for entry in status.maps} == {
+        "scaled": ["m1 and 1 more over seed"],
+        "strf": ["m1", "m2", "other"],
+    }
+    assert verify_store(lab.parent / "cube.zarr").complete
+    page = write_report({"lab": cube}, lab.parent / "page.html").read_text()
+    assert "Every map is done." in page
+    write_config(lab.parent, maps=f'{MAPS}ensemble = "sex"\n')
+    with pytest.raises(ConfigError, match="there are no two of them"):
+        prepare_run(load_config(lab))
 
 
 def test_two_kinds_of_one_name_are_refused():

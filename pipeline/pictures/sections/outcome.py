@@ -23,7 +23,7 @@ from pipeline.pictures.reading import (
     standing,
 )
 from pipeline.pictures.style import STANDING_COLOURS
-from pipeline.words import FAILED, PENDING, Flag, health_name, map_names, owner_of, status_name
+from pipeline.words import ENSEMBLE, FAILED, PENDING, Flag, health_name, map_names, owner_of, status_name
 
 MOST_FAILURES = 60
 MOST_HEALTH_ROWS = 40
@@ -92,9 +92,17 @@ def outcomes(cohorts: Mapping[str, xr.Dataset]) -> list[Outcome]:
         # read once: every panel asks for them
         cube = cube.assign({entry: cube[entry].compute() for entry in small if entry in cube})
         for name, members in variables.items():
-            codes = placed(standing(cube, members[0]))
-            found.append(Outcome(str(cohort), cube, name, codes, best_standing(codes), tuple(members)))
+            asked = _rows_of(cube, name)
+            codes = placed(standing(asked, members[0]))
+            found.append(Outcome(str(cohort), asked, name, codes, best_standing(codes), tuple(members)))
     return found
+
+
+def _rows_of(cube: xr.Dataset, name: str) -> xr.Dataset:
+    """The checkpoints that a map is computed for: single ones, or the ensembles over its label."""
+    if ENSEMBLE not in cube.coords or status_name(name) not in cube:
+        return cube
+    return cube.isel(checkpoint=cube[ENSEMBLE].values == cube[status_name(name)].attrs.get(ENSEMBLE, ""))
 
 
 def glance(cohorts: Mapping[str, xr.Dataset], results: Sequence[Outcome]) -> Markup:

@@ -38,8 +38,9 @@ counting; ``gradmap plan``; summaries of those variables whose role is ``map``.
 - An axis of the kind's own is an `Axis` with its values, unit and meaning, and further labels along it. Where two maps
   of a cohort have an axis of one name with other values, the second is called ``<map>_<axis>``.
 - What is known before any compute (the number of frames of each stimulus) is a `Variable` with ``values``.
-- Rows of the axis ``checkpoint`` that stand for several checkpoints (an ensemble) are checkpoints with ``members``; a
-  map says with `MapConfig.computed_for` for which rows it is computed.
+- A kind with a key ``ensemble``, the name of a label, is computed for ensembles: further rows of the axis
+  ``checkpoint``, each for checkpoints that differ in that label alone; `pipeline.run.job.Job.members` gives their
+  modules. Other maps have nothing there, and nothing is missing.
 """
 
 from pipeline.plan.maps import MapConfig
