@@ -24,7 +24,7 @@ class Choice:
 
 
 def choose_drawn(best: xr.DataArray, cube: xr.Dataset, order: np.ndarray | None = None) -> Choice:
-    """Return the maps to draw: some checkpoints of each architecture, and neurons spread over the population.
+    """The maps to draw: some checkpoints of each architecture, and neurons spread over the population.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ def choose_drawn(best: xr.DataArray, cube: xr.Dataset, order: np.ndarray | None 
 
 
 def choose_measured(best: xr.DataArray, cube: xr.Dataset, sounds: int = 1) -> Choice:
-    """Return the maps to measure, a bounded number spread over checkpoints and neurons, each with all its sounds."""
+    """The maps to measure, a bounded number spread over checkpoints and neurons, each with all its sounds."""
     checkpoints, first = choose_checkpoints(best, cube, MEASURED_CHECKPOINTS)
     room = max(1, MEASURED_MAPS // max(1, checkpoints.size * sounds))
     neurons = evenly(best.sizes["neuron"], room)
@@ -60,7 +60,7 @@ def choose_measured(best: xr.DataArray, cube: xr.Dataset, sounds: int = 1) -> Ch
 
 
 def choose_checkpoints(best: xr.DataArray, cube: xr.Dataset, most: int) -> tuple[np.ndarray, str]:
-    """Return positions of checkpoints that have maps, taken in turn from each architecture, and how in words."""
+    """Positions of checkpoints that have maps, taken in turn from each architecture, and how in words."""
     present = np.isin(best.transpose("checkpoint", "neuron").values, COMPUTED).any(axis=1)
     candidates = np.flatnonzero(present)
     total = best.sizes["checkpoint"]
@@ -81,11 +81,11 @@ def choose_checkpoints(best: xr.DataArray, cube: xr.Dataset, most: int) -> tuple
 
 
 def evenly(size: int, most: int) -> np.ndarray:
-    """Return at most ``most`` positions on an axis of ``size``, evenly spaced, both ends included."""
+    """At most ``most`` positions on an axis of ``size``, evenly spaced, both ends included."""
     return np.unique(np.linspace(0, size - 1, min(size, most)).round().astype(int)) if size else np.arange(0)
 
 
 def in_turn(lists: Sequence[Sequence[tuple[int, ...]]], most: int) -> list[tuple[int, ...]]:
-    """Return the first entries of each list in turn, without repetition, at most ``most``."""
+    """The first entries of each list in turn, without repetition, at most ``most``."""
     turns = (entry for turn in zip_longest(*lists) for entry in turn if entry is not None)
     return list(dict.fromkeys(turns))[:most]

@@ -67,7 +67,7 @@ class Markup(str):
 
 
 def element(tag: str, *children: object, **attributes: object) -> Markup:
-    """Return an element with children in order; texts are escaped. ``class_`` stands for the attribute ``class``."""
+    """An element with children in order; texts are escaped. ``class_`` stands for the attribute ``class``."""
     words = "".join(
         f' {name.rstrip("_")}="{escaped(value)}"' for name, value in attributes.items() if value is not None
     )
@@ -75,17 +75,17 @@ def element(tag: str, *children: object, **attributes: object) -> Markup:
 
 
 def joined(parts: Iterable[object]) -> Markup:
-    """Return parts one after the other; whatever is no Markup is escaped."""
+    """Parts one after the other; whatever is no Markup is escaped."""
     return Markup("".join(part if isinstance(part, Markup) else escaped(part) for part in parts))
 
 
 def escaped(value: object) -> str:
-    """Return a text in which no character opens a tag, closes an attribute, or steers a terminal."""
+    """A text in which no character opens a tag, closes an attribute, or steers a terminal."""
     return html.escape(re.sub(r"[\x00-\x08\x0b-\x1f\x7f]", "\ufffd", str(value)), quote=True)
 
 
 def cell(value: object, kind: str = "") -> Markup:
-    """Return a cell of a table; numbers are set to the right. ``kind`` is ``bad`` or ``warn`` for coloured words."""
+    """A cell of a table; numbers are set to the right. ``kind`` is ``bad`` or ``warn`` for coloured words."""
     number = isinstance(value, (int, float)) or bool(re.fullmatch(r"[-−]?\d[\d.,/ ]*( ?%)?", str(value)))
     long = any(len(word) > LONG_WORD for word in str(value).split())
     classes = " ".join(word for word in ("number" if number else "", "long" if long else "", kind) if word)
@@ -93,7 +93,7 @@ def cell(value: object, kind: str = "") -> Markup:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> Markup:
-    """Return a table; an entry of a row is a text, a number, or a cell made with `cell`."""
+    """A table; an entry of a row is a text, a number, or a cell made with `cell`."""
     cells = [
         [entry if isinstance(entry, Markup) and entry.startswith("<td") else cell(entry) for entry in row]
         for row in rows
@@ -107,7 +107,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> Markup:
 
 
 def picture(drawn: Figure | Axes, alt: str, caption: object = "") -> Markup:
-    """Return a figure as an image inside the page, with a caption; ``alt`` is what a screen reader says."""
+    """A figure as an image inside the page, with a caption; ``alt`` is what a screen reader says."""
     figure = drawn if isinstance(drawn, Figure) else drawn.get_figure(root=True)
     if figure is None:
         raise ValueError("these axes were taken out of their figure, so there is nothing to show; draw them again")
@@ -127,12 +127,12 @@ def picture(drawn: Figure | Axes, alt: str, caption: object = "") -> Markup:
 
 
 def sentence(words: str) -> str:
-    """Return words with a capital at the start and a full stop at the end."""
+    """Words with a capital at the start and a full stop at the end."""
     return f"{words[:1].upper()}{words[1:]}."
 
 
 def bar(shares: Sequence[tuple[str, float]]) -> Markup:
-    """Return a bar of coloured parts, each with its share of the whole from 0 to 1."""
+    """A bar of coloured parts, each with its share of the whole from 0 to 1."""
     return element(
         "div",
         *(
@@ -145,7 +145,7 @@ def bar(shares: Sequence[tuple[str, float]]) -> Markup:
 
 
 def document(title: str, *body: object) -> bytes:
-    """Return the whole page in UTF-8. It loads nothing, runs nothing, and forbids both to what it shows."""
+    """The whole page in UTF-8. It loads nothing, runs nothing, and forbids both to what it shows."""
     head = element(
         "head",
         Markup('<meta charset="utf-8">'),

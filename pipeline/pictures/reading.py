@@ -49,12 +49,12 @@ UNTRUSTED = (INCOMPLETE, WRONG, EMPTY)
 
 
 def metadata_names(data: xr.Dataset | xr.DataArray, dim: str) -> list[str]:
-    """Return the names of the further coordinates along ``dim``, in alphabetical order."""
+    """The names of the further coordinates along ``dim``, in alphabetical order."""
     return sorted(str(name) for name, coord in data.coords.items() if coord.dims == (dim,) and name != dim)
 
 
 def map_named(cube: xr.Dataset, name: str) -> xr.DataArray:
-    """Return the map of that name, or refuse with the names that there are."""
+    """The map of that name, or refuse with the names that there are."""
     if name not in cube.data_vars:
         known = ", ".join(map(repr, map_names(cube))) or "none"
         raise ValueError(
@@ -64,7 +64,7 @@ def map_named(cube: xr.Dataset, name: str) -> xr.DataArray:
 
 
 def own_dims(gradmap: xr.DataArray) -> tuple[str, ...]:
-    """Return the dimensions of one single map: (frequency, lag), or its lag in samples."""
+    """The dimensions of one single map: (frequency, lag), or its lag in samples."""
     if "frequency" in gradmap.dims and "lag" in gradmap.dims:
         return ("frequency", "lag")
     samples = [str(dim) for dim in gradmap.dims if axis_of(dim) == "waveform_lag"]
@@ -77,7 +77,7 @@ def own_dims(gradmap: xr.DataArray) -> tuple[str, ...]:
 
 
 def standing(cube: xr.Dataset, name: str) -> xr.DataArray:
-    """Return for each map whether it is failed, pending or done, and if a health flag speaks against it, how much.
+    """Standing of each map: failed, pending or done, and if a health flag speaks against it, how much.
 
     Codes are the keys of `STANDINGS`; of several flags the worst counts. The dimensions are those of ``<map>_status``:
     a map around several sounds stands once for each. Maps without a status count as done.
@@ -118,7 +118,7 @@ def _degree_codes(bits: np.ndarray, attributes: Mapping[Any, Any]) -> np.ndarray
 
 
 def placed(values: xr.DataArray) -> xr.DataArray:
-    """Return values over (checkpoint, neuron, ...), also where a cube has only one of either and no axis for it."""
+    """Values over (checkpoint, neuron, ...), also where a cube has only one of either and no axis for it."""
     for dim, label in (("checkpoint", "this checkpoint"), ("neuron", "all neurons")):
         if dim not in values.dims:
             values = values.drop_vars(dim, errors="ignore").expand_dims({dim: [label]})
@@ -126,7 +126,7 @@ def placed(values: xr.DataArray) -> xr.DataArray:
 
 
 def best_standing(codes: xr.DataArray) -> xr.DataArray:
-    """Return the standing per (checkpoint, neuron) of the best of its maps: one that can be used says that some can."""
+    """The standing per (checkpoint, neuron) of the best of its maps: one that can be used says that some can."""
     codes = placed(codes)
     others = [dim for dim in codes.dims if dim not in ("checkpoint", "neuron")]
     if not others:
@@ -137,7 +137,7 @@ def best_standing(codes: xr.DataArray) -> xr.DataArray:
 
 
 def standing_at(cube: xr.Dataset, name: str, labels: Mapping[str, Any]) -> int:
-    """Return the standing of the map at ``labels``, as `standing` does for all maps."""
+    """The standing of the map at ``labels``, as `standing` does for all maps."""
     code = _number_at(cube, _status_of(cube, name), labels, DONE)
     bits = _number_at(cube, _health_of(cube, name), labels, 0)
     if code != DONE or not bits:
@@ -146,7 +146,7 @@ def standing_at(cube: xr.Dataset, name: str, labels: Mapping[str, Any]) -> int:
 
 
 def flags(cube: xr.Dataset, name: str) -> dict[Flag, xr.DataArray]:
-    """Return for each health flag of a map which maps carry it; empty where the cube records no health.
+    """Maps that carry each health flag; empty where the cube records no health.
 
     Only maps that are done have a health.
     """
@@ -160,12 +160,12 @@ def flags(cube: xr.Dataset, name: str) -> dict[Flag, xr.DataArray]:
 
 
 def in_words(flag: Flag) -> str:
-    """Return the name of a flag as people write it."""
+    """The name of a flag as people write it."""
     return flag.name.replace("_", " ")
 
 
 def flags_at(cube: xr.Dataset, name: str, labels: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return in words which flags the map at ``labels`` carries; empty where nothing speaks against it."""
+    """Flags that the map at ``labels`` carries, in words; empty where nothing speaks against it."""
     if _health_of(cube, name) not in cube:
         return ()
     health = cube[_health_of(cube, name)]
@@ -175,7 +175,7 @@ def flags_at(cube: xr.Dataset, name: str, labels: Mapping[str, Any]) -> tuple[st
 
 
 def at_labels(array: xr.DataArray, labels: Mapping[str, Any]) -> xr.DataArray:
-    """Return the entry at ``labels``; other names are left aside, dimensions without one taken at position 0."""
+    """The entry at ``labels``; other names are left aside, dimensions without one taken at position 0."""
     known = {dim: label for dim, label in labels.items() if dim in array.dims}
     for dim, label in known.items():
         known_label(array, dim, label)
@@ -196,7 +196,7 @@ def known_label(array: xr.DataArray, dim: Hashable, label: object) -> None:
 
 
 def group_labels(coords: xr.Dataset | xr.DataArray, by: str | None) -> list[str]:
-    """Return for each checkpoint the value of its metadata ``by`` as text; one empty text each where there is none."""
+    """Value of the metadata ``by`` of each checkpoint as text; one empty text each where there is none."""
     count = coords.sizes.get("checkpoint", 1)
     if by is None or by not in coords.coords or coords.coords[by].dims != ("checkpoint",):
         return [""] * count
@@ -204,7 +204,7 @@ def group_labels(coords: xr.Dataset | xr.DataArray, by: str | None) -> list[str]
 
 
 def failures(cube: xr.Dataset) -> list[dict[str, str]]:
-    """Return the failures that the cube records by checkpoint, map and cause, one mapping of texts each."""
+    """The failures that the cube records by checkpoint, map and cause, one mapping of texts each."""
     recorded = decoded(cube.attrs.get("failures", "{}"))
     if isinstance(recorded, Mapping):
         recorded = recorded.get("entries", ())
@@ -218,14 +218,14 @@ def failures(cube: xr.Dataset) -> list[dict[str, str]]:
 
 
 def omitted_failures(cube: xr.Dataset) -> dict[str, int]:
-    """Return how many failures of each cause the cube counts without keeping their messages."""
+    """How many failures of each cause the cube counts without keeping their messages."""
     recorded = decoded(cube.attrs.get("failures", "{}"))
     counts = recorded.get("omitted", {}) if isinstance(recorded, Mapping) else {}
     return {str(cause): int(count) for cause, count in counts.items()}
 
 
 def decoded(value: Any) -> Any:
-    """Return an attribute that holds JSON as the value it stands for, and any other as it is."""
+    """An attribute that holds JSON as the value it stands for, and any other as it is."""
     if not isinstance(value, str):
         return value
     try:
@@ -235,7 +235,7 @@ def decoded(value: Any) -> Any:
 
 
 def as_text(value: Any) -> str:
-    """Return a value of an attribute or of a coordinate as one line of text."""
+    """A value of an attribute or of a coordinate as one line of text."""
     if isinstance(value, str):
         return value
     if isinstance(value, (float, np.floating)):

@@ -21,7 +21,7 @@ from pipeline.pictures.sections.setup import setup_section
 
 
 def write_report(cohorts: Mapping[str, xr.Dataset], path: str | PathLike[str], *, title: str | None = None) -> Path:
-    """Return the path of one self-contained HTML page about the cubes of a store.
+    """The path of one self-contained HTML page about the cubes of a store.
 
     In the order of the page: the verdict and counts; what failed, by checkpoint and cause; health; some of the maps;
     the population; agreement between checkpoints; what was run. The page loads nothing and runs no script, so it can be

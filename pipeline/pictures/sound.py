@@ -13,7 +13,7 @@ PEAK = 0.9
 
 
 def write_sound(gradmap: xr.DataArray, path: str | PathLike[str], sample_rate: float | None = None) -> Path:
-    """Return the path of a WAV file with a waveform map as a sound, in the sound's own order of time.
+    """The path of a WAV file with a waveform map as a sound, in the sound's own order of time.
 
     The oldest sample comes first and lag 0 last. The largest magnitude is set to 0.9 of full scale, whatever it was,
     and a map of zeros becomes silence: loudness tells nothing about the map. 16-bit PCM, one channel.

@@ -38,12 +38,12 @@ def axes_or_new(ax: Axes | None, width: float = 4.2, height: float = 3.2) -> Axe
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Return an empty figure outside pyplot's list of open ones, so that it goes when its last reference goes."""
+    """An empty figure outside pyplot's list of open ones, so that it goes when its last reference goes."""
     return Figure(figsize=(width, height), layout="constrained")
 
 
 def plain(text: object, longest: int = 40) -> str:
-    """Return a label that can be drawn as it reads: one line, no markup, no glyph that the font lacks, bounded length.
+    """A label that can be drawn as it reads: one line, no markup, no glyph that the font lacks, bounded length.
 
     Ids come from file names and tables, and a dollar sign would switch matplotlib into its formula language.
     """
@@ -74,14 +74,14 @@ def empty_panel(ax: Axes, words: str, colour: str = STANDING_COLOURS[PENDING], s
 
 
 def three_figures(value: float) -> str:
-    """Return a number with three significant figures, without an exponent up to a million; empty for NaN."""
+    """A number with three significant figures, without an exponent up to a million; empty for NaN."""
     if not np.isfinite(value):
         return ""
     return f"{value:.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
 
 
 def short_hertz(frequency: float) -> str:
-    """Return a frequency for a tick: 200, 1k, 2.5k."""
+    """A frequency for a tick: 200, 1k, 2.5k."""
     return f"{frequency / 1000:.3g}k" if frequency >= 1000 else f"{frequency:.3g}"
 
 
@@ -100,7 +100,7 @@ def frequency_axis(axis: Axis, low: float, high: float, most: int = 8, label: st
 
 
 def frequency_ticks(low: float, high: float, most: int = 8) -> list[float]:
-    """Return round frequencies from ``low`` to ``high`` Hz for a logarithmic axis, at most ``most`` of them."""
+    """Round frequencies from ``low`` to ``high`` Hz for a logarithmic axis, at most ``most`` of them."""
     decades = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
     for steps in ((1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0), (1.0, 2.0, 5.0), (1.0, 4.0), (1.0,)):
         ticks = [float(d * s) for d in decades for s in steps if low * 0.999 <= d * s <= high * 1.001]
@@ -119,5 +119,5 @@ def _set_scale(axis: Axis, scale: str) -> None:
 
 
 def group_colour(position: int) -> str:
-    """Return the colour of the group at that position; colours repeat after eight."""
+    """The colour of the group at that position; colours repeat after eight."""
     return GROUP_COLOURS[position % len(GROUP_COLOURS)]

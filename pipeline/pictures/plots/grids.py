@@ -149,7 +149,7 @@ def plot_seeds(
 
 
 def mean_shape(maps: Sequence[xr.DataArray]) -> xr.DataArray | None:
-    """Return the mean of maps that are divided by their norms first; None where no map has a norm."""
+    """The mean of maps that are divided by their norms first; None where no map has a norm."""
     if not maps:
         return None
     stacked = xr.concat([gradmap.reset_coords(drop=True) for gradmap in maps], "checkpoint")

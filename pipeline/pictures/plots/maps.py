@@ -179,19 +179,19 @@ def corner(ax: Axes, text: str, at: tuple[float, float] = (0.96, 0.04), colour: 
 
 
 def scale_label(gradmap: xr.DataArray) -> str:
-    """Return what a colour of a map stands for, with its units where the cube states them."""
+    """What a colour of a map stands for, with its units where the cube states them."""
     units = gradmap.attrs.get("units", "")
     return plain(f"gradient ({units}), red = excitatory" if units else "gradient, red = excitatory", 60)
 
 
 def axis_label(coordinate: xr.DataArray, name: str, units: str) -> str:
-    """Return the label of an axis from the coordinate's own attributes, or the given words."""
+    """The label of an axis from the coordinate's own attributes, or the given words."""
     stated = coordinate.attrs
     return plain(f"{stated.get('long_name', name)} ({stated.get('units', units)})", 70)
 
 
 def band_edges(frequency: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the lower and the upper edges of bands, half-way between centres (in octaves above 0 Hz)."""
+    """The lower and the upper edges of bands, half-way between centres (in octaves above 0 Hz)."""
     log = bool(frequency.size and frequency[0] > 0)
     places = np.log2(frequency) if log else frequency
     edges = step_edges(places, single=0.25 if log else 0.5)
@@ -200,7 +200,7 @@ def band_edges(frequency: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def step_edges(places: np.ndarray, single: float = 0.5) -> np.ndarray:
-    """Return the edges of cells around ascending places; ``single`` is the half-width where there is only one."""
+    """The edges of cells around ascending places; ``single`` is the half-width where there is only one."""
     if places.size == 1:
         return np.array([places[0] - single, places[0] + single])
     middle = (places[:-1] + places[1:]) / 2

@@ -12,7 +12,7 @@ from pipeline.pictures.style import new_figure, three_figures
 
 
 def agreement_section(entry: Outcome, found: Measured, agreement: xr.Dataset | None) -> Markup:
-    """Return how alike the maps of a neuron are over seeds and between checkpoints.
+    """How alike the maps of a neuron are over seeds and between checkpoints.
 
     Parameters
     ----------

@@ -46,7 +46,7 @@ class Measured:
 
 
 def measure(entry: Outcome, choice: Choice, told: Told) -> Measured | None:
-    """Return the summaries that the cube holds as ``<map>_<measure>``, or else those of the chosen maps.
+    """The summaries that the cube holds as ``<map>_<measure>``, or else those of the chosen maps.
 
     Of several sounds, a neuron's number is the median over those whose map is to be trusted, and the maps are those of
     the sound with most of them. Of several channels the first is taken. None where nothing is done.
@@ -79,7 +79,7 @@ def measure(entry: Outcome, choice: Choice, told: Told) -> Measured | None:
 
 
 def most_trusted(trusted: xr.DataArray) -> dict[str, Any]:
-    """Return the sound around which most maps are to be trusted, the first of several; empty where there is no axis."""
+    """The sound around which most maps are to be trusted, the first of several; empty where there is no axis."""
     return {
         str(dim): trusted[dim].values[int(trusted.sum(["checkpoint", "neuron"]).values.argmax())]
         for dim in trusted.dims[2:]
@@ -88,7 +88,7 @@ def most_trusted(trusted: xr.DataArray) -> dict[str, Any]:
 
 
 def over_seeds(found: Measured) -> xr.Dataset | None:
-    """Return how well the chosen maps of each neuron agree within each architecture; None without two checkpoints."""
+    """How well the chosen maps of each neuron agree within each architecture; None without two checkpoints."""
     if found.maps.sizes["checkpoint"] < 2:
         return None
     group = "architecture" if "architecture" in found.maps.coords else None
@@ -97,7 +97,7 @@ def over_seeds(found: Measured) -> xr.Dataset | None:
 
 
 def between_checkpoints(found: Measured) -> xr.DataArray | None:
-    """Return the correlation between every two checkpoints' maps, the mean over neurons; None where there is none."""
+    """The correlation between every two checkpoints' maps, the mean over neurons; None where there is none."""
     if found.maps.sizes["checkpoint"] < 2:
         return None
     pairs = similarity(found.maps, "checkpoint")["similarity"].sel(
@@ -109,7 +109,7 @@ def between_checkpoints(found: Measured) -> xr.DataArray | None:
 
 
 def middle(values: xr.DataArray, neurons: np.ndarray) -> np.ndarray:
-    """Return the median of each of ``neurons`` over all else, NaN where there is no value."""
+    """The median of each of ``neurons`` over all else, NaN where there is no value."""
     numbers = values.transpose("neuron", ...).values.astype(float).reshape(values.sizes["neuron"], -1)
     medians = np.full(len(numbers), np.nan)
     known = np.isfinite(numbers).any(axis=1)

@@ -25,7 +25,7 @@ HEADS = {
 
 
 def neuron_table(entry: Outcome, found: Measured | None, agreement: xr.Dataset | None) -> Markup:
-    """Return metadata, how many maps are done, and medians over the checkpoints that were measured, for each neuron."""
+    """Metadata, how many maps are done, and medians over the checkpoints that were measured, for each neuron."""
     codes = entry.standing
     labels = codes["neuron"].values
     metadata = metadata_names(codes, "neuron")
@@ -56,7 +56,7 @@ def neuron_table(entry: Outcome, found: Measured | None, agreement: xr.Dataset |
 
 
 def frequency_order(entry: Outcome, found: Measured | None) -> np.ndarray | None:
-    """Return where each neuron of the cube lies in frequency (median, Hz), NaN where it was not measured."""
+    """Where each neuron of the cube lies in frequency (median, Hz), NaN where it was not measured."""
     if found is None or found.frequencies is None:
         return None
     return middle(found.frequencies, entry.best["neuron"].values)

@@ -82,7 +82,7 @@ class Outcome:
 
 
 def outcomes(cohorts: Mapping[str, xr.Dataset]) -> list[Outcome]:
-    """Return the outcome of every map of every cohort."""
+    """The outcome of every map of every cohort."""
     found = []
     for cohort, cube in cohorts.items():
         variables: dict[str, list[str]] = defaultdict(list)
@@ -106,7 +106,7 @@ def _rows_of(cube: xr.Dataset, name: str) -> xr.Dataset:
 
 
 def glance(cohorts: Mapping[str, xr.Dataset], results: Sequence[Outcome]) -> Markup:
-    """Return the verdict in a few lines, and one row of counts per map."""
+    """The verdict in a few lines, and one row of counts per map."""
     rows = []
     for entry in results:
         total = max(1, entry.size)
@@ -142,7 +142,7 @@ def glance(cohorts: Mapping[str, xr.Dataset], results: Sequence[Outcome]) -> Mar
 
 
 def failure_section(cohorts: Mapping[str, xr.Dataset], results: Sequence[Outcome]) -> Markup:
-    """Return what failed, by cause and checkpoint, with the message of each; also failures without a recorded cause."""
+    """What failed, by cause and checkpoint, with the message of each; also failures without a recorded cause."""
     rows = _failure_rows(cohorts, results)
     if not rows:
         return element("p", "Nothing failed.")
@@ -171,7 +171,7 @@ def failure_section(cohorts: Mapping[str, xr.Dataset], results: Sequence[Outcome
 
 
 def standing_section(results: Sequence[Outcome]) -> Markup:
-    """Return the picture of what is done for each map of one cohort."""
+    """The picture of what is done for each map of one cohort."""
     parts = []
     for entry in results:
         if not entry.size:
@@ -184,7 +184,7 @@ def standing_section(results: Sequence[Outcome]) -> Markup:
 
 
 def health_section(results: Sequence[Outcome]) -> Markup:
-    """Return how many maps carry each health flag, checkpoint by checkpoint, what it means, and which maps they are."""
+    """How many maps carry each health flag, checkpoint by checkpoint, what it means, and which maps they are."""
     parts = []
     for entry in results:
         raised = {flag: maps for flag, maps in flags(entry.cube, entry.shown).items() if maps.values.any()}
@@ -202,7 +202,7 @@ def health_section(results: Sequence[Outcome]) -> Markup:
 
 
 def listed(names: Sequence[str]) -> str:
-    """Return the first names of a list, and how many follow."""
+    """The first names of a list, and how many follow."""
     more = len(names) - MOST_NAMES
     return ", ".join(names[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
 

@@ -21,7 +21,7 @@ COLUMNS = 3
 
 
 def population_section(entry: Outcome, found: Measured) -> Markup:
-    """Return the distributions over the population, its map against metadata, and its mean ripple transfer function."""
+    """The distributions over the population, its map against metadata, and its mean ripple transfer function."""
     numbers = found.numbers
     present = [name for name in found.told.labels if name in numbers]
     by = "architecture" if "architecture" in numbers.coords else None

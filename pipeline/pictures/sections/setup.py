@@ -16,7 +16,7 @@ ELSEWHERE = ("failures", "fingerprints", "maps", "coordinates", "state", *CONFIG
 
 
 def setup_section(cohorts: Mapping[str, xr.Dataset]) -> Markup:
-    """Return what was run, cohort by cohort; a config that several share is shown once."""
+    """What was run, cohort by cohort; a config that several share is shown once."""
     configs: dict[str, list[str]] = {}
     parts = []
     for cohort, cube in cohorts.items():
