@@ -77,23 +77,26 @@ def trust_line(cohorts: Iterable[Any]) -> str:
     return f"health: {degrees} of {counted(done, 'map')} ({names})"
 
 
-def merged_failures(failures: Iterable[tuple[str, Any]]) -> list[str]:
+def merged_failures(failures: Iterable[tuple[str, Any]], where: str = "{cohort}/{checkpoint} {maps}") -> list[str]:
     """One line for each failure of a checkpoint, with all the maps that it cost.
 
     Parameters
     ----------
     failures
         The name of a cohort, and a failure in it: its checkpoint, map, cause, message and number of shards.
+    where
+        How a line begins.
     """
     found: dict[tuple[str, str, str, str], tuple[list[str], int]] = {}
     for cohort, failure in failures:
         key = (cohort, failure.checkpoint, failure.cause, failure.message)
         maps, shards = found.get(key, ([], 0))
         found[key] = ([*maps, failure.map], shards + failure.shards)
-    return [
-        f"failed: {cohort}/{checkpoint} {', '.join(maps)}: {cause} ({counted(shards, 'shard')}): {message}"
-        for (cohort, checkpoint, cause, message), (maps, shards) in found.items()
-    ]
+    lines = []
+    for (cohort, checkpoint, cause, message), (maps, shards) in found.items():
+        begin = where.format(cohort=cohort, checkpoint=checkpoint, maps=", ".join(maps))
+        lines.append(f"failed: {begin}: {cause} ({counted(shards, 'shard')}): {message}")
+    return lines
 
 
 def leave(status: int) -> None:

@@ -81,9 +81,9 @@ def test_a_refusal_is_an_outcome_as_well(capsys):
 def test_a_checkpoint_that_fails_in_several_maps_is_one_line(tmp_path, capsys):
     maps = '[maps.strf]\nkind = "strf"\n[maps.silent]\nkind = "strf"\nbaseline = "silence"\nsilence_level = -1.0\n'
     config = write_lab(tmp_path, {"cut": "cut"}, healthy=1, maps=maps)
-    for command in (["run", "--local"], ["status"]):
+    for command, begin in ((["run", "--local"], "failed: lab/cut "), (["status"], "failed: cut ")):
         assert main([*command, str(config)]) == 3
-        failed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("failed: lab/cut")]
+        failed = [line for line in capsys.readouterr().out.splitlines() if line.startswith(begin)]
         assert len(failed) == 1
         assert "strf" in failed[0]
         assert "silent" in failed[0]
