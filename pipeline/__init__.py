@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pipeline.gradients.window import find_window
     from pipeline.inputs.checkpoints import load_checkpoint
     from pipeline.numbers.agreement import reliability
+    from pipeline.numbers.catalogue import measure
     from pipeline.numbers.strf import strf_summaries
     from pipeline.numbers.tables import population_table, summarise, summary_table, write_table
     from pipeline.numbers.waveform import waveform_summaries
@@ -29,6 +30,7 @@ __all__ = [
     "frame_gradmaps",
     "load_checkpoint",
     "load_config",
+    "measure",
     "open_cube",
     "plan_shards",
     "plot_grid",
@@ -55,6 +57,7 @@ _HOMES = {
     "frame_gradmaps": "pipeline.gradients.frame_jacobians",
     "load_checkpoint": "pipeline.inputs.checkpoints",
     "load_config": "pipeline.plan.config",
+    "measure": "pipeline.numbers.catalogue",
     "open_cube": "pipeline.store.reader",
     "plan_shards": "pipeline.run",
     "plot_grid": "pipeline.pictures.plots",

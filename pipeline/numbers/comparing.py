@@ -17,19 +17,20 @@ from pipeline.numbers.strf.summaries import MEASURES as STRF_MEASURES
 from pipeline.numbers.waveform import MEASURES as WAVEFORM_MEASURES
 from pipeline.numbers.waveform import waveform_summaries
 
+#: Measures that are compared unless others are named: noise of 10 % of the peak moves none of them.
 STRF_COMPARED = (
     "best_frequency",
     "latency",
     "bandwidth_envelope",
     "duration",
-    "inseparability",
-    "excitation_balance",
+    "inseparability_corrected",
+    "excitation_balance_corrected",
     "direction_selectivity",
-    "best_rate",
-    "best_scale",
-    "sparseness_gini",
-    "memory_90",
+    "rate_centroid",
+    "scale_centroid",
 )
+
+#: Measures of waveform maps that are compared unless others are named.
 WAVEFORM_COMPARED = ("centroid_frequency", "bandwidth", "latency_envelope", "duration")
 
 #: Measures whose ratios count, not their differences.

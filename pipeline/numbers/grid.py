@@ -1,12 +1,16 @@
 """Checked axes of labelled maps."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import xarray as xr
 
+#: How far, in bands, a band may lie from its place on an even octave axis: room for centres rounded to whole hertz.
 LOG_TOLERANCE = 0.25
-"""How far, in bands, a band may lie from its place on an even octave axis: room for centres rounded to whole hertz."""
+
+#: Octaves between neighbouring bands up to which maps can be put on an even octave axis.
+WIDEST_GAP = 1.0
 
 
 @dataclass(frozen=True)
@@ -38,19 +42,50 @@ class StrfGrid:
             return f"the lowest band lies at {self.frequency[0]:g} Hz, and there is no octave from 0 Hz"
         return None
 
-    def why_not_log(self) -> str | None:
-        """Why the frequency axis is not evenly spaced in octaves, or None."""
+    @cached_property
+    def is_log(self) -> bool:
+        """Whether the frequency axis is evenly spaced in octaves."""
+        if self.why_no_octaves() is not None:
+            return False
+        if self.frequency.size <= 2:
+            return True
+        even = np.linspace(self.octaves[0], self.octaves[-1], self.frequency.size)
+        return bool(np.abs(self.octaves - even).max() <= LOG_TOLERANCE * self.octaves_per_band)
+
+    def why_no_octave_axis(self) -> str | None:
+        """Why the maps cannot be put on an even octave axis, or None."""
         reason = self.why_no_octaves()
-        if reason is None and self.frequency.size > 2:
-            even = np.linspace(self.octaves[0], self.octaves[-1], self.frequency.size)
-            away = np.abs(self.octaves - even) / self.octaves_per_band
-            if away.max() > LOG_TOLERANCE:
-                at = int(away.argmax())
-                reason = (
-                    f"the frequency axis is not logarithmic (the band at {self.frequency[at]:g} Hz lies {away[at]:.1f}"
-                    " bands from its place on an even octave axis), as on a mel or linear axis"
-                )
+        if reason is None and not self.is_log and np.diff(self.octaves).max() > WIDEST_GAP:
+            at = int(np.diff(self.octaves).argmax())
+            reason = (
+                f"no band lies within {np.diff(self.octaves)[at]:.1f} octaves above {self.frequency[at]:g} Hz, so that"
+                " what an even octave axis would show there is not known"
+            )
         return reason
+
+    @cached_property
+    def on_octaves(self) -> "StrfGrid":
+        """This grid, or one of up to twice as many bands that are even in octaves, as fine as the finest bands."""
+        if self.is_log:
+            return self
+        span, n = self.octaves[-1] - self.octaves[0], self.frequency.size
+        count = int(np.clip(np.ceil(span / np.diff(self.octaves).min()) + 1, n, 2 * n))
+        return StrfGrid(2.0 ** np.linspace(self.octaves[0], self.octaves[-1], count), self.lag)
+
+    @cached_property
+    def to_octaves(self) -> np.ndarray:
+        """Weights (band, octave band) that interpolate maps linearly in octaves."""
+        there = self.on_octaves.octaves
+        return np.stack([np.interp(there, self.octaves, one) for one in np.eye(self.frequency.size)])
+
+    def resampling(self) -> str | None:
+        """What was done to put maps on an even octave axis, in words; None where the axis is one."""
+        if self.is_log:
+            return None
+        return (
+            f"maps of {self.frequency.size} bands that are not even in octaves, interpolated onto"
+            f" {self.on_octaves.frequency.size} bands of {self.on_octaves.octaves_per_band:.3g} octaves"
+        )
 
 
 def rising(maps: xr.DataArray) -> xr.DataArray:
@@ -62,7 +97,7 @@ def rising(maps: xr.DataArray) -> xr.DataArray:
 
 
 def strf_grid(maps: xr.DataArray) -> StrfGrid:
-    """Return the checked axes of spectro-temporal maps."""
+    """Checked axes of spectro-temporal maps."""
     frequency, lag = axis_values(maps, "frequency", "Hz"), axis_values(maps, "lag", "ms")
     _check_lags(lag, "lag")
     return StrfGrid(frequency, lag)
@@ -88,14 +123,14 @@ class WaveformGrid:
 
 
 def waveform_grid(maps: xr.DataArray) -> WaveformGrid:
-    """Return the checked axis of waveform maps."""
+    """Checked axis of waveform maps."""
     lag = axis_values(maps, "waveform_lag", "ms")
     _check_lags(lag, "waveform_lag")
     return WaveformGrid(lag)
 
 
 def axis_values(maps: xr.DataArray, dim: str, units: str) -> np.ndarray:
-    """Return the coordinate of ``dim``, refusing one that is missing, in another unit, or not ascending."""
+    """Coordinate of ``dim`` of the maps, refused where it is missing, in another unit, or not ascending."""
     if not isinstance(maps, xr.DataArray):
         raise ValueError(
             f"maps is a {type(maps).__name__}, not an xarray.DataArray; without labels no number has a unit;"

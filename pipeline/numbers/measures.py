@@ -3,16 +3,16 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
 
+#: Entries of the maps that are worked on at one time: small enough for the processor's cache.
 BLOCK_ENTRIES = 64 * 34 * 40
-"""Entries of the maps that are worked on at one time: small enough for the processor's cache."""
 
+#: Bytes of a file-backed array without dask that are read at one time.
 READ_BYTES = 128 * 2**20
-"""Bytes of a file-backed array without dask that are read at one time."""
 
 USABLE, NOT_COMPUTED, ALL_ZERO, SINGLE_ENTRY, CONSTANT, SINGLE_BAND, SINGLE_LAG = range(7)
 
@@ -29,28 +29,62 @@ DEGENERATE = {
 UNUSABLE = "the map is not computed, not finite, all zero, constant, or a single non-zero entry"
 
 
+#: What the frequency axis must be: anything, above 0 Hz, or one on which octaves can be laid evenly.
+Axis = Literal["any", "positive", "octaves"]
+
+#: Units of a measure that has those of its maps.
+OF_THE_MAP = "as the map"
+
+
 @dataclass(frozen=True)
 class Measure:
-    """One number (or one labelled vector) per map.
+    """One number (or one labelled vector) per map, with everything that is to be known of it.
 
-    ``compute`` maps a block of usable maps to an array (map, \\*axes). ``axes`` names further dimensions of the result,
-    each with a function from the grid to its coordinate. ``flags`` says in words what the codes of a class mean.
+    Attributes
+    ----------
+    compute
+        Maps a block of usable maps to an array (map, \\*axes).
+    long_name, units
+        As the cube's attributes have them; units may be `OF_THE_MAP`.
+    definition
+        The formula, in words.
+    nan
+        Where there is no number.
+    source
+        Whose definition it is.
+    axis
+        What the frequency axis must be.
+    threshold
+        What must stand out of chance, and how that is decided.
+    axes
+        Further dimensions of the result, each with a function from the grid and the settings to its coordinate.
+    flags
+        What the codes of a class mean.
+    summarised
+        Whether it is one of the numbers of a summary; long vectors are asked for by name.
     """
 
     compute: Callable[[Any], np.ndarray]
     long_name: str
     units: str
+    definition: str
     nan: str
-    axes: Mapping[str, Callable[[Any], xr.Variable]] = field(default_factory=dict)
+    source: str = ""
+    axis: Axis = "any"
+    threshold: str = ""
+    axes: Mapping[str, Callable[[Any, Any], xr.Variable]] = field(default_factory=dict)
     flags: Mapping[int, str] = field(default_factory=dict)
+    summarised: bool = True
 
-    def attributes(self) -> dict[str, Any]:
-        """CF attributes of the result."""
+    def attributes(self, map_units: str = "1") -> dict[str, Any]:
+        """CF attributes of the result, for maps of some units."""
         attributes: dict[str, Any] = {
             "long_name": self.long_name,
-            "units": self.units,
-            "description": f"NaN where {self.nan}",
+            "units": map_units if self.units == OF_THE_MAP else self.units,
+            "description": f"{self.definition}; NaN where {self.nan}",
         }
+        if self.source:
+            attributes["source"] = self.source
         if self.flags:
             attributes["flag_values"] = [float(code) for code in self.flags]
             attributes["flag_meanings"] = " ".join(self.flags.values())
@@ -61,10 +95,11 @@ def evaluate(
     maps: xr.DataArray,
     dims: Sequence[str],
     grid: Any,
+    settings: Any,
     prepare: Callable[[np.ndarray], Any],
     measures: Mapping[str, Measure],
 ) -> xr.Dataset:
-    """Return every measure of every map, with the leading dimensions and coordinates of ``maps``.
+    """Every measure of every map, with the leading dimensions and coordinates of ``maps``.
 
     A variable ``degenerate`` says for each map why its numbers are NaN, with the codes of ``DEGENERATE``.
     Dask-backed maps give a lazy result; others are read and worked through in blocks of bounded size.
@@ -75,16 +110,18 @@ def evaluate(
         Maps with the dimensions ``dims`` and any others.
     dims
         The dimensions of one map.
-    grid
+    grid, settings
         What the axes of ``measures`` take their coordinates from.
     prepare
-        Turns maps (map, \\*dims) in float64 into the object that ``Measure.compute`` works on, whose ``code()`` refines
-        the reason of maps that only some measures can use.
+        Turns maps (map, \\*dims) in float64 into the object that ``Measure.compute`` works on: ``code()`` refines the
+        reason of maps that only some measures can use, and ``seen_by(measure)`` is what a measure takes.
     measures
         Measures by name.
     """
     maps = maps.transpose(..., *dims)
-    axes = {name: {dim: axis(grid) for dim, axis in measure.axes.items()} for name, measure in measures.items()}
+    axes = {
+        name: {dim: axis(grid, settings) for dim, axis in measure.axes.items()} for name, measure in measures.items()
+    }
     shapes = {name: tuple(variable.size for variable in axes[name].values()) for name in measures}
     widths = [int(np.prod(shape)) for shape in shapes.values()]
     bounds = np.concatenate([[1], 1 + np.cumsum(widths, dtype=int)])  # the first column says why the others are NaN
@@ -99,7 +136,8 @@ def evaluate(
         part = columns[..., int(bounds[position]) : int(bounds[position + 1])]
         # not through a MultiIndex: the columns of one measure are in C order of its axes
         data = part.reshape(part.shape[:-1] + shapes[name])
-        found[name] = xr.Variable((*leading, *axes[name]), data, measure.attributes())
+        attributes = measure.attributes(str(maps.attrs.get("units", "1")))
+        found[name] = xr.Variable((*leading, *axes[name]), data, attributes)
     reasons = {
         "long_name": "why the numbers of this map are NaN",
         "flag_values": np.array(list(DEGENERATE), dtype=np.int8),
@@ -134,7 +172,7 @@ def _apply(
 
 
 def regions(maps: xr.DataArray, over: Sequence[Any], read_bytes: int = READ_BYTES) -> Iterator[dict[Any, slice]]:
-    """Yield slices along ``over`` that cover ``maps`` once, of about ``read_bytes``, aligned to stored chunks."""
+    """Slices along ``over`` that cover ``maps`` once, of about ``read_bytes``, aligned to stored chunks."""
     stored = maps.encoding.get("preferred_chunks", {})
     per_entry = maps.dtype.itemsize * int(np.prod([maps.sizes[dim] for dim in maps.dims if dim not in over]))
     room = max(1, read_bytes // max(1, per_entry))
@@ -150,7 +188,7 @@ def regions(maps: xr.DataArray, over: Sequence[Any], read_bytes: int = READ_BYTE
 
 
 def degeneracy(values: np.ndarray) -> np.ndarray:
-    """Return for maps (map, entry) whether and why no measure of them means anything, as codes."""
+    """For maps (map, entry), whether and why no measure of them means anything, as codes."""
     code = np.full(len(values), USABLE)
     finite = np.isfinite(values).all(axis=1)
     safe = np.where(finite[:, None], values, 0.0)
@@ -178,16 +216,15 @@ def _columns(
             prepared = prepare(block[usable])
             code[usable] = prepared.code()
             with np.errstate(divide="ignore", invalid="ignore"):
-                parts = [np.asarray(m.compute(prepared), dtype=np.float64) for m in measures]
-            columns[start : start + step, 1:][usable] = np.concatenate(
-                [part.reshape(len(part), -1) for part in parts], axis=1
-            )
+                parts = [np.asarray(m.compute(prepared.seen_by(m)), dtype=np.float64) for m in measures]
+            numbers = np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1)
+            columns[start : start + step, 1:][usable] = np.where((code[usable] == ALL_ZERO)[:, None], np.nan, numbers)
         columns[start : start + step, 0] = code
     return columns.reshape(*leading, width)
 
 
 def refuse(names: Sequence[str], known: Mapping[str, Any]) -> None:
-    """Raise for measures that are not known."""
+    """Refuse measures that are not known."""
     unknown = [name for name in names if name not in known]
     if unknown:
         raise ValueError(

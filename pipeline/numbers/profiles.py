@@ -7,7 +7,7 @@ from scipy import fft
 def edges(
     profile: np.ndarray, peak: np.ndarray, level: np.ndarray | float, positions: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return where each profile (map, bin) first falls under ``level`` on the left and right of bin ``peak``.
+    """Where each profile (map, bin) first falls under ``level`` on the left and right of bin ``peak``.
 
     Positions are interpolated linearly between bins; NaN where the profile does not fall under the level before the
     axis ends.
@@ -34,7 +34,7 @@ def _crossing(
 
 
 def around_peak(profile: np.ndarray, share: float) -> np.ndarray:
-    """Return the profiles, zero from the first bin under ``share`` of the peak on, on either side."""
+    """The profiles, zero from the first bin under ``share`` of the peak on, on either side."""
     m = profile.shape[1]
     index, peak = np.arange(m), profile.argmax(axis=1)[:, None]
     below = profile < share * profile.max(axis=1, keepdims=True)
@@ -44,15 +44,15 @@ def around_peak(profile: np.ndarray, share: float) -> np.ndarray:
 
 
 def moments(profile: np.ndarray, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the centroid and the standard deviation of profiles that are taken as densities over ``positions``."""
+    """Centroid and standard deviation of profiles that are taken as densities over ``positions``."""
     weights = profile / profile.sum(axis=1, keepdims=True)
     mean = (weights * positions).sum(axis=1)  # not a matrix product, whose rounding depends on the number of rows
     variance = (weights * (positions - mean[:, None]) ** 2).sum(axis=1)
-    return mean, np.sqrt(variance)
+    return mean, np.sqrt(np.maximum(variance, 0.0))
 
 
 def envelope_power(values: np.ndarray, axis: int) -> np.ndarray:
-    """Return the squared magnitude of the analytic signal along ``axis``.
+    """Squared magnitude of the analytic signal along ``axis``.
 
     The values are continued by their mirror image first, so that the two ends of the axis do not see each other.
     """
@@ -68,7 +68,7 @@ def envelope_power(values: np.ndarray, axis: int) -> np.ndarray:
 
 
 def refined_peak(profile: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    """Return the position of the largest value, placed between even bins by the parabola through its neighbours."""
+    """Position of the largest value, placed between even bins by the parabola through its neighbours."""
     n, m = profile.shape
     rows, peak = np.arange(n), profile.argmax(axis=1)
     if m < 3:

@@ -1,6 +1,6 @@
 """Numbers of waveform maps: which sound frequencies, when, and how long."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -9,120 +9,47 @@ import xarray as xr
 
 from pipeline.numbers import measures as engine
 from pipeline.numbers.grid import WaveformGrid, waveform_grid
-from pipeline.numbers.measures import UNUSABLE, Measure, evaluate, refuse
+from pipeline.numbers.measures import OF_THE_MAP, UNUSABLE, Measure, evaluate, refuse
 from pipeline.numbers.profiles import around_peak, edges, envelope_power, moments
 
+#: Envelopes are cut at the first bin under this share of their peak (Escabi's ``strfparam``).
 TAIL = 0.05
-"""Envelopes are cut at the first bin under this share of their peak (Escabi's ``strfparam``)."""
 
 ONE = f"{UNUSABLE}, or has one sample only"
 
 
 def waveform_summaries(maps: xr.DataArray, measures: Sequence[str] | None = None) -> xr.Dataset:
-    """Return every number of every waveform map, one variable per measure.
+    """Every number of every waveform map, one variable per measure.
 
-    Each variable is what the function of that name returns and carries ``long_name``, ``units`` and, as
-    ``description``, what NaN means there; ``degenerate`` says why the numbers of a map are NaN. A dask-backed cube
-    gives a lazy result, worked out chunk by chunk; any other is read block by block.
+    Each variable carries ``long_name``, ``units`` and, as ``description``, its definition and what NaN means there;
+    ``degenerate`` says why the numbers of a map are NaN. A dask-backed cube gives a lazy result, worked out chunk by
+    chunk; any other is read block by block.
 
     Parameters
     ----------
     maps
         Maps with the dimension ``waveform_lag`` (ms, even, 0 first, positive = earlier sound) and any others.
     measures
-        Names of the measures wanted; all by default.
+        Names of the measures wanted; all of one number by default.
     """
-    wanted = list(MEASURES) if measures is None else list(measures)
+    wanted = [name for name in MEASURES if MEASURES[name].summarised] if measures is None else list(measures)
     refuse(wanted, MEASURES)
     result = _measured(maps, {name: MEASURES[name] for name in wanted})
-    if "norm" in result:
-        result["norm"].attrs["units"] = str(maps.attrs.get("units", "1"))
+    units = str(maps.attrs.get("units", "1"))
+    if "spectrum" in result:
+        result["spectrum"].attrs["units"] = units if units == "1" else f"({units})^2"
     return result
 
 
-def spectrum(maps: xr.DataArray) -> xr.DataArray:
-    """Return the power spectrum (..., waveform_frequency) of each map.
-
-    P(f) = |sum_l g(l) exp(-2 pi i f l)|^2 at the frequencies (Hz) of the discrete Fourier transform, 0 to half the
-    sample rate, without window or scaling, in the squared units of the maps.
-
-    NaN: the map is degenerate or has one sample only.
-    """
-    axes = {
-        "waveform_frequency": lambda grid: xr.Variable(
-            "waveform_frequency", grid.frequency, {"long_name": "sound frequency", "units": "Hz"}
-        )
-    }
-    measure = Measure(
-        lambda block: _only(block, block.power) * block.scale[:, None] ** 2, "power spectrum", "1", ONE, axes=axes
-    )
-    units = str(maps.attrs.get("units", "1"))
-    result = _measured(maps, {"spectrum": measure})["spectrum"]
-    return result.assign_attrs(units=units if units == "1" else f"({units})^2")
-
-
-def centroid_frequency(maps: xr.DataArray) -> xr.DataArray:
-    """Return the centroid sum f P(f) / sum P(f) (Hz) of each map's power spectrum (see `spectrum`).
-
-    NaN: the map is degenerate or has one sample only.
-    """
-    return _one(maps, "centroid_frequency")
-
-
-def peak_frequency(maps: xr.DataArray) -> xr.DataArray:
-    """Return the frequency (Hz) at the maximum of each map's power spectrum, on the grid of the transform.
-
-    NaN: the map is degenerate or has one sample only.
-    """
-    return _one(maps, "peak_frequency")
-
-
-def bandwidth(maps: xr.DataArray) -> xr.DataArray:
-    """Return twice the standard deviation (Hz) of each map's power spectrum around its centroid.
-
-    2 sqrt(sum (f - centroid)^2 P(f) / sum P(f)).
-
-    NaN: the map is degenerate or has one sample only.
-    """
-    return _one(maps, "bandwidth")
-
-
-def peak_latency(maps: xr.DataArray) -> xr.DataArray:
-    """Return the lag (ms) at the maximum of each map's envelope, exact to one sample.
-
-    The envelope is the magnitude of the analytic signal of the map, continued by its mirror image at both ends.
-
-    NaN: the map is degenerate or has one sample only.
-    """
-    return _one(maps, "latency")
-
-
-def envelope_latency(maps: xr.DataArray) -> xr.DataArray:
-    """Return the centroid sum l P(l) (ms) of each map's squared envelope.
-
-    P is the squared envelope (see `peak_latency`), normalised to sum 1 without the tail beyond the first sample under
-    5 % of its peak on either side.
-
-    NaN: the map is degenerate or has one sample only.
-    """
-    return _one(maps, "latency_envelope")
-
-
-def duration(maps: xr.DataArray) -> xr.DataArray:
-    """Return twice the standard deviation (ms) of each map's squared envelope P (see `envelope_latency`).
-
-    NaN: the map is degenerate or has one sample only.
-    """
-    return _one(maps, "duration")
-
-
-def _one(maps: xr.DataArray, name: str) -> xr.DataArray:
+def waveform_measure(maps: xr.DataArray, name: str) -> xr.DataArray:
+    """One measure of every waveform map; see `pipeline.numbers.catalogue.measure`."""
+    refuse([name], MEASURES)
     return _measured(maps, {name: MEASURES[name]})[name]
 
 
-def _measured(maps: xr.DataArray, table: dict[str, Measure]) -> xr.Dataset:
+def _measured(maps: xr.DataArray, table: Mapping[str, Measure]) -> xr.Dataset:
     grid = waveform_grid(maps)
-    return evaluate(maps, ("waveform_lag",), grid, lambda values: WaveformBlock(values, grid), table)
+    return evaluate(maps, ("waveform_lag",), grid, None, lambda values: WaveformBlock(values, grid), table)
 
 
 @dataclass(frozen=True)
@@ -131,6 +58,10 @@ class WaveformBlock:
 
     values: np.ndarray
     grid: WaveformGrid
+
+    def seen_by(self, measure: Measure) -> "WaveformBlock":
+        """These maps: no measure needs another axis."""
+        return self
 
     def code(self) -> np.ndarray:
         """Waveform maps have no further reasons."""
@@ -177,36 +108,77 @@ def _half_width(block: WaveformBlock) -> np.ndarray:
     return high - np.where(np.isnan(low), block.grid.lag[0], low)
 
 
+def _frequencies(grid: WaveformGrid, settings: None) -> xr.Variable:
+    return xr.Variable("waveform_frequency", grid.frequency, {"long_name": "sound frequency", "units": "Hz"})
+
+
+POWER = "the power spectrum P(f) = |sum_l g(l) exp(-2 pi i f l)|^2"
+ENVELOPE = "the squared envelope P(l), the analytic signal of the map continued by its mirror image"
+
 MEASURES: dict[str, Measure] = {
     "centroid_frequency": Measure(
-        lambda block: _only(block, block.spectral_moments[0]), "centroid of the power spectrum", "Hz", ONE
+        lambda block: _only(block, block.spectral_moments[0]),
+        "centroid of the power spectrum",
+        "Hz",
+        f"sum f P(f) / sum P(f) of {POWER}",
+        ONE,
     ),
     "peak_frequency": Measure(
         lambda block: _only(block, block.grid.frequency[block.power.argmax(axis=1)]),
         "maximum of the power spectrum",
         "Hz",
+        f"argmax of {POWER}, on the grid of the transform",
         ONE,
     ),
     "bandwidth": Measure(
-        lambda block: _only(block, 2 * block.spectral_moments[1]), "width of the power spectrum (2 sd)", "Hz", ONE
+        lambda block: _only(block, 2 * block.spectral_moments[1]),
+        "width of the power spectrum (2 sd)",
+        "Hz",
+        f"twice the standard deviation of {POWER}",
+        ONE,
     ),
     "latency": Measure(
         lambda block: _only(block, block.grid.lag[block.envelope.argmax(axis=1)]),
         "latency of the envelope's peak",
         "ms",
+        f"argmax of {ENVELOPE}, exact to one sample",
         ONE,
     ),
     "latency_envelope": Measure(
-        lambda block: _only(block, block.envelope_moments[0]), "latency of the envelope (centroid)", "ms", ONE
+        lambda block: _only(block, block.envelope_moments[0]),
+        "latency of the envelope (centroid)",
+        "ms",
+        f"centroid of {ENVELOPE}, cut at 5 % of its peak",
+        ONE,
     ),
     "duration": Measure(
-        lambda block: _only(block, 2 * block.envelope_moments[1]), "duration of the envelope (2 sd)", "ms", ONE
+        lambda block: _only(block, 2 * block.envelope_moments[1]),
+        "duration of the envelope (2 sd)",
+        "ms",
+        f"twice the standard deviation of {ENVELOPE}, cut at 5 % of its peak",
+        ONE,
     ),
     "duration_50": Measure(
         lambda block: _only(block, _half_width(block)),
         "width of the squared envelope at half its peak",
         "ms",
+        f"distance of the points where {ENVELOPE}, falls to half its peak, interpolated",
         f"{ONE}, or the envelope does not fall so far within the window",
     ),
-    "norm": Measure(lambda block: block.scale * np.sqrt((block.maps**2).sum(axis=1)), "norm of the map", "1", UNUSABLE),
+    "norm": Measure(
+        lambda block: block.scale * np.sqrt((block.maps**2).sum(axis=1)),
+        "norm of the map",
+        OF_THE_MAP,
+        "sqrt(sum g^2)",
+        UNUSABLE,
+    ),
+    "spectrum": Measure(
+        lambda block: _only(block, block.power) * block.scale[:, None] ** 2,
+        "power spectrum",
+        "1",
+        f"{POWER}, 0 to half the sample rate, without window or scaling",
+        ONE,
+        axes={"waveform_frequency": _frequencies},
+        summarised=False,
+    ),
 }

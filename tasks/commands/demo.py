@@ -53,7 +53,7 @@ def demo(arguments: argparse.Namespace) -> Finished:
 def _compare(files: Any) -> dict[str, Any]:
     """Print planted against recovered numbers, neuron by neuron, and draw the maps; the numbers."""
     from pipeline.demo.recovery import recovery
-    from pipeline.numbers.strf import best_frequency, peak_latency
+    from pipeline.numbers.catalogue import measure
     from pipeline.store.groups import cohort_names, open_existing
     from pipeline.store.reader import open_cube
 
@@ -66,7 +66,7 @@ def _compare(files: Any) -> dict[str, Any]:
         for checkpoint in cube["checkpoint"].values:
             maps = cube["strf"].sel(checkpoint=checkpoint, neuron=labels).transpose("neuron", "frequency", "lag")
             rows = recovery(files.population, maps.values, cube["frequency"].values, cube["lag"].values)
-            measures = zip(rows, best_frequency(maps).values, peak_latency(maps).values, strict=True)
+            measures = zip(rows, measure(maps, "best_frequency").values, measure(maps, "latency").values, strict=True)
             rows = tuple(
                 replace(row, recovered_best_frequency_hz=float(frequency), recovered_latency_ms=float(latency))
                 for row, frequency, latency in measures

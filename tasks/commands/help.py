@@ -91,8 +91,7 @@ def _kinds() -> list[Entry]:
 
 
 def _measures() -> list[Entry]:
-    from pipeline.numbers.strf.summaries import MEASURES
-    from pipeline.numbers.waveform import MEASURES as OF_WAVEFORMS
+    from pipeline.numbers.catalogue import MEASURES
 
     return [
         {
@@ -100,9 +99,12 @@ def _measures() -> list[Entry]:
             "of": f"maps of the kind {kind}",
             "meaning": measure.long_name,
             "unit": measure.units,
+            "definition": measure.definition,
+            "threshold": measure.threshold,
+            "source": measure.source,
             "missing where": measure.nan,
         }
-        for kind, table in (("strf", MEASURES), ("waveform", OF_WAVEFORMS))
+        for kind, table in MEASURES.items()
         for name, measure in table.items()
     ]
 

@@ -141,10 +141,10 @@ def test_a_ratio_to_the_ceiling_is_given_only_where_seeds_agree():
 
 
 def test_a_measure_that_the_frequency_axis_does_not_allow_is_listed_with_the_reason():
-    maps = cube()["strf"].assign_coords(frequency=("frequency", np.linspace(200.0, 6400.0, 16), {"units": "Hz"}))
+    maps = cube()["strf"].assign_coords(frequency=("frequency", np.linspace(100.0, 6400.0, 16), {"units": "Hz"}))
     found = compare_measures(maps, "linear", "gru").set_index("measure")
-    assert "is not logarithmic" in found.loc["best_scale", "note"]
-    assert np.isnan(found.loc["best_scale", "p_value"])
+    assert "octaves above 100 Hz" in found.loc["scale_centroid", "note"]
+    assert np.isnan(found.loc["scale_centroid", "p_value"])
     assert np.isfinite(found.loc["best_frequency", "p_adjusted"])
 
 

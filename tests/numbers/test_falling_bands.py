@@ -4,7 +4,7 @@ import numpy as np
 import xarray as xr
 
 from pipeline import strf_summaries
-from pipeline.numbers.strf.shape import thresholded
+from pipeline.numbers.strf import thresholded
 
 
 def test_falling_bands_give_the_same_numbers():

@@ -13,6 +13,8 @@ from hypothesis.extra import numpy as arrays
 
 from pipeline.numbers import measures as engine
 from pipeline.numbers import strf
+from pipeline.numbers.catalogue import measure
+from pipeline.numbers.strf.summaries import MEASURES
 from tests.numbers.planted import FREQUENCY, LAG, Gabor, labelled, planted
 
 GOOD = Gabor().at(FREQUENCY, LAG)
@@ -47,11 +49,22 @@ def test_a_degenerate_map_gives_nan_everywhere_with_its_reason(kind):
         for name in summary.drop_vars("degenerate"):
             assert summary[name].isel(neuron=1).isnull().all(), name
             xr.testing.assert_equal(summary[name].isel(neuron=0, drop=True), summary[name].isel(neuron=2, drop=True))
-    assert strf.ripple_transfer_function(labelled(values)).isnull().all()
-    assert strf.temporal_correlation(labelled(values)).isnull().all()
+    assert measure(labelled(values), "ripple_transfer_function").isnull().all()
+    assert measure(labelled(values), "temporal_correlation").isnull().all()
 
 
-SPECTRAL = ("best_frequency", "bandwidth", "quality", "best_scale", "scale", "spectral", "direction", "inseparability")
+SPECTRAL = (
+    "best_frequency",
+    "bandwidth",
+    "quality",
+    "best_scale",
+    "best_ripple",
+    "best_velocity",
+    "scale",
+    "spectral",
+    "direction",
+    "insep",
+)
 TEMPORAL = (
     "latency",
     "temporal",
@@ -63,7 +76,9 @@ TEMPORAL = (
     "onset",
     "phase",
     "direction",
-    "inseparability",
+    "best_ripple",
+    "best_velocity",
+    "insep",
 )
 
 
@@ -83,10 +98,8 @@ def test_one_band_or_one_lag_gives_nan_for_what_needs_an_extent_there(whole_axis
     for name in summary.drop_vars(["degenerate", "singular_values"]):
         if name.startswith(without):
             assert np.isnan(summary[name]), name
-        elif not name.endswith("_inhibitory") and name not in ("temporal_width", "correlation_width"):
-            assert np.isfinite(summary[name]) or name.startswith(("bandwidth", "scale_bandwidth", "rate_bandwidth")), (
-                name
-            )
+        elif not name.endswith("_inhibitory") and not MEASURES[name].threshold and "runs" not in MEASURES[name].nan:
+            assert np.isfinite(summary[name]) or "does not fall" in MEASURES[name].nan, name
 
 
 def test_a_map_of_one_entry_is_no_map():
@@ -119,40 +132,30 @@ def test_any_map_of_any_shape_gives_labelled_numbers(values):
         assert ((summary[name].fillna(0) > -1e-9) & (summary[name].fillna(0) < 1 + 1e-9)).all()
 
 
-def test_a_mel_axis_is_refused_for_octaves_of_the_transform_and_left_out_of_the_summaries():
-    mel = 700 * (np.exp(np.linspace(100, 2000, 34) / 1127) - 1)
-    maps = labelled(Gabor().at(mel, LAG), frequency=mel)
-    for function in (
-        strf.ripple_transfer_function,
-        strf.spectral_modulation,
-        strf.best_scale,
-        strf.direction_selectivity,
-        strf.spectral_correlation,
-        lambda maps: strf.best_frequency(maps, "envelope"),
-        lambda maps: strf.bandwidth(maps, "envelope"),
-        lambda maps: strf.modulation_centroid(maps, "scale"),
-    ):
-        with pytest.raises(ValueError, match=r"not logarithmic.*interpolate"):
-            function(maps)
+def test_bands_too_far_apart_are_put_on_no_octave_axis():
+    linear = 100.0 + np.arange(34) * 200.0  # the second band lies 1.6 octaves above the first
+    maps = labelled(Gabor().at(linear, LAG), frequency=linear)
+    for name in ("ripple_transfer_function", "best_scale", "direction_selectivity", "bandwidth_envelope"):
+        with pytest.raises(ValueError, match=r"1\.6 octaves above 100 Hz.*in Hz or ms"):
+            measure(maps, name)
     summary = strf.strf_summaries(maps)
     left_out = {line.split(":")[0] for line in summary.attrs["left_out"]}
     assert {"best_scale", "direction_selectivity", "bandwidth_envelope"} <= left_out
     assert not left_out & set(summary)
     assert np.isfinite(summary["bandwidth"])
     assert np.isfinite(summary["best_rate"])
-    np.testing.assert_allclose(summary["bandwidth"], 2 * np.sqrt(2) * 0.5, rtol=0.05)
 
 
 def test_log_centres_rounded_to_hertz_still_count_as_logarithmic():
     rounded = np.round(FREQUENCY)
-    assert np.isfinite(strf.best_scale(labelled(GOOD, frequency=rounded)))
+    assert np.isfinite(measure(labelled(GOOD, frequency=rounded), "best_scale"))
 
 
 def test_no_octave_begins_at_zero_hertz():
     linear = np.arange(34) * 100.0
     maps = labelled(GOOD, frequency=linear)
     with pytest.raises(ValueError, match="no octave from 0 Hz"):
-        strf.bandwidth(maps)
+        measure(maps, "bandwidth")
     summary = strf.strf_summaries(maps)
     assert "bandwidth" not in summary
     assert np.isfinite(summary["best_frequency"])
@@ -161,7 +164,7 @@ def test_no_octave_begins_at_zero_hertz():
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        (lambda m: m.isel(frequency=slice(None, None, -1)), "ascending"),
+        (lambda m: m.isel(frequency=[1, 0, *range(2, m.sizes["frequency"])]), "ascending"),
         (lambda m: m.assign_coords(lag=-m.lag).isel(lag=slice(None, None, -1)), "positive lags are earlier"),
         (lambda m: m.assign_coords(lag=m.lag**2), "not evenly spaced"),
         (lambda m: m.assign_coords(frequency=m.frequency.assign_attrs(units="kHz")), "'kHz'"),
@@ -179,14 +182,11 @@ def test_maps_with_wrong_axes_are_refused(change, match):
 def test_wrong_choices_are_refused_with_what_there_is():
     maps = labelled(GOOD)
     for call, match in (
-        (lambda: strf.best_frequency(maps, "middle"), "excitatory"),
-        (lambda: strf.envelope_width(maps, "lag", 0.3), "0.5"),
-        (lambda: strf.memory_length(maps, 0.5), "0.99"),
-        (lambda: strf.sparseness(maps, "l1"), "gini"),
-        (lambda: strf.correlation_width(maps, "time"), "octaves"),
-        (lambda: strf.modulation_class(maps, "w"), "'scale'"),
+        (lambda: measure(maps, "best_freq"), "best_frequency"),
+        (lambda: measure(maps, "duration_30"), "duration_50"),
         (lambda: strf.strf_summaries(maps, ["best_freq"]), "best_frequency"),
         (lambda: strf.StrfSettings(edge=1.5), "edge = 1.5"),
+        (lambda: strf.StrfSettings(threshold=-1), "threshold = -1"),
         (lambda: strf.StrfSettings(padding=0), "padding"),
     ):
         with pytest.raises(ValueError, match=match):
@@ -228,8 +228,14 @@ def test_thresholding_leaves_what_stands_out_of_the_noise():
     field = np.abs(gabor.at(FREQUENCY, LAG))
     assert (kept.values[:, field > 0.7] != 0).all()
     assert (kept.values[:, field < 0.01] == 0).mean() > 0.99
-    clean = strf.duration(planted([gabor]))[0]
-    assert np.abs(strf.duration(kept) - clean).mean() < 0.25 * np.abs(strf.duration(noisy) - clean).mean()
+    clean = measure(planted([gabor]), "duration_analytic")[0]
+    error, without = (np.abs(measure(maps, "duration_analytic") - clean).mean() for maps in (kept, noisy))
+    assert error < 0.25 * without
+    settings = strf.StrfSettings(threshold=3)
+    np.testing.assert_allclose(
+        measure(noisy, "duration_analytic", settings=settings), measure(kept, "duration_analytic")
+    )
+    assert (measure(noisy, "significant", settings=settings) == measure(noisy, "significant")).all()
     assert strf.thresholded(labelled(np.full((34, 40), np.nan))).isnull().all()
 
 

@@ -5,6 +5,7 @@ import pytest
 import xarray as xr
 
 from pipeline.numbers import waveform
+from pipeline.numbers.catalogue import measure
 from tests.numbers import direct
 
 RATE = 16000.0
@@ -41,8 +42,8 @@ def test_a_tone_pip_comes_back(frequency, latency):
 def test_noise_at_a_tenth_of_the_peak_leaves_the_latency():
     rng = np.random.default_rng(0)
     maps = labelled(tone() + 0.1 * rng.standard_normal((50, LAG.size)))
-    assert np.abs(waveform.peak_latency(maps) - 30).max() < 4
-    assert np.abs(waveform.peak_frequency(maps) - 1000).max() <= 20
+    assert np.abs(measure(maps, "latency") - 30).max() < 4
+    assert np.abs(measure(maps, "peak_frequency") - 1000).max() <= 20
 
 
 def test_the_numbers_equal_a_direct_loop():
@@ -50,7 +51,7 @@ def test_the_numbers_equal_a_direct_loop():
     values = rng.standard_normal((5, 64)).cumsum(axis=1)
     lag = np.arange(64) * 0.125
     maps = labelled(values, lag)
-    spectrum = waveform.spectrum(maps)
+    spectrum = measure(maps, "spectrum")
     frequency = np.fft.rfftfreq(64, 0.125e-3)
     np.testing.assert_allclose(spectrum.waveform_frequency, frequency)
     for index, g in enumerate(values):
@@ -62,11 +63,12 @@ def test_the_numbers_equal_a_direct_loop():
         )
         np.testing.assert_allclose(spectrum[index], power, rtol=1e-8, atol=1e-8 * power.max())
         mean, sd = direct.mean_sd(power, frequency)
-        np.testing.assert_allclose(waveform.centroid_frequency(maps)[index], mean)
-        np.testing.assert_allclose(waveform.bandwidth(maps)[index], 2 * sd)
+        np.testing.assert_allclose(measure(maps, "centroid_frequency")[index], mean)
+        np.testing.assert_allclose(measure(maps, "bandwidth")[index], 2 * sd)
         delay, spread = direct.mean_sd(direct.trimmed(direct.envelope(g[None], 1)), lag)
-        np.testing.assert_allclose(waveform.envelope_latency(maps)[index], delay)
-        np.testing.assert_allclose(waveform.duration(maps)[index], 2 * spread)
+        np.testing.assert_allclose(measure(maps, "latency_envelope")[index], delay)
+        np.testing.assert_allclose(measure(maps, "duration")[index], 2 * spread)
+        np.testing.assert_allclose(measure(maps, "norm")[index], np.linalg.norm(g))
 
 
 def test_degenerate_maps_give_nan_with_the_reason():

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from pipeline import open_cube
-from pipeline.numbers.strf import best_frequency
+from pipeline.numbers.catalogue import measure
 from tasks import summarising
 from tasks.cli import main
 
@@ -28,7 +28,7 @@ def test_the_table_has_one_row_per_map_with_every_label(store, tmp_path, capsys)
     assert {"architecture", "seed", "cc_test", "planted_best_frequency_hz", "strf_best_frequency"} <= set(rows.columns)
     first = plain.iloc[0]
     here = cube.strf.sel(checkpoint=first.checkpoint, neuron=first.neuron)
-    assert first.strf_best_frequency == pytest.approx(float(best_frequency(here)))
+    assert first.strf_best_frequency == pytest.approx(float(measure(here, "best_frequency")))
 
 
 def test_the_cube_keeps_the_summaries_and_its_maps(store):

@@ -4,6 +4,7 @@ import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -147,28 +148,38 @@ def _with_slopes(fixed: pd.DataFrame, within: Sequence[str], labels: np.ndarray)
     return varied if len(varied) <= max(1, room) else []
 
 
-def _fitted(
-    response: np.ndarray, fixed: pd.DataFrame, labels: np.ndarray, steep: Sequence[str], reml: bool
-) -> "MixedLM":
-    # centred and scaled, so that intercept and slopes of a group are of one order; slopes stand beside the intercept
-    random = pd.DataFrame({"Group": np.ones(len(fixed))})
-    for name in steep:
+def _fitted(response: np.ndarray, fixed: pd.DataFrame, labels: np.ndarray, steep: Sequence[str], reml: bool) -> Any:
+    """The fit: an intercept per group and, independent of it, the slopes.
+
+    Powell's search is the one that finds the optimum where a variance is next to none.
+    """
+    names = {name: f"f{at}" for at, name in enumerate(fixed.columns)}
+    data = fixed.rename(columns=names).assign(response=response, group=labels)
+    slopes = {}
+    for at, name in enumerate(steep):
         column = fixed[name].to_numpy(float)
-        random[name] = (column - column.mean()) / column.std()
-    model = MixedLM(response, fixed, groups=labels, exog_re=random)
-    return model.fit(reml=reml)
+        # centred and scaled, so that intercepts and slopes are of one order
+        data[f"s{at}"] = (column - column.mean()) / column.std()
+        slopes[f"s{at}"] = f"0 + s{at}"
+    model = MixedLM.from_formula(
+        f"response ~ 0 + {' + '.join(names.values())}",
+        groups="group",
+        vc_formula=slopes or None,
+        re_formula="1",
+        data=data,
+    )
+    return model.fit(reml=reml, method=["powell"] if slopes else None)
 
 
-def _level(fit: "MixedLM", steep: Sequence[str]) -> list[str]:
+def _level(fit: Any, steep: Sequence[str]) -> list[str]:
     """The slopes whose variance over groups is next to none."""
-    variances = np.diag(np.asarray(fit.cov_re))[1:]
     singular = not np.isfinite(fit.bse_fe).all()
     floor = FLAT * fit.scale
-    return [name for name, variance in zip(steep, variances, strict=True) if singular or not variance > floor]
+    return [name for name, variance in zip(steep, fit.vcomp, strict=True) if singular or not variance > floor]
 
 
 def _coefficients(
-    fit: "MixedLM", fixed: pd.DataFrame, within: Sequence[str], steep: Sequence[str], labels: np.ndarray
+    fit: Any, fixed: pd.DataFrame, within: Sequence[str], steep: Sequence[str], labels: np.ndarray
 ) -> pd.DataFrame:
     groups = len(np.unique(labels))
     between = [name for name in fixed.columns if name not in within]
@@ -180,7 +191,8 @@ def _coefficients(
         return max(1, groups - 1 if name in steep else rest)
 
     freedom = pd.Series({name: freedom_of(name) for name in fixed.columns})
-    estimate, se = fit.fe_params, fit.bse_fe
+    estimate = pd.Series(np.asarray(fit.fe_params), index=fixed.columns)
+    se = pd.Series(np.asarray(fit.bse_fe), index=fixed.columns)
     t = estimate / se
     half = stats.t.ppf(0.975, freedom) * se
     return pd.DataFrame(

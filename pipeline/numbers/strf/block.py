@@ -1,24 +1,23 @@
 """Intermediate results that the measures of one block of spectro-temporal maps share."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal, get_args
 
 import numpy as np
-import xarray as xr
 from scipy import fft
 
 from pipeline.numbers import measures as engine
-from pipeline.numbers.grid import StrfGrid, rising, strf_grid
-from pipeline.numbers.measures import Measure, evaluate
+from pipeline.numbers.grid import StrfGrid
+from pipeline.numbers.measures import Measure
 from pipeline.numbers.profiles import around_peak, edges, envelope_power, moments
+from pipeline.numbers.strf.noise import decay_undone, level, noise_beside_field, noise_of
 
 Field = Literal["peak", "excitatory", "inhibitory"]
 FIELDS: tuple[Field, ...] = get_args(Field)
 
+#: Entries under this share of the largest magnitude are float32 rounding errors, not a field of the other sign.
 ROUNDING = 1e-6
-"""Entries under this share of the largest magnitude are float32 rounding errors, not a field of the other sign."""
 
 
 @dataclass(frozen=True)
@@ -34,13 +33,13 @@ class StrfSettings:
     mtf_level
         Share of the peak that bounds the pass-band of a modulation transfer function.
     mtf_floor
-        Values under this share of the peak do not count towards the centroid of a modulation transfer function.
+        Power under this share of the two-dimensional peak of a ripple transfer function does not count.
     lobe
-        A lobe of the temporal profile counts from this share of the profile's peak on ...
-    lobe_noise
-        ... and from this many robust standard deviations (1.4826 x median |g|) of the map on.
-    significance
-        A map counts as significant from this many standard deviations on.
+        A lobe of the temporal profile counts from this share of the profile's peak on, and where it stands out of the
+        noise of the map among so many lags.
+    threshold
+        Entries under this many robust standard deviations of their map (1.4826 x median |g|) are taken as 0; 0 keeps
+        all. What stands out of the noise is always decided on the whole map.
     correlation
         Level to which the correlation index falls within its width.
     padding
@@ -52,8 +51,7 @@ class StrfSettings:
     mtf_level: float = 0.7
     mtf_floor: float = 0.1
     lobe: float = 0.25
-    lobe_noise: float = 3.0
-    significance: float = 3.0
+    threshold: float = 0.0
     correlation: float = float(np.exp(-1))
     padding: int = 4
 
@@ -65,6 +63,11 @@ class StrfSettings:
                     f"{name} = {value}; it is a share of a peak, and no edge lies at a share outside (0, 1);"
                     f" leave it out for {getattr(StrfSettings, name):.3g}"
                 )
+        if self.threshold < 0:
+            raise ValueError(
+                f"threshold = {self.threshold}; it is a number of standard deviations that an entry must reach, and"
+                " every entry reaches less than none; give 0 to keep all, or about 3"
+            )
         if self.padding < 1:
             raise ValueError(f"padding = {self.padding}; a transform shorter than the map would cut it; give 1 or more")
 
@@ -80,6 +83,44 @@ class StrfBlock:
     grid: StrfGrid
     settings: StrfSettings
 
+    def seen_by(self, measure: Measure) -> "StrfBlock":
+        """These maps on the axis that a measure needs."""
+        return self.on_octaves if measure.axis == "octaves" else self
+
+    @cached_property
+    def on_octaves(self) -> "StrfBlock":
+        """The maps on an even octave axis; themselves where they are on one."""
+        if self.grid.is_log:
+            return self
+        moved = np.einsum("nfl,fg->ngl", self.kept, self.grid.to_octaves)
+        there = StrfBlock(moved, self.grid.on_octaves, replace(self.settings, threshold=0.0))
+        there.__dict__["stands_out"] = self.stands_out  # interpolated noise is no longer white
+        return there
+
+    @cached_property
+    def noise(self) -> np.ndarray:
+        """Robust standard deviation of the entries of each whole map, over its largest magnitude."""
+        return noise_of(self.values / self.scale[:, None, None])
+
+    @cached_property
+    def even(self) -> np.ndarray:
+        """The whole maps, scaled, without an exponential decay of their noise over the lags."""
+        return decay_undone(self.values / self.scale[:, None, None])
+
+    @cached_property
+    def stands_out(self) -> np.ndarray:
+        """Whether the largest entry of each whole map is larger than that of noise of the same level."""
+        peak = np.abs(self.even).max(axis=(1, 2))
+        return peak > level(self.even[0].size) * noise_of(self.even)
+
+    @cached_property
+    def kept(self) -> np.ndarray:
+        """The maps, with 0 where an entry is under the threshold that the settings ask for."""
+        if self.settings.threshold == 0:
+            return self.values
+        floor = self.settings.threshold * self.noise * self.scale
+        return np.where(np.abs(self.values) < floor[:, None, None], 0.0, self.values)
+
     @cached_property
     def scale(self) -> np.ndarray:
         """Largest magnitude of each map."""
@@ -88,7 +129,7 @@ class StrfBlock:
     @cached_property
     def maps(self) -> np.ndarray:
         """The maps over their largest magnitude, so that squares neither overflow nor vanish."""
-        return self.values / self.scale[:, None, None]
+        return self.kept / self.scale[:, None, None]
 
     @cached_property
     def flat(self) -> np.ndarray:
@@ -128,7 +169,8 @@ class StrfBlock:
     def code(self) -> np.ndarray:
         """Why some measures of a usable map are NaN."""
         code = np.where(self.spans_lags, engine.USABLE, engine.SINGLE_LAG)
-        return np.where(self.spans_bands, code, engine.SINGLE_BAND)
+        code = np.where(self.spans_bands, code, engine.SINGLE_BAND)
+        return np.where(self.total > 0, code, engine.ALL_ZERO)
 
     @cached_property
     def peaks(self) -> dict[Field, tuple[np.ndarray, np.ndarray, np.ndarray]]:
@@ -199,28 +241,79 @@ class StrfBlock:
         return np.clip(np.linalg.eigvalsh(maps @ maps.transpose(0, 2, 1))[:, ::-1], 0.0, None)
 
     @cached_property
+    def core(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Centroid and standard deviation of the energy along ``frequency`` (octaves re 1 Hz) and ``lag`` (ms).
+
+        The energy of what stands out of the noise first; then, twice, all energy less that of the noise within three
+        standard deviations of the centroid on both axes, which also holds the flanks that do not stand out.
+        """
+        floor = level(self.flat.shape[1]) * self.noise[:, None, None]
+        weights = np.where(np.abs(self.maps) >= np.minimum(floor, 1.0), self.energy, 0.0)
+        axes = (("frequency", 2, self.grid.octaves), ("lag", 1, self.grid.lag))
+        found = {name: moments(weights.sum(axis=other), positions) for name, other, positions in axes}
+        for _ in range(2):
+            inside = []
+            for name, _, positions in axes:
+                centre, sd = found[name]
+                step = (positions[-1] - positions[0]) / max(1, positions.size - 1)
+                inside.append(np.abs(positions - centre[:, None]) <= 3 * np.maximum(sd, step)[:, None])
+            window = inside[0][:, :, None] & inside[1][:, None, :]
+            weights = np.where(window, self.energy - self.noise[:, None, None] ** 2, 0.0)
+            found = {name: moments(weights.sum(axis=other), positions) for name, other, positions in axes}
+        return found
+
+    @cached_property
+    def noise_beside_field(self) -> np.ndarray:
+        """Standard deviation of the noise of the scaled maps, however much of the window the field fills."""
+        return noise_beside_field(self.squared_singular_values, *self.maps.shape[1:])
+
+    @cached_property
     def ripple(self) -> np.ndarray:
         """Magnitude of the two-dimensional Fourier transform (map, scale, rate), on the axes of ``ripple_axes``."""
         n_scale, n_rate = transform_sizes(self.grid, self.settings)
         return np.abs(fft.fft(fft.rfft(self.maps, n=n_scale, axis=1), n=n_rate, axis=2))
 
     @cached_property
+    def ripple_power(self) -> np.ndarray:
+        """Squared ``ripple``, 0 where it is under ``settings.mtf_floor`` of its peak."""
+        power = self.ripple**2
+        peak = power.max(axis=(1, 2), keepdims=True)
+        return np.where(power >= self.settings.mtf_floor * peak, power, 0.0)
+
+    @cached_property
     def temporal_transfer(self) -> np.ndarray:
-        """Temporal modulation transfer function (map, rate >= 0), both directions averaged, over its maximum."""
-        by_rate = self.ripple.sum(axis=1)
-        half = by_rate.shape[1] // 2
-        folded = by_rate[:, : half + 1] + by_rate[:, -np.arange(half + 1)]
-        return folded / folded.max(axis=1, keepdims=True)
+        """Sum of magnitudes over scales (map, rate >= 0), both directions averaged, over its maximum."""
+        return _over_peak(_folded(self.ripple.sum(axis=1)))
 
     @cached_property
     def spectral_transfer(self) -> np.ndarray:
-        """Spectral modulation transfer function (map, scale >= 0) over its maximum."""
-        by_scale = self.ripple.sum(axis=2)
-        return by_scale / by_scale.max(axis=1, keepdims=True)
+        """Sum of magnitudes over rates (map, scale >= 0) over its maximum."""
+        return _over_peak(self.ripple.sum(axis=2))
+
+    @cached_property
+    def temporal_power(self) -> np.ndarray:
+        """Sum of power above the floor over scales of both signs (map, rate >= 0), over its maximum."""
+        twice = np.full(self.ripple_power.shape[1], 2.0)
+        twice[[0, -1]] = 1.0  # a real map has the power of (scale, rate) at (-scale, -rate) as well
+        return _over_peak(_folded((self.ripple_power * twice[:, None]).sum(axis=1)))
+
+    @cached_property
+    def spectral_power(self) -> np.ndarray:
+        """Sum of power above the floor over rates (map, scale >= 0), over its maximum."""
+        return _over_peak(self.ripple_power.sum(axis=2))
+
+
+def _folded(by_rate: np.ndarray) -> np.ndarray:
+    half = by_rate.shape[1] // 2
+    return by_rate[:, : half + 1] + by_rate[:, -np.arange(half + 1)]
+
+
+def _over_peak(profile: np.ndarray) -> np.ndarray:
+    return profile / profile.max(axis=1, keepdims=True)
 
 
 def transform_sizes(grid: StrfGrid, settings: StrfSettings) -> tuple[int, int]:
-    """Return the lengths of the Fourier transform along frequency and lag, both even."""
+    """Lengths of the Fourier transform along frequency and lag, both even."""
     return (
         2 * fft.next_fast_len(-(-settings.padding * grid.frequency.size // 2), real=True),
         2 * fft.next_fast_len(-(-settings.padding * grid.lag.size // 2), real=True),
@@ -228,45 +321,16 @@ def transform_sizes(grid: StrfGrid, settings: StrfSettings) -> tuple[int, int]:
 
 
 def ripple_axes(grid: StrfGrid, settings: StrfSettings) -> tuple[np.ndarray, np.ndarray]:
-    """Return the scales (cycles per octave, >= 0) and the signed rates (Hz, in the transform's order)."""
+    """Scales (cycles per octave, >= 0) and the signed rates (Hz, in the transform's order)."""
     n_scale, n_rate = transform_sizes(grid, settings)
     return np.fft.rfftfreq(n_scale, grid.octaves_per_band), np.fft.fftfreq(n_rate, grid.frame_ms / 1000)
 
 
 def only(block: StrfBlock, numbers: np.ndarray, *, bands: bool = False, lags: bool = False) -> np.ndarray:
-    """Return the numbers with NaN for maps that hold anything in one band, or at one lag, only."""
+    """The numbers, NaN for maps that hold anything in one band, or at one lag, only."""
     keep = np.ones(len(numbers), dtype=bool)
     if bands:
         keep &= block.spans_bands
     if lags:
         keep &= block.spans_lags
     return np.where(keep.reshape(-1, *[1] * (numbers.ndim - 1)), numbers, np.nan)
-
-
-def measured(
-    maps: xr.DataArray,
-    table: dict[str, Measure],
-    settings: StrfSettings,
-    requirement: Callable[[StrfGrid], str | None] | None = None,
-) -> xr.Dataset:
-    """Return the measures of ``table``, after checking what the frequency axis must be."""
-    maps = rising(maps)
-    grid = strf_grid(maps)
-    reason = requirement(grid) if requirement else None
-    if reason:
-        raise ValueError(
-            f"{reason}; so {', '.join(table)} would be in no unit that can be compared between axes; interpolate the"
-            " maps onto an even octave axis (maps.interp(frequency=numpy.geomspace(...))) or use a measure in Hz or ms"
-        )
-    return evaluate(maps, ("frequency", "lag"), grid, lambda values: StrfBlock(values, grid, settings), table)
-
-
-def one(
-    maps: xr.DataArray,
-    name: str,
-    measure: Measure,
-    settings: StrfSettings,
-    requirement: Callable[[StrfGrid], str | None] | None = None,
-) -> xr.DataArray:
-    """Return one measure by itself."""
-    return measured(maps, {name: measure}, settings, requirement)[name]

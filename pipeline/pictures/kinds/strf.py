@@ -11,8 +11,8 @@ TOLD = Told(
     {
         "best_frequency": "best frequency (Hz)",
         "latency": "peak latency (ms before the response)",
-        "bandwidth_envelope": "bandwidth of the envelope (octaves)",
-        "duration": "duration of the envelope (ms)",
+        "bandwidth_envelope": "bandwidth of the energy (octaves)",
+        "duration": "duration of the energy (ms)",
         "excitation_balance": "inhibition -1 ... excitation +1",
         "direction_selectivity": "direction: falling -1 ... rising +1",
     },

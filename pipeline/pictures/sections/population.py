@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
-from pipeline.numbers.strf import ripple_transfer_function
+from pipeline.numbers.catalogue import measure
 from pipeline.pictures.choosing import evenly
 from pipeline.pictures.page import Markup, element, joined, picture, sentence
 from pipeline.pictures.plots.maps import plot_ripple_transfer
@@ -76,7 +76,7 @@ def _mean_ripple(found: Measured) -> xr.DataArray | None:
         return None
     picked = usable[evenly(len(usable), MOST_RIPPLES)]
     where = {dim: xr.DataArray(picked[:, k], dims="one_map") for k, dim in enumerate(("checkpoint", "neuron"))}
-    transfer = ripple_transfer_function(maps.isel(where).drop_vars(["checkpoint", "neuron"]))
+    transfer = measure(maps.isel(where).drop_vars(["checkpoint", "neuron"]), "ripple_transfer_function")
     top = transfer.max(["rate", "scale"])
     mean = (transfer / top.where(top > 0)).mean("one_map", keep_attrs=True)
     for dim in ("rate", "scale"):
