@@ -20,6 +20,7 @@ lint: $(VENV)/.test
 bench: $(VENV)/.test
 	$(BIN)/python tests/benchmarks/bench_pipeline.py
 	$(BIN)/python tests/benchmarks/bench_engine.py --json benchmarks.json
+	$(BIN)/python tests/benchmarks/bench_dynamic.py --json benchmarks_dynamic.json
 
 chaos: $(VENV)/.test
 	$(BIN)/python -m tests.chaos --rounds 3
@@ -36,4 +37,4 @@ $(VENV)/.test: pyproject.toml | $(BIN)/python
 	touch $@ $(VENV)/.demo
 
 clean:
-	rm -rf $(VENV) demo benchmarks.json
+	rm -rf $(VENV) demo benchmarks.json benchmarks_dynamic.json

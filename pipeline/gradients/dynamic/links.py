@@ -32,7 +32,6 @@ class Search:
     device: torch.device
     limits: set[str] = field(default_factory=set)
     filters: bool = True
-    bands: bool = True
 
     @property
     def same(self) -> float:
@@ -91,12 +90,15 @@ def _next_step(search: Search, stops: list[list[Place]], here: Place, position: 
         reached = fitting[0], number
     if reached is not None:
         return *reached, slopes_between(search, reached[0], here)
-    for rule in [*([_filter] if search.filters else []), *([_band] if search.bands else [])]:
+    if search.filters:
         for number in range(position + 1, len(stops)):
             for place in stops[number]:
-                step = rule(search, place, here)
+                step = _filter(search, place, here)
                 if step is not None:
                     return place, number, step
+    banded = _narrowest_band(search, stops, here, position)
+    if banded is not None:
+        return banded
     raise NoWayError("frames mix in a way that is neither a filter nor over in a few frames")
 
 
@@ -247,11 +249,27 @@ def _with_first(
     return None
 
 
-def _band(search: Search, later: Place, earlier: Place) -> Band | None:
-    """The step where no frame hears further back than a few, exactly: frames one field apart share a backward pass."""
-    field = _field(search, later, earlier)
-    if field is None or field > WIDEST_BAND * search.n_frames:
+def _narrowest_band(
+    search: Search, stops: list[list[Place]], here: Place, position: int
+) -> tuple[Place, int, Band] | None:
+    """The narrowest place that hears no further back than the nearest one does, and the band that leads there."""
+    best: tuple[Place, int] | None = None
+    nearest: int | None = None
+    for number in range(position + 1, len(stops)):
+        for place in stops[number]:
+            field = _field(search, place, here)
+            if field is None or field > WIDEST_BAND * search.n_frames or (nearest is not None and field > nearest):
+                continue
+            nearest = field if nearest is None else nearest
+            if best is None or place.width < best[0].width:
+                best = place, number
+    if best is None or nearest is None:
         return None
+    return *best, _band(search, best[0], here, nearest)
+
+
+def _band(search: Search, later: Place, earlier: Place, field: int) -> Band:
+    """The step where no frame hears further back than a few, exactly: frames one field apart share a backward pass."""
     units = torch.eye(later.width, dtype=search.dtype, device=search.device)
     slopes = torch.zeros(field, search.n_frames, later.width, earlier.width, dtype=search.dtype, device=search.device)
     for offset in range(field):
