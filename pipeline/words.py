@@ -12,7 +12,8 @@ STATES: dict[str, int] = {"pending": PENDING, "done": DONE, "failed": FAILED}
 
 #: What an array of a cube is for. A kind of map writes maps (gradients on axes of their own) and measures (numbers that
 #: it finds on the way); a status and companions accompany each of its maps; summaries are made of a finished cube.
-Role = Literal["map", "measure", "status", "companion", "summary", "probe", "metadata", "coordinate"]
+#: Digests tell `gradmap verify` whether a map is still the one that was recorded.
+Role = Literal["map", "measure", "status", "companion", "summary", "probe", "metadata", "coordinate", "digest"]
 
 #: Every role, in the order in which a reader sees the arrays.
 ROLES: tuple[Role, ...] = (
@@ -24,6 +25,7 @@ ROLES: tuple[Role, ...] = (
     "probe",
     "metadata",
     "coordinate",
+    "digest",
 )
 
 #: The response of each checkpoint to a fixed probe.
@@ -89,8 +91,11 @@ COMPANIONS: dict[str, Companion] = {
     "frame": Companion("int32", "1", "frame of the stimulus at lag 0, counted from 0"),
 }
 
+#: The bit of `<map>_health` where there is no map to trust: pending, or failed.
+NOT_COMPUTED = 2**15
+
 #: Endings of what stands beside each map in the cube, so that no map's own name may have one.
-RESERVED_ENDINGS = tuple(f"_{ending}" for ending in ("status", *COMPANIONS))
+RESERVED_ENDINGS = tuple(f"_{ending}" for ending in ("status", "digest", *COMPANIONS, *AXES))
 
 #: Names that no map, column or label may have, since the cube uses them.
 RESERVED_NAMES = frozenset((*AXES, PROBE))
@@ -127,6 +132,11 @@ def variable_name(map_name: str, ending: str = "") -> str:
 def status_name(map_name: str) -> str:
     """Name of the array that says of each entry of a map whether it is pending, done or failed."""
     return variable_name(map_name, "status")
+
+
+def digest_name(map_name: str) -> str:
+    """Name of the array of digests of a map's entries."""
+    return variable_name(map_name, "digest")
 
 
 def health_name(map_name: str) -> str:

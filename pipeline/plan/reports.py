@@ -28,7 +28,8 @@ class ShardReport:
     """The outcome of one shard; ``problem`` is None where its region was written.
 
     ``companions`` holds, for each ending of `pipeline.words.COMPANIONS`, an array over the shard's (neuron[,
-    stimulus]), or over (stimulus,) or () for a map summed over the population.
+    stimulus]), or over (stimulus,) or () for a map summed over the population. ``digests`` has one number per entry of
+    the region that was written, by which `gradmap verify` knows it again.
     """
 
     shard: Shard
@@ -40,6 +41,7 @@ class ShardReport:
     attempts: int = 1
     companions: dict[str, np.ndarray] = field(default_factory=dict)
     probe: np.ndarray | None = None
+    digests: np.ndarray | None = None
 
     @property
     def done(self) -> bool:

@@ -17,6 +17,7 @@ from pipeline.plan.reports import Problem, ShardReport
 from pipeline.plan.shards import Checkpoint, CohortPlan, RunPlan, Shard
 from pipeline.run.job import Job
 from pipeline.run.kinds import COMPUTE
+from pipeline.store.content import map_digests
 from pipeline.store.regions import NonFiniteError, label, write_region
 from pipeline.text import of_error
 from pipeline.words import Cause
@@ -72,10 +73,14 @@ def store_shard(plan: RunPlan, report: ShardReport, arrays: dict[str, np.ndarray
         return report
     started = time.perf_counter() - report.seconds
     try:
-        write_region(plan, report.shard, label(plan, report.shard, arrays))
+        labelled = label(plan, report.shard, arrays)
+        write_region(plan, report.shard, labelled)
+        entry = plan.cohort(report.shard.cohort).map_plan(report.shard.map)
+        variables = {name: values.variable for name, values in labelled.items()}
+        digests = map_digests(entry.status_dims, variables, report.companions, entry.settings.companions)
     except Exception as error:
         return _failed(report.shard, error, started)
-    return replace(report, seconds=time.perf_counter() - started)
+    return replace(report, digests=digests, seconds=time.perf_counter() - started)
 
 
 def _failed(shard: Shard, error: BaseException, started: float) -> ShardReport:

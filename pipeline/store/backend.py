@@ -4,15 +4,16 @@ import asyncio
 import json
 import os
 import re
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from zarr.abc.store import Store
-from zarr.core.buffer import default_buffer_prototype
+from zarr.core.buffer import Buffer, default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore
 
@@ -68,7 +69,7 @@ def is_local(location: str) -> bool:
 @lru_cache(maxsize=32)
 def _opened(location: str, writable: bool, endpoint: str | None) -> Store:
     if is_local(location):
-        return LocalStore(location, read_only=not writable)
+        return FolderStore(location, read_only=not writable)
     options: dict[str, Any] = {}
     if location.startswith(_BUCKETS):
         # A listing remembered from before another process wrote would hide what it wrote.
@@ -79,6 +80,60 @@ def _opened(location: str, writable: bool, endpoint: str | None) -> Store:
     if endpoint is not None:
         options["endpoint_url"] = endpoint
     return FsspecStore.from_url(location, storage_options=options, read_only=not writable)
+
+
+class FolderStore(LocalStore):
+    """A folder that is written only as long as it is there: what was moved away or deleted is never begun anew."""
+
+    async def _open(self, *, mode: Any = None) -> None:
+        self._is_open = True  # only `make_folder` makes the folder
+
+    def _ensure_open_sync(self) -> None:
+        self._is_open = True
+
+    async def _set(self, key: str, value: Buffer, exclusive: bool = False) -> None:
+        self._check_writable()
+        await asyncio.to_thread(_put, self.root, key, value, exclusive)
+
+    def set_sync(self, key: str, value: Buffer) -> None:
+        """As `set`."""
+        self._check_writable()
+        _put(self.root, key, value, False)
+
+
+def _put(root: Path, key: str, value: Buffer, exclusive: bool) -> None:
+    """Write a file beside its place and move it there, so that a reader or a crash finds the old one or the new one."""
+    path = root / key
+    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
+    try:
+        file = open(partial, "xb")  # noqa: SIM115  (closed below, after the folders that it may lack are made)
+    except FileNotFoundError:
+        _make_folders(root, path.parent)
+        file = open(partial, "xb")  # noqa: SIM115
+    try:
+        with file:
+            file.write(value.as_buffer_like())
+        if exclusive:
+            os.link(partial, path)
+        else:
+            os.replace(partial, path)
+    finally:
+        with suppress(FileNotFoundError):
+            partial.unlink()
+
+
+def _make_folders(root: Path, folder: Path) -> None:
+    """Make the folders below the root one by one; that fails where the root is gone."""
+    for part in reversed([folder, *folder.parents]):
+        if part.is_relative_to(root) and part != root:
+            with suppress(FileExistsError):
+                part.mkdir()
+
+
+def make_folder(location: str) -> None:
+    """Make a local store's own folder, with those above it."""
+    if is_local(location):
+        Path(location).mkdir(parents=True, exist_ok=True)
 
 
 def _endpoint(location: str) -> str | None:
@@ -201,6 +256,25 @@ def keys_below(store: Store, prefix: str) -> list[str]:
             return sync(collect())
         except FileNotFoundError:
             return []
+
+
+def keys_below_each(store: Store, prefixes: Sequence[str]) -> list[list[str]]:
+    """Every key below each of several prefixes, listed side by side."""
+
+    async def collect() -> list[list[str]]:
+        limit = asyncio.Semaphore(16)
+
+        async def one(prefix: str) -> list[str]:
+            async with limit:
+                try:
+                    return [key async for key in store.list_prefix(prefix)]
+                except FileNotFoundError:
+                    return []
+
+        return list(await asyncio.gather(*(one(prefix) for prefix in prefixes)))
+
+    with storage_errors(str(store)):
+        return sync(collect())
 
 
 def names_in(store: Store, prefix: str = "") -> list[str]:

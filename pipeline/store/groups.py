@@ -1,6 +1,5 @@
 """One cohort's group as it stands in the store, and the metadata that makes it readable."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,15 +9,18 @@ import numpy as np
 import zarr
 from zarr.abc.store import Store
 from zarr.codecs import ZstdCodec
+from zarr.core.metadata import ArrayV3Metadata
 from zarr.storage import MemoryStore
 
 from pipeline.plan.config import ConfigError
 from pipeline.store.backend import (
     METADATA,
+    DamagedStoreError,
     delete_below,
     is_local,
     keys_below,
     location_of,
+    make_folder,
     names_in,
     open_store,
     parse_json,
@@ -29,7 +31,7 @@ from pipeline.store.backend import (
     write_json,
     write_many,
 )
-from pipeline.store.layout import ArraySpec
+from pipeline.store.layout import BOOKKEEPING, ArraySpec
 from pipeline.words import ENSEMBLE, map_of, status_name
 
 #: Format of the stores that this version writes and reads. 2: maps know their stimuli by content.
@@ -39,6 +41,10 @@ FORMAT = 2
 LEASE = "_lease"
 
 READY, CREATING, CHANGING = "ready", "creating", "changing"
+
+
+class NoStoreError(ValueError, OSError):
+    """There is no store of gradmaps, or none any more."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +102,7 @@ class Group:
     def open(self, name: str) -> zarr.Array:
         """The array itself."""
         if name not in self.arrays:
-            raise ValueError(
+            raise DamagedStoreError(
                 f"the cohort {self.name!r} of {scrub(self.location)} has no {name!r}, so what it holds cannot be told;"
                 " look at it with `gradmap verify`, which can restore the description of a lost array"
             )
@@ -104,11 +110,12 @@ class Group:
         with storage_errors(self.location):
             found = self.root[path] if self.root is not None else zarr.open_array(self.store, path=path, mode=mode)
         if not isinstance(found, zarr.Array):
-            raise ValueError(
+            raise DamagedStoreError(
                 f"{path} of {scrub(self.location)} is a group and not an array, so it cannot be read; look at the store"
                 " with `gradmap verify`"
             )
-        return found
+        # An absent chunk must mean that it is lost, wherever it is not the map itself.
+        return found.with_config({"write_empty_chunks": self.array_attributes(name).get("role") != "map"})
 
     def read(self, name: str) -> np.ndarray:
         """Every entry of an array; text as an object array of str."""
@@ -116,13 +123,33 @@ class Group:
 
     def document(self, key: str) -> Any:
         """An attribute that is stored as JSON text; an empty dict where there is none."""
-        return json.loads(self.attributes.get(key, "{}"))
+        text = str(self.attributes.get(key, "{}"))
+        return parse_json(text.encode(), f"the attribute {key!r} in {self.name}/{METADATA} of {scrub(self.location)}")
 
 
 def read_values(array: zarr.Array, where: str) -> np.ndarray:
-    """Every entry of an array; text as an object array of str."""
-    with storage_errors(where):
-        values = np.asarray(array[...])
+    """Every entry of an array; text as an object array of str.
+
+    Raises
+    ------
+    DamagedStoreError
+        If it cannot be decoded.
+    """
+    try:
+        with storage_errors(where):
+            values = np.asarray(array[...])
+    except OSError:
+        raise
+    except Exception as error:
+        raise DamagedStoreError(
+            f"{array.path} of {scrub(where)} cannot be decoded ({error}), so what the store holds cannot be told; look"
+            " at it with `gradmap verify`, and restore it from a copy or mend it with `gradmap verify --requeue`"
+        ) from error
+    return text_as_objects(values)
+
+
+def text_as_objects(values: np.ndarray) -> np.ndarray:
+    """Numbers as they are, and text as an object array of str."""
     return values if values.dtype.kind in "biuf" else values.astype(object)
 
 
@@ -134,11 +161,24 @@ def read_group(store: Store, location: str, name: str) -> Group | None:
     names = [entry for entry in names_in(store, name) if entry != METADATA]
     entries = _read_all(store, [f"{name}/{entry}/{METADATA}" for entry in names])
     arrays = {
-        entry: document
+        entry: _checked_array(document, f"{name}/{entry}/{METADATA} in {store}")
         for entry, document in zip(names, entries, strict=True)
         if document is not None and document.get("node_type") == "array"
     }
     return Group(store, location, name, metadata.get("attributes", {}), arrays)
+
+
+def _checked_array(document: dict[str, Any], what: str) -> dict[str, Any]:
+    try:
+        ArrayV3Metadata.from_dict(dict(document))
+        complete = isinstance(document["attributes"]["role"], str)
+    except Exception as error:  # a damaged description fails in many ways
+        raise DamagedStoreError(
+            f"{what} does not describe an array ({type(error).__name__}: {error}), so what is stored there cannot be"
+            " read; restore it from a copy, or delete it and let `gradmap verify --requeue` write it anew"
+        ) from error
+    assert complete
+    return document
 
 
 def _read_all(store: Store, keys: list[str]) -> list[dict[str, Any] | None]:
@@ -164,7 +204,7 @@ def open_existing(store: str | Path, *, writable: bool = False) -> tuple[Store, 
 
     Raises
     ------
-    ValueError
+    NoStoreError
         If there is no store of gradmaps.
     """
     location = location_of(store)
@@ -172,7 +212,7 @@ def open_existing(store: str | Path, *, writable: bool = False) -> tuple[Store, 
     root = read_json(opened, METADATA)
     if root is None or "gradmap_format" not in root.get("attributes", {}):
         found = "nothing there" if root is None else "a Zarr hierarchy of something else"
-        raise ValueError(
+        raise NoStoreError(
             f"there is no store of gradmaps at {scrub(location)} ({found}), so there is nothing to read;"
             " check the path, or make the store with `gradmap run CONFIG`"
         )
@@ -241,6 +281,7 @@ def claim_root(store: Store, location: str) -> bool:
             " gradmaps, so files could be mixed up; give a folder or prefix of its own as store"
         )
     attributes = {"gradmap_format": FORMAT, "title": "gradmaps, one group per cohort"}
+    make_folder(location)
     write_json(store, METADATA, _root(attributes, {}))
     return True
 
@@ -278,9 +319,12 @@ def create_arrays(store: Store, cohort: str, specs: Sequence[ArraySpec]) -> None
             dimension_names=spec.dims,
             attributes=dict(spec.attributes),
             zarr_format=3,
+            config={"write_empty_chunks": spec.role != "map"},
         )
         if spec.values is not None and spec.values.size:
             array[...] = spec.values
+        elif spec.role in BOOKKEEPING and 0 not in spec.shape:
+            array[...] = spec.fill
     keys = [key for key in keys_below(memory, "") if key != METADATA]
     objects = dict(zip(keys, read_many(memory, keys), strict=True))
     write_many(store, {f"{cohort}/{key}": data for key, data in objects.items() if data is not None})
@@ -291,8 +335,15 @@ def delete_array(store: Store, cohort: str, name: str) -> None:
     delete_below(store, f"{cohort}/{name}")
 
 
+def clear_group(store: Store, cohort: str) -> None:
+    """Remove everything of a group but what says that it is being created."""
+    for name in names_in(store, cohort):
+        if name != METADATA:
+            delete_below(store, f"{cohort}/{name}")
+
+
 def resize(group: Group, checkpoints: int) -> None:
-    """Give every array of a group this many checkpoints; no object but the arrays' metadata is touched."""
+    """Give every array of a group this many checkpoints, and the driver's own their new chunks."""
     for name, metadata in group.arrays.items():
         dims = group.dims(name)
         if "checkpoint" in dims:
@@ -301,6 +352,16 @@ def resize(group: Group, checkpoints: int) -> None:
             ]
             if shape != metadata["shape"]:
                 write_json(group.store, f"{group.name}/{name}/{METADATA}", {**metadata, "shape": shape})
+                if group.array_attributes(name)["role"] in (*BOOKKEEPING, "summary"):
+                    _fill_new_chunks(group, name, metadata["shape"][0], checkpoints)
+
+
+def _fill_new_chunks(group: Group, name: str, before: int, now: int) -> None:
+    array = group.open(name)
+    rows = array.chunks[0]
+    with storage_errors(group.location):
+        for start in range(-(-before // rows) * rows, now, rows):
+            array[start : min(start + rows, now)] = array.fill_value
 
 
 def write_attributes(store: Store, cohort: str, attributes: dict[str, Any]) -> None:

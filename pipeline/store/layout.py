@@ -12,11 +12,26 @@ import numpy as np
 from pipeline.plan.axes import as_array
 from pipeline.plan.layout import settings_of
 from pipeline.plan.shards import CohortPlan, MapPlan, VariablePlan
-from pipeline.words import COMPANIONS, ENSEMBLE, PENDING, PROBE, STATES, status_name, variable_name
+from pipeline.store.content import companion_fill, fill_of
+from pipeline.words import (
+    AXES,
+    COMPANIONS,
+    ENSEMBLE,
+    NOT_COMPUTED,
+    PENDING,
+    PROBE,
+    STATES,
+    digest_name,
+    status_name,
+    variable_name,
+)
 
 #: Checkpoints and entries in one chunk of what the driver alone writes.
 BOOKKEEPING_CHECKPOINTS = 32
 BOOKKEEPING_ENTRIES = 2**20
+
+#: Roles of what the driver alone writes while maps are computed; every chunk of these is there from the start.
+BOOKKEEPING = ("status", "digest", "companion", "probe")
 
 #: Labels of so many checkpoints lie in one chunk.
 LABELS_PER_CHUNK = 1024
@@ -51,7 +66,7 @@ def cohort_arrays(cohort: CohortPlan, health_flags: Mapping[str, int]) -> list[A
     """Every array of a cohort's group."""
     fixed = [*(coordinate_array(cohort, dim) for dim in cohort.dims()), *label_arrays(cohort)]
     maps = [spec for entry in cohort.maps for spec in map_arrays(cohort, entry, health_flags)]
-    taken = {spec.name for spec in (*fixed, *maps)} | {PROBE}
+    taken = {spec.name for spec in (*fixed, *maps)} | {PROBE, *AXES}
     return [*fixed, *metadata_arrays(cohort, taken), probe_array(cohort), *maps]
 
 
@@ -85,11 +100,11 @@ def metadata_arrays(cohort: CohortPlan, taken: set[str]) -> list[ArraySpec]:
     specs = []
     taken = set(taken)
     for column, entries in cohort.neuron_metadata.items():
-        values = column_values(entries, grows=False)
+        values = column_values(entries)
         name = free_name(column, taken, "neuron")
         specs.append(_column(name, "neuron", values, max(1, len(values)), column))
     for key in scalar_names(cohort):
-        values = column_values([checkpoint.scalars.get(key) for checkpoint in cohort.checkpoints], grows=True)
+        values = column_values([checkpoint.scalars.get(key) for checkpoint in cohort.checkpoints])
         name = free_name(key, taken, "checkpoint")
         specs.append(_column(name, "checkpoint", values, LABELS_PER_CHUNK, key))
     size = len(cohort.neurons)
@@ -131,15 +146,15 @@ def per_neuron_row(values: Sequence[float] | None, size: int) -> np.ndarray:
     return row if row.shape == (size,) else np.full(size, nan)
 
 
-def column_values(entries: Iterable[Any], *, grows: bool) -> np.ndarray:
-    """Entries of mixed type as one array: numbers as float64 with NaN for none, anything else as text with "".
+def column_values(entries: Iterable[Any]) -> np.ndarray:
+    """Entries as one array: truth values and whole numbers as they are, where none is missing.
 
-    A column that never grows and misses nothing keeps whole numbers and truth values as they are.
+    Other numbers are float64 with NaN for none, and anything else is text with "" for none.
     """
     entries = [None if isinstance(entry, float) and isnan(entry) else _unboxed(entry) for entry in entries]
     present = [entry for entry in entries if entry is not None]
     if present and all(isinstance(entry, (bool, int, float)) for entry in present):
-        if not grows and len(present) == len(entries):
+        if len(present) == len(entries):
             if all(isinstance(entry, bool) for entry in present):
                 return np.array(entries, dtype=bool)
             if all(type(entry) is int and abs(entry) < 2**63 for entry in present):
@@ -192,6 +207,7 @@ def map_arrays(cohort: CohortPlan, entry: MapPlan, health_flags: Mapping[str, in
     }
     specs = [variable_array(entry, variable, n_checkpoints) for variable in entry.variables]
     specs.append(ArraySpec(status_name(entry.name), dims, counts, chunks, "uint8", PENDING, status))
+    specs.append(ArraySpec(digest_name(entry.name), dims, counts, chunks, "uint64", 0, digest_attributes(entry)))
     for ending in entry.settings.companions:
         dtype, units, title = COMPANIONS[ending]
         attributes: dict[str, Any] = {
@@ -201,7 +217,7 @@ def map_arrays(cohort: CohortPlan, entry: MapPlan, health_flags: Mapping[str, in
         }
         attributes |= {"units": units} if units else {}
         attributes |= flag_attributes(health_flags) if ending == "health" else {}
-        fill = fill_of(dtype)
+        fill = companion_fill(ending)
         if fill == -1:
             attributes["comment"] = "-1 where there is none"
         specs.append(ArraySpec(variable_name(entry.name, ending), dims, counts, chunks, dtype, fill, attributes))
@@ -223,14 +239,20 @@ def variable_array(entry: MapPlan, variable: VariablePlan, n_checkpoints: int) -
     )
 
 
-def fill_of(dtype: str) -> Any:
-    """What stands in an array where nothing was computed."""
-    kind = np.dtype(dtype).kind
-    return nan if kind == "f" else -1 if kind == "i" else 0
+def digest_attributes(entry: MapPlan) -> dict[str, Any]:
+    """What the digests of a map are of: its variables and these companions."""
+    return {
+        "role": "digest",
+        "map": entry.name,
+        "long_name": f"digest of each entry of {entry.name} and of the numbers beside it",
+        "variables": " ".join(variable.name for variable in entry.computed),
+        "companions": " ".join(entry.settings.companions),
+    }
 
 
 def flag_attributes(health_flags: Mapping[str, int]) -> dict[str, Any]:
-    """Bits and their meanings in the CF manner."""
+    """Bits and their meanings in the CF manner, with the one that says that there is nothing to trust."""
+    health_flags = {**health_flags, "not_computed": NOT_COMPUTED}
     return {"flag_masks": [int(mask) for mask in health_flags.values()], "flag_meanings": " ".join(health_flags)}
 
 

@@ -60,11 +60,14 @@ class Lease:
         return self.lost_because is not None
 
     def check(self) -> None:
-        """Raise `LeaseLostError` if the lease was lost."""
+        """Raise `LeaseLostError` if the lease was lost, or the folder of the store is not there any more."""
+        if self.lost_because is None and is_local(self.location) and not Path(self.location).is_dir():
+            self.lost_because = "its folder was moved or deleted"
         if self.lost_because is not None:
             raise LeaseLostError(
-                f"this run no longer holds the store {scrub(self.location)} ({self.lost_because}), and two drivers"
-                " would overwrite each other's records; stop it, and start `gradmap run` again when the other is over"
+                f"this run no longer holds the store {scrub(self.location)} ({self.lost_because}), so what it records"
+                " could overwrite what another run has recorded since; start `gradmap run` again when no other one uses"
+                " the store"
             )
 
 

@@ -11,15 +11,18 @@ from xarray.core import indexing
 
 from pipeline.store.backend import scrub, storage_errors
 from pipeline.store.groups import cohort_names, existing_group, open_existing
-from pipeline.store.layout import fill_of
-from pipeline.words import DONE, ROLES, map_of, role_of, status_name
+from pipeline.words import DONE, NOT_COMPUTED, ROLES, map_of, role_of, status_name
 
 
 def open_cube(store: str | Path, cohort: str | None = None) -> xr.Dataset:
     """The cube of one cohort, with NaN wherever `<map>_status` does not say done.
 
-    A map and its status are read when they are asked for, also while a run is writing the store. Where dask is
-    installed the maps are dask arrays, one chunk per object of the store.
+    A map and its status are read when they are asked for, the status first. So what is shown is whole and stays as it
+    is, also while a run is writing the store or `gradmap verify --requeue` is taking maps back; companions and
+    summaries are hidden with their maps. Plain ``xarray.open_zarr`` promises less: what it shows of an entry counts
+    only if `<map>_status` said done *before* the entry was read.
+
+    Where dask is installed the maps are dask arrays, one chunk per object of the store.
 
     Parameters
     ----------
@@ -50,7 +53,7 @@ def open_cube(store: str | Path, cohort: str | None = None) -> xr.Dataset:
     hidden = {}
     for name, variable in cube.variables.items():
         status = cube.variables.get(status_name(map_of(name, variable.attrs)))
-        if role_of(variable.attrs) in ("map", "measure", "companion") and status is not None:
+        if role_of(variable.attrs) in ("map", "measure", "companion", "summary") and status is not None:
             hidden[name] = _hide(variable, status)
     cube = _ordered(cube.assign(hidden))
     return _chunked(cube) if find_spec("dask") else cube
@@ -59,7 +62,8 @@ def open_cube(store: str | Path, cohort: str | None = None) -> xr.Dataset:
 def _ordered(cube: xr.Dataset) -> xr.Dataset:
     """The cube with its maps first, and its labels as ordinary text, which pandas, matplotlib and netCDF know."""
     order: dict[str, int] = {role: rank for rank, role in enumerate(ROLES)}
-    names = sorted(cube.data_vars, key=lambda name: (order.get(role_of(cube[name].attrs), len(ROLES)), str(name)))
+    shown = [name for name in cube.data_vars if role_of(cube[name].attrs) != "digest"]
+    names = sorted(shown, key=lambda name: (order.get(role_of(cube[name].attrs), len(ROLES)), str(name)))
     text = {name: entry.astype(object) for name, entry in cube.variables.items() if entry.dtype.kind == "T"}
     return cube.assign(text)[names]
 
@@ -84,13 +88,23 @@ class _DoneOnly(BackendArray):
     def _read(self, key: tuple[Any, ...]) -> np.ndarray:
         chosen = dict(zip(self.values.dims, key, strict=True))
         # The status first: what it calls done stays done and whole, whatever is written meanwhile.
-        done = self.status.isel({dim: chosen[dim] for dim in self.status.dims}) == DONE
+        done = self.status.isel({dim: chosen[dim] for dim in self.status.dims if dim in chosen}) == DONE
+        # Numbers over all neurons of a checkpoint were made of those that are done.
+        done = done.any([dim for dim in self.status.dims if dim not in chosen])
         values = self.values.isel(chosen)
         if bool(done.all()):
             return values.values
         aligned = done.set_dims({dim: 1 for dim in values.dims if dim not in done.dims} | dict(done.sizes))
         aligned = aligned.transpose(*values.dims)
-        return np.where(aligned.values, values.values, np.asarray(fill_of(str(self.dtype)), self.dtype))
+        return np.where(aligned.values, values.values, _missing(self.values))
+
+
+def _missing(variable: xr.Variable) -> Any:
+    """What a variable shows where there is nothing."""
+    if role_of(variable.attrs) == "companion" and "flag_masks" in variable.attrs:
+        return variable.dtype.type(NOT_COMPUTED)
+    missing = {"f": np.nan, "i": -1, "u": 0, "b": False}.get(variable.dtype.kind)
+    return "" if missing is None else variable.dtype.type(missing)
 
 
 def _chunked(cube: xr.Dataset) -> xr.Dataset:

@@ -13,8 +13,9 @@ import zarr
 from pipeline.plan.reports import Problem, ShardReport
 from pipeline.plan.shards import MapPlan, RunPlan, Shard
 from pipeline.store.backend import is_local, scrub, storage_errors
+from pipeline.store.content import companion_values
 from pipeline.store.groups import Group, copy_attributes, existing_group, open_existing, write_attributes
-from pipeline.words import COMPANIONS, DONE, FAILED, PROBE, status_name, variable_name
+from pipeline.words import DONE, FAILED, PROBE, digest_name, status_name, variable_name
 
 #: Largest difference between two probes of one checkpoint, relative to the largest response.
 PROBE_TOLERANCE = 1e-4
@@ -78,8 +79,8 @@ def _record_cohort(plan: RunPlan, group: Group, reports: list[ShardReport]) -> N
         value = DONE if report.done else FAILED
         shape = tuple(part.stop - part.start for part in index)
         status[status_name(entry.name)].append((index, np.full(shape, value, np.uint8)))
-        for ending, numbers in report.companions.items() if report.done else ():
-            edits[variable_name(entry.name, ending)].append((index, _companion(report, ending, numbers, shape)))
+        for name, values in _beside(report, entry, shape).items() if report.done else ():
+            edits[name].append((index, values))
     for position, response in probes.items():
         edits[PROBE].append(((slice(position, position + 1), slice(None)), response[None]))
     _apply(arrays, edits)
@@ -116,19 +117,25 @@ def status_index(shard: Shard, entry: MapPlan) -> Index:
     return tuple(region[dim] for dim in entry.status_dims)
 
 
-def _companion(report: ShardReport, ending: str, numbers: Any, shape: tuple[int, ...]) -> np.ndarray:
-    if ending not in COMPANIONS:
+def _beside(report: ShardReport, entry: MapPlan, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
+    """The companions of a report and its digests, by the names of their arrays."""
+    endings = entry.settings.companions
+    strange = sorted(set(report.companions) - set(endings))
+    if strange:
         raise ValueError(
-            f"{report.shard.key()}: the report carries {ending!r}, which the cube has no place for; it takes"
-            f" {', '.join(COMPANIONS)}"
+            f"{report.shard.key()}: the report carries {strange[0]!r}, which the cube has no place for; it takes"
+            f" {', '.join(endings)}"
         )
-    values = np.asarray(numbers, dtype=COMPANIONS[ending][0])
-    if values.shape not in (shape, shape[1:]):
-        raise ValueError(
-            f"{report.shard.key()}: {ending} has the shape {values.shape} for a shard of {shape[1:]} entries, so it"
-            " cannot be placed; give one number per neuron (and stimulus)"
-        )
-    return values.reshape(shape)
+    try:
+        found = {
+            variable_name(entry.name, ending): companion_values(ending, report.companions.get(ending), shape)
+            for ending in endings
+        }
+    except ValueError as error:
+        raise ValueError(f"{report.shard.key()}: {error}") from error
+    # A region written anew without digests must not be held against those of before.
+    digests = np.zeros(shape, np.uint64) if report.digests is None else np.asarray(report.digests).reshape(shape)
+    return {**found, digest_name(entry.name): digests}
 
 
 def _checked_probes(

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,8 @@ from pipeline.plan.config import ConfigError
 from pipeline.plan.shards import Checkpoint, CohortPlan, MapPlan, RunPlan, VariablePlan
 from pipeline.store.backend import scrub
 from pipeline.store.groups import Group
-from pipeline.store.layout import map_arrays, signature
-from pipeline.words import DONE, axis_of, status_name
+from pipeline.store.layout import flag_attributes, map_arrays, signature
+from pipeline.words import DONE, axis_of, health_name, map_of, status_name
 
 _WHAT_TO_SET = {
     "objects": "storage.object_mib",
@@ -42,27 +43,74 @@ def check_plan(plan: RunPlan) -> None:
                     )
 
 
-def refuse_differences(cohort: CohortPlan, group: Group) -> None:
-    """Refuse to continue a cohort whose numbers in the store were made under other settings.
-
-    Raises
-    ------
-    ConfigError
-        Naming what differs, both values, and what to do.
-    """
+def refuse_foreign(cohort: CohortPlan, group: Group) -> None:
+    """Refuse a group that was not made by this program."""
     if "gradmap_format" not in group.attributes:
         raise ConfigError(
             f"the group {cohort.name!r} of {scrub(group.location)} was not made by this program, and writing into it"
             " could destroy it; rename the cohort or give another store"
         )
+
+
+def outdated_arrays(cohort: CohortPlan, group: Group, health_flags: Mapping[str, int]) -> frozenset[str] | None:
+    """Arrays that were laid out under other settings and hold nothing yet; None where that is the whole cohort.
+
+    Raises
+    ------
+    ConfigError
+        If numbers were made under other settings. The message names what differs, both values, and what to do.
+    """
+    try:
+        _refuse_differences(cohort, group, health_flags)
+    except ConfigError:
+        done = maps_with_done(group)
+        if not done:
+            return None
+        empty = _empty_arrays(group, done)
+        _refuse_differences(cohort, replace(group, arrays=_without(group, empty)), health_flags)
+        return empty
+    return frozenset()
+
+
+def _empty_arrays(group: Group, done: set[str]) -> frozenset[str]:
+    """Arrays of the maps of which nothing is done, with the axes that only these have."""
+    maps = set(group.maps()) - done
+    owned = {name for name in group.arrays if map_of(name, group.array_attributes(name)) in maps}
+    used = {dim for name in group.arrays if name not in owned for dim in group.dims(name) if dim != name}
+    axes = {dim for name in owned for dim in group.dims(name)} - used
+    return frozenset(owned | axes)
+
+
+def _without(group: Group, names: frozenset[str]) -> dict[str, Any]:
+    return {name: entry for name, entry in group.arrays.items() if name not in names}
+
+
+def _refuse_differences(cohort: CohortPlan, group: Group, health_flags: Mapping[str, int]) -> None:
+    """Refuse to continue a cohort whose numbers in the store were made under other settings."""
     _same_labels(cohort, group)
     for entry in cohort.maps:
         if status_name(entry.name) in group.arrays:
             for variable in entry.variables:
                 _same_settings(cohort, entry, variable, group)
+            _same_flags(entry, group, health_flags)
         else:
             _name_is_free(cohort, entry, group)
     _same_checkpoints(cohort, group)
+
+
+def _same_flags(entry: MapPlan, group: Group, health_flags: Mapping[str, int]) -> None:
+    name = health_name(entry.name)
+    if name not in group.arrays:
+        return
+    stored, meaning = group.array_attributes(name), flag_attributes(health_flags)
+    old = dict(zip(stored["flag_meanings"].split(), stored["flag_masks"], strict=True))
+    new = dict(zip(meaning["flag_meanings"].split(), meaning["flag_masks"], strict=True))
+    if old != new:
+        raise ConfigError(
+            f"{name} of {scrub(group.location)} has the bits {old} and this version of gradmap-pipeline writes"
+            f" {new}, so one bit would mean two things; continue with the version that wrote it, or give another"
+            " store"
+        )
 
 
 def _same_labels(cohort: CohortPlan, group: Group) -> None:
@@ -186,6 +234,11 @@ def checkpoints_with_done(group: Group) -> set[str]:
         status = group.read(name)
         found |= (status == DONE).any(axis=tuple(range(1, status.ndim)))
     return {str(label) for label in labels[found]}
+
+
+def maps_with_done(group: Group) -> set[str]:
+    """Names of the maps that hold at least one done entry."""
+    return {name for name in group.maps() if bool((group.read(status_name(name)) == DONE).any())}
 
 
 def _some(names: Sequence[str], limit: int = 5) -> str:

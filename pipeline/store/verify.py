@@ -3,10 +3,10 @@
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice, product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import xarray as xr
@@ -15,21 +15,35 @@ from zarr.abc.store import Store
 
 from pipeline.plan.axes import blocks
 from pipeline.plan.reports import span
-from pipeline.store.backend import METADATA, delete_object, keys_below, read_json, storage_errors, write_json
+from pipeline.store.backend import METADATA, delete_object, keys_below, names_in, read_json, storage_errors, write_json
+from pipeline.store.content import map_digests
+from pipeline.store.damage import copied_arrays, damaged_labels, missing_chunks
 from pipeline.store.groups import (
     READY,
     Group,
     cohort_names,
     consolidate,
-    copy_attributes,
+    delete_array,
     is_consolidated,
     open_existing,
     read_group,
     write_attributes,
 )
+from pipeline.store.layout import BOOKKEEPING
 from pipeline.store.record import edit_array, pruned
 from pipeline.store.regions import forget, object_grid, object_keys, shard_extents
-from pipeline.words import COMPANIONS, DONE, FAILED, PENDING, axis_named, is_map, status_name, variable_name
+from pipeline.words import (
+    COMPANIONS,
+    DONE,
+    FAILED,
+    PENDING,
+    axis_named,
+    digest_name,
+    is_map,
+    map_of,
+    status_name,
+    variable_name,
+)
 
 Kind = Literal["missing", "damaged", "non-finite", "unclaimed", "failed", "pending"]
 
@@ -106,8 +120,7 @@ class Verification:
             shown += [str(finding) for finding in these[:limit]]
             if len(these) > limit:
                 shown.append(f"{kind}: and {len(these) - limit} more")
-        verdict = "sound" if self.sound else "NOT sound"
-        verdict += " and complete" if self.complete else ", not complete"
+        verdict = "NOT sound" if not self.sound else "sound and complete" if self.complete else "sound, not complete"
         counted = ", ".join(f"{count} {kind}" for kind, count in self.counts().items()) or "nothing amiss"
         requeued = f"; {self.requeued} regions marked for the next run" if self.requeued else ""
         shown.append(
@@ -134,12 +147,11 @@ def verify_store(store: str | Path, *, requeue: bool = False) -> Verification:
     opened, location = open_existing(store, writable=requeue)
     findings: list[Finding] = []
     regions = objects = done = requeued = 0
-    for name in cohort_names(opened):
-        lost = _lost_metadata(opened, name)
-        findings += [Finding("missing", name, entry, detail="its description zarr.json") for entry in lost]
+    for name in _every_cohort(opened):
+        lost = _lost_descriptions(opened, name)
+        findings += [Finding("missing", name, entry, detail=detail) for entry, detail in lost]
         if requeue:
-            for entry, document in lost.items():
-                write_json(opened, f"{name}/{entry}/{METADATA}", document)
+            _restore_descriptions(opened, name)
         group = read_group(opened, location, name)
         if group is None:
             continue
@@ -154,26 +166,50 @@ def verify_store(store: str | Path, *, requeue: bool = False) -> Verification:
             requeued += check.requeue()
     if not is_consolidated(opened):
         findings.append(Finding("damaged", "/", METADATA, detail="its copy of the metadata is out of date; run again"))
-        if requeue:
-            consolidate(opened)
     if requeue:
+        consolidate(opened)
         forget(location)
     return Verification(tuple(findings), regions, objects, done, requeued)
 
 
-def _lost_metadata(store: Store, cohort: str) -> dict[str, Any]:
-    """Descriptions of arrays that are gone, as the root's copy has them."""
+def _every_cohort(store: Store) -> list[str]:
+    """Cohorts that are there, and those of which the root says that they should be."""
     root = read_json(store, METADATA) or {}
     copied = root.get("consolidated_metadata", {}).get("metadata", {})
+    return list(dict.fromkeys((*cohort_names(store), *(key for key in copied if "/" not in key))))
+
+
+def _lost_descriptions(store: Store, cohort: str) -> list[tuple[str, str]]:
+    """Names of what the root describes and a cohort has no description of any more, and what is gone of each."""
+    copied = copied_arrays(store, cohort)
+    there = set(names_in(store, cohort))
+    if "" in copied and not there:
+        return [(METADATA, f"the whole cohort {cohort!r}; a run makes it anew")]
+    lost = [(METADATA, "the description of the cohort")] if "" in copied and METADATA not in there else []
     group = read_group(store, "", cohort)
-    if group is None or group.state != READY:
-        return {}
-    names = [key.removeprefix(f"{cohort}/") for key in copied if key.startswith(f"{cohort}/")]
-    return {name: copied[f"{cohort}/{name}"] for name in names if name not in group.arrays}
+    if lost or group is None or group.state != READY:
+        return lost
+    return [(name, "its description zarr.json") for name in copied if name and name not in group.arrays]
+
+
+def _restore_descriptions(store: Store, cohort: str) -> None:
+    """Write descriptions that are gone as the root has them; there is nothing to describe of a cohort that is gone."""
+    copied = copied_arrays(store, cohort)
+    for name, _ in _lost_descriptions(store, cohort):
+        if name == METADATA:
+            if names_in(store, cohort):
+                write_attributes(store, cohort, copied[""]["attributes"])
+                _restore_descriptions(store, cohort)
+        else:
+            write_json(store, f"{cohort}/{name}/{METADATA}", copied[name])
 
 
 class _DamagedError(Exception):
-    """An object that cannot be decoded."""
+    """An object that cannot be decoded, or that is not what was recorded."""
+
+
+class _MissingError(_DamagedError):
+    """An object that must be there and is not."""
 
 
 class _CohortCheck:
@@ -184,22 +220,23 @@ class _CohortCheck:
         self.findings: list[Finding] = []
         self.regions = self.objects = self.done = 0
         self._again: dict[str, list[Index]] = defaultdict(list)
-        self._bookkeeping: list[str] = []
+        self._bookkeeping: list[tuple[str, Index]] = []
+        self._summaries: set[str] = set()
         self._maps: list[str] = []
         self._labels: dict[str, np.ndarray] = {}
+        names = group.with_role(*BOOKKEEPING, "summary", "coordinate", "metadata")
+        self._missing = set(missing_chunks(group, names))
 
     def run(self) -> None:
         """Decode everything of the cohort."""
-        for name in self.group.with_role("coordinate"):
-            if self._check_whole(name):
-                self._labels[name] = self.group.read(name)
-        for name in self.group.with_role("metadata", "probe", "summary"):
+        self._check_labels()
+        for name in self.group.with_role("probe", "summary"):
             self._check_whole(name)
         for name in self.group.maps():
-            if all(set(self.group.dims(entry)) <= set(self._labels) for entry in self.group.variables(name)):
+            variables = self.group.variables(name)
+            if variables and all(set(self.group.dims(entry)) <= set(self._labels) for entry in variables):
                 status = self._status(name)
-                self._companions(name, status)
-                self._map(name, status)
+                self._map(name, status, self._companions(name, status))
             else:
                 # Without labels nothing can be said of the maps, least of all that they are done.
                 self.regions += sum(1 for _ in self._regions(name))
@@ -221,8 +258,8 @@ class _CohortCheck:
         """Mark regions as pending, and remove what cannot be decoded; the number of regions marked."""
         group, count = self.group, 0
         failures = group.attributes.get("failures", "{}")
-        for key in self._bookkeeping:
-            delete_object(group.store, key)
+        for name, index in self._bookkeeping:
+            self._restore(name, index)
         for name, indices in self._again.items():
             unique = list({str(index): index for index in indices}.values())
             count += len(unique)
@@ -231,24 +268,56 @@ class _CohortCheck:
             ]
             edit_array(group.open(status_name(name)), changes, group.location)
             failures = pruned(failures, {str(self._labels["checkpoint"][index[0].start]) for index in unique}, name)
+            # What was made of these maps is not true of those that follow.
+            self._summaries |= {entry for entry in group.with_role("summary") if self._owner(entry) == name}
         for key in self._maps:
             delete_object(group.store, key)
+        for name in self._summaries:
+            delete_array(group.store, group.name, name)
         if failures != group.attributes.get("failures", "{}"):
-            attributes = group.attributes | {"failures": failures}
-            write_attributes(group.store, group.name, attributes)
-            copy_attributes(group.store, group.name, attributes)
+            write_attributes(group.store, group.name, group.attributes | {"failures": failures})
         return count
+
+    def _owner(self, name: str) -> str:
+        return map_of(name, self.group.array_attributes(name))
+
+    def _restore(self, name: str, index: Index) -> None:
+        """Put a lost or damaged object of the driver's back as it was laid out."""
+        array = self.group.open(name)
+        for key in object_keys(array, array.chunks, index):
+            delete_object(self.group.store, key)
+        with storage_errors(self.group.location):
+            array[index] = array.fill_value
 
     def _damaged(self, name: str, problem: Exception, rows: slice | None = None) -> None:
         span = ""
         if rows is not None and "checkpoint" in self._labels:
             labels = self._labels["checkpoint"][rows]
             span = str(labels[0]) if len(labels) == 1 else f"{labels[0]} to {labels[-1]}"
-        self.findings.append(Finding("damaged", self.group.name, name, span, detail=str(problem)))
+        kind: Kind = "missing" if isinstance(problem, _MissingError) else "damaged"
+        self.findings.append(Finding(kind, self.group.name, name, span, detail=str(problem)))
 
-    def _decoded(self, array: zarr.Array, index: Index) -> np.ndarray:
+    def _decoded(self, array: zarr.Array, index: Index, name: str) -> np.ndarray:
+        """One chunk of an array of which every chunk must be there."""
+        for key in object_keys(array, array.chunks, index):
+            if key.removeprefix(f"{self.group.name}/") in self._missing:
+                raise _MissingError(f"its chunk {key.removeprefix(f'{self.group.name}/{name}/')}")
         self.objects += 1
         return _decode(array, index, self.group.location)
+
+    def _check_labels(self) -> None:
+        """Decode labels and metadata, and compare them with what was recorded."""
+        read: dict[str, np.ndarray | None] = {}
+        for name in self.group.with_role("coordinate", "metadata"):
+            read[name] = self.group.read(name) if self._check_whole(name) else None
+        damaged = damaged_labels(self.group, read)
+        for name in damaged:
+            if read[name] is not None:
+                self._damaged(name, _DamagedError("its values are not those that were recorded"))
+        for name in self.group.with_role("coordinate"):
+            values = read[name]
+            if values is not None and name not in damaged:
+                self._labels[name] = values
 
     def _check_whole(self, name: str) -> bool:
         """Whether an array without a status decodes."""
@@ -256,12 +325,13 @@ class _CohortCheck:
         whole = True
         for index in _cuts(array.shape, array.chunks):
             try:
-                self._decoded(array, index)
+                self._decoded(array, index, name)
             except _DamagedError as problem:
                 self._damaged(name, problem)
                 whole = False
-                if self.group.array_attributes(name).get("role") in ("probe", "summary"):
-                    self._bookkeeping += object_keys(array, array.chunks, index)
+                role = self.group.array_attributes(name)["role"]
+                self._bookkeeping += [(name, index)] if role == "probe" else []
+                self._summaries |= {name} if role == "summary" else set()
         return whole
 
     def _status(self, name: str) -> np.ndarray:
@@ -270,35 +340,43 @@ class _CohortCheck:
         status = np.full(array.shape, PENDING, np.uint8)
         for index in _cuts(array.shape, array.chunks):
             try:
-                status[index] = self._decoded(array, index)
+                status[index] = self._decoded(array, index, status_name(name))
             except _DamagedError as problem:
                 self._damaged(status_name(name), problem, index[0])
-                self._bookkeeping += object_keys(array, array.chunks, index)
+                self._bookkeeping.append((status_name(name), index))
                 self._again[name] += _rows(index)
         return status
 
-    def _companions(self, name: str, status: np.ndarray) -> None:
-        """Decode the companions of a map; the maps beside a damaged one have to be computed again."""
-        for ending in COMPANIONS:
+    def _companions(self, name: str, status: np.ndarray) -> dict[str, np.ndarray]:
+        """Companions and digests of a map by their endings; maps beside a damaged one have to be computed again."""
+        found = {}
+        for ending in ("digest", *COMPANIONS):
             companion = variable_name(name, ending)
             if companion not in self.group.arrays:
                 continue
             array = self.group.open(companion)
+            found[ending] = np.full(array.shape, array.fill_value, array.dtype)
             for index in _cuts(array.shape, array.chunks):
                 try:
-                    self._decoded(array, index)
+                    found[ending][index] = self._decoded(array, index, companion)
                 except _DamagedError as problem:
                     self._damaged(companion, problem, index[0])
-                    self._bookkeeping += object_keys(array, array.chunks, index)
+                    self._bookkeeping.append((companion, index))
                     self._again[name] += [row for row in _rows(index) if (status[row] == DONE).any()]
+                    found["digest"][index] = 0  # of numbers that are not known
+        return found
 
-    def _map(self, name: str, status: np.ndarray) -> None:
+    def _map(self, name: str, status: np.ndarray, beside: Mapping[str, np.ndarray]) -> None:
         dims = self.group.dims(status_name(name))
         variables = [_Stored.of(self.group, entry) for entry in self.group.variables(name)]
 
         def judge(where: Index) -> tuple[Index, list[_Verdict]]:
             states = xr.Variable(dims, status[where])
-            return where, [self._judge(entry, dict(zip(dims, where, strict=True)), states) for entry in variables]
+            verdicts = [self._judge(entry, dict(zip(dims, where, strict=True)), states) for entry in variables]
+            if self._is_foreign(name, verdicts, states, {ending: values[where] for ending, values in beside.items()}):
+                detail = "it or the numbers beside it are not those that were recorded"
+                verdicts[0] = replace(verdicts[0], kind="damaged", detail=detail)
+            return where, [replace(verdict, values=None) for verdict in verdicts]
 
         with ThreadPoolExecutor(max_workers=8) as pool:
             for some in _batches(self._regions(name), 64):
@@ -332,11 +410,11 @@ class _CohortCheck:
         keys = object_keys(entry.array, entry.grid, index)
         written = [key for key in keys if key in entry.present]
 
-        def verdict(kind: Kind | None, detail: str = "") -> _Verdict:
-            return _Verdict(entry.name, written, kind, detail)
+        def verdict(kind: Kind | None, detail: str = "", values: xr.Variable | None = None) -> _Verdict:
+            return _Verdict(entry.name, written, kind, detail, values)
 
         done = states == DONE
-        detail = ""
+        detail, values = "", None
         if bool(done.any()) and len(written) < len(keys):
             return verdict("missing")
         if len(written) == len(keys):
@@ -350,10 +428,26 @@ class _CohortCheck:
                 if entry.is_map and bool((~np.isfinite(values) & done).any()):
                     return verdict("non-finite")
         if bool(done.all()):
-            return verdict(None)
+            return verdict(None, values=values)
         if bool((states == FAILED).any()):
-            return verdict("failed")
-        return verdict("unclaimed", detail) if len(written) == len(keys) else verdict("pending")
+            return verdict("failed", values=values)
+        return verdict("unclaimed", detail, values) if len(written) == len(keys) else verdict("pending")
+
+    def _is_foreign(
+        self, name: str, verdicts: list["_Verdict"], states: xr.Variable, beside: Mapping[str, np.ndarray]
+    ) -> bool:
+        """Whether a region holds done maps of which other digests were recorded; what is lost is told by itself."""
+        variables = {verdict.variable: verdict.values for verdict in verdicts if verdict.values is not None}
+        recorded = beside.get("digest")
+        if recorded is None:
+            return False
+        about = self.group.array_attributes(digest_name(name))
+        names, endings = (str(about.get(key, "")).split() for key in ("variables", "companions"))
+        checked = (states.values == DONE) & (recorded != 0)
+        if not checked.any() or set(names) != set(variables) or not set(endings) <= set(beside):
+            return False
+        found = map_digests(tuple(map(str, states.dims)), variables, beside, endings)
+        return bool((found != recorded)[checked].any())
 
     def _finding(self, kind: Kind, name: str, dims: tuple[str, ...], index: Index, detail: str) -> Finding:
         stimulus = axis_named("stimulus", dims) or ""
@@ -392,6 +486,7 @@ class _Verdict:
     written: list[str]
     kind: Kind | None
     detail: str
+    values: xr.Variable | None = None
 
 
 def _decode(array: zarr.Array, index: Index, where: str) -> np.ndarray:

@@ -15,6 +15,7 @@ from pipeline.plan.maps import Stimuli
 from pipeline.plan.reports import ShardReport
 from pipeline.plan.shards import Checkpoint, CheckpointSource, CohortPlan, MapPlan, RunPlan, Shard, VariablePlan
 from pipeline.store import label, write_region
+from pipeline.store.content import map_digests
 
 HEALTH = {"all_zero": 1, "truncated": 2}
 
@@ -201,6 +202,14 @@ def probe(plan: RunPlan, shard: Shard) -> np.ndarray:
 
 def done(plan: RunPlan, shard: Shard) -> ShardReport:
     """The report of a shard that was written."""
+    beside = companions(plan, shard)
+    entry = plan.cohort(shard.cohort).map_plan(shard.map)
+    variables = {name: values.variable for name, values in label(plan, shard, arrays(plan, shard)).items()}
+    digests = map_digests(entry.status_dims, variables, beside, entry.settings.companions)
     return ShardReport(
-        shard, route="factored", companions=companions(plan, shard), probe=probe(plan, shard).astype(np.float32)
+        shard,
+        route="factored",
+        companions=beside,
+        probe=probe(plan, shard).astype(np.float32),
+        digests=digests,
     )

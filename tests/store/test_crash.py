@@ -139,7 +139,7 @@ def test_a_kill_while_recording_never_shows_a_wrong_number(store, trial):
 
 STOPPER = """
 import json, os, signal, sys
-import zarr.storage._local as local
+import pipeline.store.backend as local
 from pipeline.store import create_or_extend
 from tests.store.plans import *
 

@@ -25,7 +25,7 @@ from pipeline.store import (
     store_status,
     verify_store,
 )
-from pipeline.words import COMPANIONS, DONE
+from pipeline.words import COMPANIONS, DONE, NOT_COMPUTED
 from tests.store.conftest import compute
 from tests.store.plans import HEALTH, checkpoint, cohort, run_plan, strf, waveform
 
@@ -75,8 +75,8 @@ def test_every_map_has_status_health_and_companions(laid_out, store):
             assert cube[f"{name}_{ending}"].dims == dims
             assert cube[f"{name}_{ending}"].dtype == dtype
             assert cube[f"{name}_{ending}"].attrs.get("units", "") == units
-        assert cube[f"{name}_health"].attrs["flag_masks"] == list(HEALTH.values())
-        assert cube[f"{name}_health"].attrs["flag_meanings"] == " ".join(HEALTH)
+        assert cube[f"{name}_health"].attrs["flag_masks"] == [*HEALTH.values(), NOT_COMPUTED]
+        assert cube[f"{name}_health"].attrs["flag_meanings"] == " ".join((*HEALTH, "not_computed"))
     assert cube.probe_response.dims == ("checkpoint", "neuron")
 
 
@@ -239,10 +239,78 @@ def test_metadata_of_new_checkpoints_join_those_of_old_ones(store):
     new = [checkpoint("a", seed=1, arch="ln"), checkpoint("b", seed="two", arch=3, site="x")]
     lay_out(run_plan(store, cohort(checkpoints=new)))
     cube = xr.open_zarr(store, group="speech")
-    np.testing.assert_array_equal(cube.coords["seed"], [1.0, np.nan])
-    assert list(cube.coords["seed_as_text"].values) == ["", "two"]
+    assert list(cube.coords["seed"].values) == ["1", "two"]
     assert list(cube.coords["arch"].values) == ["ln", "3"]
     assert list(cube.coords["site"].values) == ["", "x"]
+    assert cube.strf.sel(checkpoint="a").notnull().all()
+
+
+def test_whole_numbers_and_truth_values_keep_their_type_until_one_is_missing(store):
+    first = [checkpoint("a", seed=1, deep=True), checkpoint("b", seed=2, deep=False)]
+    lay_out(run_plan(store, cohort(checkpoints=first)))
+    cube = open_cube(store)
+    assert cube.seed.dtype == np.int64
+    assert cube.deep.dtype == bool
+    lay_out(run_plan(store, cohort(checkpoints=[*first, checkpoint("c", deep=True)])))
+    np.testing.assert_array_equal(open_cube(store).seed, [1.0, 2.0, np.nan])
+    assert list(open_cube(store).deep.values) == [True, False, True]
+
+
+def test_corrected_metadata_of_checkpoints_are_taken_over_and_those_of_others_kept(store):
+    def entry(name, scores, **scalars):
+        return replace(checkpoint(name, **scalars), per_neuron={} if scores is None else {"cc_test": scores})
+
+    old = [entry("a", (0.1,) * 5, seed=1, note="x"), entry("b", None, seed=2), entry("c", (0.3,) * 5, seed=3)]
+    compute(lay_out(run_plan(store, cohort(checkpoints=old))))
+    broken = replace(checkpoint("c"), error="not readable today")
+    new = [entry("a", (0.2,) * 5, seed=10), broken, entry("d", (0.4,) * 5, seed=4)]
+    for _ in range(2):  # a second start finds the store as the first one left it
+        lay_out(run_plan(store, cohort(checkpoints=new)))
+        cube = open_cube(store)
+        assert store_status(store)[0].state == "ready"
+        assert list(cube.checkpoint.values) == ["a", "b", "c", "d"]
+        assert list(cube.seed.values) == [10, 2, 3, 4]
+        assert "note" not in cube.variables
+        np.testing.assert_array_equal(cube.cc_test[:, 0], [0.2, np.nan, 0.3, 0.4])
+        assert cube.strf[:3].notnull().all()
+    assert verify_store(store).sound
+
+
+# What nothing was computed under
+
+
+@pytest.mark.parametrize(
+    ("plan", "reads"),
+    [
+        (lambda: changed_map(objective="peak"), lambda cube: cube.strf.attrs["objective"] == "peak"),
+        (lambda: cohort(lags=4), lambda cube: cube.strf.sizes["lag"] == 4),
+        (lambda: cohort(stimuli=("hiss", "song")), lambda cube: list(cube.stimulus.values) == ["hiss", "song"]),
+        (lambda: replace(cohort(), neurons=("n000", "n001", "n002", "n003", "x")), lambda cube: "x" in cube.neuron),
+    ],
+)
+def test_a_mended_typo_is_no_changed_setting_while_nothing_is_done(laid_out, store, plan, reads):
+    record(laid_out, [ShardReport(shard, Problem("compute", "no")) for shard in pending_shards(laid_out)[:2]])
+    plan = lay_out(run_plan(store, plan()))
+    compute(plan)
+    assert reads(open_cube(store))
+    assert verify_store(store).complete
+
+
+def test_only_the_map_of_which_nothing_is_done_is_laid_out_anew(laid_out, store):
+    first = [shard for shard in pending_shards(laid_out) if shard.map == "strf"]
+    compute(laid_out, first)
+    record(laid_out, [ShardReport(pending_shards(laid_out)[0], Problem("compute", "no such sound"))])
+    before = digests(store / "speech/strf")
+    plan = lay_out(run_plan(store, cohort(stimuli=("hiss", "song", "word"))))
+    assert digests(store / "speech/strf") == before
+    assert {shard.map for shard in pending_shards(plan)} == {"waveform"}
+    assert store_status(store)[0].failures == ()
+    compute(plan)
+    assert list(open_cube(store).stimulus.values) == ["hiss", "song", "word"]
+    assert verify_store(store).complete
+    other = cohort(maps=[strf(5, 4, 3, block=2, objective="peak"), waveform(("hiss", "song", "word"), 5, 6)])
+    with pytest.raises(ConfigError, match="objective"):
+        lay_out(run_plan(store, other))
 
 
 def test_corrected_metadata_of_neurons_are_taken_over(store):

@@ -1,0 +1,68 @@
+"""What a cohort's group says of itself in its attributes."""
+
+import json
+import platform
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from pipeline.plan.config import plain
+from pipeline.plan.shards import CohortPlan, RunPlan
+from pipeline.store.backend import scrub
+from pipeline.store.groups import FORMAT, READY
+from pipeline.store.layout import SIGN, ArraySpec
+from pipeline.store.record import pruned
+
+
+def coordinate_names(specs: list[ArraySpec]) -> list[str]:
+    """Names of the further coordinates: everything known of a single axis that is not the axis itself."""
+    return [spec.name for spec in specs if spec.role == "metadata" and len(spec.dims) == 1]
+
+
+def group_attributes(
+    plan: RunPlan,
+    cohort: CohortPlan,
+    fingerprints: Mapping[str, str],
+    coordinates: list[str],
+    stored: Mapping[str, Any],
+) -> dict[str, Any]:
+    """What a reader has to know of a cohort; `routes` and `failures` follow as the run goes."""
+    given = {
+        key: value if isinstance(value, (str, int, float)) else json.dumps(plain(value), default=str)
+        for key, value in cohort.attributes.items()
+        if key != "versions"
+    }
+    kept = {key: value for key, value in stored.items() if key not in ("intent", "state")}
+    before = json.loads(stored.get("maps", "{}"))
+    maps = before | {entry.name: {"kind": entry.kind, **entry.settings.facts()} for entry in cohort.maps}
+    failures = kept.get("failures", "{}")
+    prints_before = json.loads(stored.get("fingerprints", "{}"))
+    replaced = {key for key, value in fingerprints.items() if prints_before.get(key, value) != value}
+    return {
+        **kept,
+        **given,
+        "gradmap_format": FORMAT,
+        "state": READY,
+        "Conventions": "CF-1.12",
+        "title": f"gradmaps of the cohort {cohort.name}",
+        "sign": SIGN,
+        "frame_ms": cohort.frame_ms,
+        "maps": json.dumps(maps),
+        "versions": json.dumps({**_versions(), **dict(cohort.attributes.get("versions", {}))}, default=str),
+        "config": scrub(plan.config.text),
+        "fingerprints": json.dumps(dict(fingerprints)),
+        "routes": kept.get("routes", "{}"),
+        "blocks": kept.get("blocks", "{}"),
+        "failures": pruned(failures, replaced) if replaced else failures,
+        "coordinates": " ".join(dict.fromkeys(coordinates)),
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in ("gradmap-pipeline", "numpy", "xarray", "zarr"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

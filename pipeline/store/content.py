@@ -1,0 +1,104 @@
+"""Digests by which a store knows again what was written into it."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import xarray as xr
+
+from pipeline.words import COMPANIONS, NOT_COMPUTED
+
+
+def values_digest(values: np.ndarray) -> str:
+    """Digest of labels or metadata, whatever their chunks."""
+    if values.dtype.kind in "biuf":
+        content = f"{values.dtype.str} {values.shape}".encode() + _canonical(values).tobytes()
+    else:
+        content = json.dumps([str(entry) for entry in values.ravel()], ensure_ascii=False).encode()
+    return hashlib.blake2b(content, digest_size=8).hexdigest()
+
+
+def map_digests(
+    dims: tuple[str, ...],
+    variables: Mapping[str, xr.Variable],
+    companions: Mapping[str, np.ndarray],
+    endings: Iterable[str],
+) -> np.ndarray:
+    """Digest of each single map of a region with the numbers beside it, over the axes of its status.
+
+    Parameters
+    ----------
+    dims
+        Axes of the status.
+    variables
+        What the region holds, by name, over axes of the map.
+    companions
+        By their endings, as a report carries them. One that is not given counts as its fill value.
+    endings
+        The companions that the map has.
+    """
+    first = next(iter(variables.values()))
+    shape = tuple(first.sizes[dim] for dim in dims)
+    beside = {name: companion_values(name, companions.get(name), shape) for name in endings}
+    return entry_digests(dims, {**variables, **{name: xr.Variable(dims, values) for name, values in beside.items()}})
+
+
+def companion_values(ending: str, numbers: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
+    """A companion of a region as the cube holds it.
+
+    Raises
+    ------
+    ValueError
+        If it does not have one number per entry of the region.
+    """
+    dtype = COMPANIONS[ending].dtype
+    if numbers is None:
+        return np.full(shape, companion_fill(ending), dtype)
+    values = np.asarray(numbers, dtype=dtype)
+    if values.shape not in (shape, shape[1:]):
+        raise ValueError(
+            f"{ending} has the shape {values.shape} for a shard of {shape[1:]} entries, so it cannot be placed; give"
+            " one number per neuron (and stimulus)"
+        )
+    return values.reshape(shape)
+
+
+def companion_fill(ending: str) -> float | int:
+    """What stands in a companion where nothing was computed."""
+    if ending == "health":
+        return NOT_COMPUTED
+    return fill_of(COMPANIONS[ending].dtype)
+
+
+def fill_of(dtype: str) -> float | int:
+    """What stands in an array where nothing was computed."""
+    kind = np.dtype(dtype).kind
+    return np.nan if kind == "f" else -1 if kind == "i" else 0
+
+
+def entry_digests(dims: Sequence[str], variables: Mapping[str, xr.Variable]) -> np.ndarray:
+    """Digest of what several variables hold at each position along some of their axes; 0 stands for none."""
+    shape = tuple(next(iter(variables.values())).sizes[dim] for dim in dims)
+    count = int(np.prod(shape))
+    rows = []
+    for name in sorted(variables):
+        values = _canonical(variables[name].transpose(*dims, ...).values)
+        rows.append(values.reshape(count, -1).view(np.uint8))
+    found = np.empty(count, np.uint64)
+    for position in range(count):
+        digest = hashlib.blake2b(digest_size=8)
+        for row in rows:
+            digest.update(row[position].data)
+        found[position] = int.from_bytes(digest.digest(), "little") or 1
+    return found.reshape(shape)
+
+
+def _canonical(values: np.ndarray) -> np.ndarray:
+    """The same numbers in one row of bytes, whatever the machine's order of bytes and the bits of a NaN."""
+    values = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<"))
+    if values.dtype.kind == "f":
+        missing = np.isnan(values)
+        if missing.any():
+            values = np.where(missing, np.array(np.nan, values.dtype), values)
+    return values

@@ -1,0 +1,166 @@
+"""What a start finds amiss in a store: mended where the plan knows better, refused otherwise, never built upon."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
+from typing import Any
+
+import numpy as np
+from zarr.abc.store import Store
+
+from pipeline.store.backend import METADATA, DamagedStoreError, keys_below_each, names_in, read_json, scrub
+from pipeline.store.content import values_digest
+from pipeline.store.groups import Group
+from pipeline.store.layout import BOOKKEEPING, ArraySpec
+
+_REQUEUE = "restore it from a copy, or mend the store with `gradmap verify --requeue`, and run again"
+
+
+def copied_arrays(store: Store, cohort: str) -> dict[str, Any]:
+    """Descriptions of a cohort's arrays by name, as the root's copy has them; of the group itself under ``""``."""
+    root = read_json(store, METADATA) or {}
+    copied = root.get("consolidated_metadata", {}).get("metadata", {})
+    arrays = {key.removeprefix(f"{cohort}/"): entry for key, entry in copied.items() if key.startswith(f"{cohort}/")}
+    return {**({"": copied[cohort]} if cohort in copied else {}), **arrays}
+
+
+def refuse_leftovers(store: Store, location: str, cohort: str) -> None:
+    """Refuse to begin a cohort where something lies that nothing describes: it would be taken for the new one's.
+
+    Raises
+    ------
+    DamagedStoreError
+        Naming the file that is gone.
+    """
+    left = [name for name in names_in(store, cohort) if not name.endswith(".partial")]
+    if left:
+        advice = _REQUEUE if copied_arrays(store, cohort) else "take what lies there away, or give another store"
+        raise DamagedStoreError(
+            f"{cohort}/{METADATA} of {scrub(location)} is gone while {', '.join(left[:3])} and more lie beside it, so"
+            f" old numbers could stand under new labels; {advice}"
+        )
+
+
+def refuse_losses(group: Group) -> None:
+    """Refuse to go on with a cohort of which a description or a chunk of the driver's own arrays is gone.
+
+    Raises
+    ------
+    DamagedStoreError
+        Naming what is gone.
+    """
+    lost = [
+        f"{name}/{METADATA}" for name in copied_arrays(group.store, group.name) if name and name not in group.arrays
+    ]
+    lost = lost or missing_chunks(group, group.with_role(*BOOKKEEPING))
+    if lost:
+        raise DamagedStoreError(
+            f"{group.name}/{lost[0]} of {scrub(group.location)} is gone{_more(lost)}, so what is recorded there reads"
+            f" as if it had never been; {_REQUEUE}"
+        )
+
+
+def missing_chunks(group: Group, names: Sequence[str]) -> list[str]:
+    """Keys, below the group, of chunks that every one of these arrays must have and that are not there."""
+    there = keys_below_each(group.store, [f"{group.name}/{name}/c" for name in names])
+    missing = []
+    for name, keys in zip(names, map(set, there), strict=True):
+        missing += [key for key in chunk_keys(group, name) if f"{group.name}/{key}" not in keys]
+    return missing
+
+
+def chunk_keys(group: Group, name: str) -> list[str]:
+    """Keys, below the group, of every chunk of an array that is not sharded."""
+    shape, grid = group.shape(name), group.arrays[name]["chunk_grid"]["configuration"]["chunk_shape"]
+    counts = [range(-(-size // extent)) for size, extent in zip(shape, grid, strict=True)]
+    return ["/".join((name, "c", *map(str, place))) for place in product(*counts)]
+
+
+def _more(lost: Sequence[str]) -> str:
+    return f", and {len(lost) - 1} more" if len(lost) > 1 else ""
+
+
+def label_digests(specs: Iterable[ArraySpec]) -> dict[str, str]:
+    """Digests of the labels and metadata among these arrays, by name."""
+    return {
+        spec.name: values_digest(stored_form(spec))
+        for spec in specs
+        if spec.role in ("coordinate", "metadata") and spec.values is not None
+    }
+
+
+def stored_form(spec: ArraySpec) -> np.ndarray:
+    """The values of an array as the store gives them back."""
+    assert spec.values is not None
+    return spec.values if spec.dtype == "str" else spec.values.astype(spec.dtype)
+
+
+def damaged_labels(group: Group, read: Mapping[str, np.ndarray | None] | None = None) -> list[str]:
+    """Names of coordinates and metadata that are not as they were recorded.
+
+    Parameters
+    ----------
+    read
+        Values of arrays that were read already, None where that failed.
+    """
+    damaged = []
+    for name, digest in group.document("label_digests").items():
+        if name not in group.arrays:
+            continue
+        values = _read(group, name) if read is None else read.get(name)
+        if values is None or values_digest(values) != digest:
+            damaged.append(name)
+    return damaged
+
+
+def _read(group: Group, name: str) -> np.ndarray | None:
+    try:
+        return group.read(name)
+    except DamagedStoreError:
+        return None
+
+
+def mend_labels(group: Group, damaged: Sequence[str], known: Mapping[str, ArraySpec]) -> None:
+    """Write coordinates and metadata anew that the plan knows exactly as they were recorded.
+
+    Parameters
+    ----------
+    known
+        Arrays as the plan has them, by their names in the store.
+
+    Raises
+    ------
+    DamagedStoreError
+        Naming the first array that the plan knows otherwise, or not at all; nothing has been written then.
+    """
+    recorded = group.document("label_digests")
+    for name in damaged:
+        spec = known.get(name)
+        if spec is None or values_digest(stored_form(spec)) != recorded[name]:
+            raise DamagedStoreError(
+                f"{group.name}/{name} of {scrub(group.location)} is not what was recorded{_more(damaged)}: a chunk"
+                " is gone or from elsewhere, and maps would stand under wrong labels; put the config and its tables"
+                " back as they were and run again, or restore the file from a copy"
+            )
+    for name in damaged:
+        group.open(name)[...] = stored_form(known[name])
+
+
+def recorded_labels(group: Group) -> list[str]:
+    """Ids of the checkpoints of a cohort: its coordinate, or its list of fingerprints where that one is damaged."""
+    digests = group.document("label_digests")
+    values = _read(group, "checkpoint") if "checkpoint" in group.arrays else None
+    if values is not None and values_digest(values) == digests.get("checkpoint", values_digest(values)):
+        return [str(label) for label in values]
+    labels = list(group.document("fingerprints"))
+    if values_digest(np.array(labels, dtype=object)) != digests.get("checkpoint"):
+        raise DamagedStoreError(
+            f"{group.name}/checkpoint of {scrub(group.location)} is gone or not what was recorded, so whose maps these"
+            " are cannot be told; restore it from a copy"
+        )
+    return labels
+
+
+def with_label_digests(attributes: dict[str, Any], digests: Mapping[str, str]) -> dict[str, Any]:
+    """A group's attributes with the digests of its labels."""
+    return {**attributes, "label_digests": json.dumps(dict(sorted(digests.items())))}

@@ -1,0 +1,240 @@
+"""A cohort that grows: new checkpoints, new maps, and corrected metadata, beside maps that are not touched."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from pipeline.plan.config import CheckpointsConfig
+from pipeline.plan.shards import Checkpoint, CheckpointSource, CohortPlan, RunPlan
+from pipeline.store.attributes import coordinate_names, group_attributes
+from pipeline.store.backend import storage_errors
+from pipeline.store.content import values_digest
+from pipeline.store.damage import stored_form, with_label_digests
+from pipeline.store.groups import (
+    CHANGING,
+    Group,
+    create_arrays,
+    delete_array,
+    resize,
+    text_as_objects,
+    write_attributes,
+)
+from pipeline.store.layout import ArraySpec, cohort_arrays
+from pipeline.store.record import pruned
+from pipeline.store.refusals import checkpoints_with_done, is_changed
+from pipeline.words import FAILED, PENDING
+
+#: Location of a checkpoint that the store holds and the config no longer names.
+ABSENT = ""
+
+
+def extend(
+    plan: RunPlan, cohort: CohortPlan, group: Group, health_flags: Mapping[str, int], outdated: frozenset[str]
+) -> None:
+    """Give a cohort of the store what the plan has more or otherwise.
+
+    Parameters
+    ----------
+    outdated
+        Names of arrays that hold nothing and are to be laid out anew.
+    """
+    prints = group.document("fingerprints")
+    labels = [str(label) for label in group.read("checkpoint")]
+    replaced = _replaced(cohort, group, prints)
+    whole = _recalled(group, aligned(cohort, labels, prints, add_new=True))
+    wanted = as_stored(group, whole, health_flags)
+    leaving = outdated | _left_over(group, wanted)
+    adding = [spec for name, spec in wanted.items() if name not in group.arrays or name in leaving]
+    staying = replace(group, arrays={name: entry for name, entry in group.arrays.items() if name not in leaving})
+    changed = {name: spec for name, spec in wanted.items() if name in staying.arrays and _differs(staying, name, spec)}
+    attributes = _attributes(plan, cohort, group, whole, replaced, leaving, adding)
+    if adding or leaving or changed or replaced or len(whole.checkpoints) > len(labels):
+        recorded = {name: digest for name, digest in group.document("label_digests").items() if name not in changed}
+        fresh = sorted(leaving | {spec.name for spec in adding})
+        intent = {"checkpoints": len(labels), "adding": fresh}
+        changing = {**with_label_digests(group.attributes, recorded), "state": CHANGING, "intent": json.dumps(intent)}
+        write_attributes(group.store, group.name, changing)
+        for name in fresh:
+            delete_array(group.store, group.name, name)
+        create_arrays(group.store, group.name, adding)
+        resize(staying, len(whole.checkpoints))
+        for name, spec in changed.items():
+            _write_values(staying, name, spec)
+        _reset(staying, sorted(labels.index(entry) for entry in replaced))
+    elif attributes == group.attributes:
+        return
+    write_attributes(group.store, group.name, attributes)
+
+
+def _attributes(
+    plan: RunPlan,
+    cohort: CohortPlan,
+    group: Group,
+    whole: CohortPlan,
+    replaced: set[str],
+    leaving: frozenset[str],
+    adding: list[ArraySpec],
+) -> dict[str, Any]:
+    prints = group.document("fingerprints")
+    new = {entry.id: entry.fingerprint for entry in whole.checkpoints if entry.id not in prints}
+    new |= {entry.id: entry.fingerprint for entry in cohort.checkpoints if entry.id in replaced}
+    coordinates = [name for name in group.attributes.get("coordinates", "").split() if name not in leaving]
+    attributes = group_attributes(
+        plan, cohort, prints | new, [*coordinates, *coordinate_names(adding)], group.attributes
+    )
+    for name in leaving & {entry.name for entry in cohort.maps}:
+        attributes["failures"] = pruned(attributes["failures"], prints, name)
+    return with_label_digests(attributes, _digests(group, as_stored(group, whole, {}), leaving))
+
+
+def _digests(group: Group, wanted: Mapping[str, ArraySpec], leaving: frozenset[str]) -> dict[str, str]:
+    """Digests of every label and metadata of a group once it has what is wanted."""
+    recorded = group.document("label_digests")
+    digests = {}
+    for name in dict.fromkeys((*group.with_role("coordinate", "metadata"), *wanted)):
+        spec = wanted.get(name)
+        stays = name in group.arrays and name not in leaving
+        if spec is not None and spec.values is not None and (not stays or _is_rewritten(spec)):
+            digests[name] = values_digest(stored_form(spec))
+        elif stays and group.array_attributes(name)["role"] in ("coordinate", "metadata"):
+            digests[name] = recorded.get(name) or values_digest(group.read(name))
+    return digests
+
+
+def _is_rewritten(spec: ArraySpec) -> bool:
+    """Whether an array follows the plan; axes other than the checkpoints' stay as they were first written."""
+    return "source" in spec.attributes or spec.name == "checkpoint"
+
+
+def _differs(group: Group, name: str, spec: ArraySpec) -> bool:
+    if spec.values is None or not _is_rewritten(spec):
+        return False
+    return not _equal(group.read(name), stored_form(spec))
+
+
+def _equal(stored: np.ndarray, wanted: np.ndarray) -> bool:
+    return stored.shape == wanted.shape and bool(
+        np.array_equal(stored, wanted, equal_nan=stored.dtype.kind == "f" and wanted.dtype.kind == "f")
+    )
+
+
+def _left_over(group: Group, wanted: Mapping[str, ArraySpec]) -> frozenset[str]:
+    """Metadata that nobody has any more, or that changed their type."""
+    return frozenset(
+        name
+        for name in group.with_role("metadata")
+        if "source" in group.array_attributes(name)
+        if name not in wanted or group.arrays[name]["data_type"] != _stored_type(wanted[name])
+    )
+
+
+def _stored_type(spec: ArraySpec) -> str:
+    return "string" if spec.dtype == "str" else spec.dtype
+
+
+def _replaced(cohort: CohortPlan, group: Group, prints: Mapping[str, str]) -> set[str]:
+    """Checkpoints whose file changed before anything of them was done."""
+    changed = {entry.id for entry in cohort.checkpoints if is_changed(entry, prints)}
+    return changed - checkpoints_with_done(group) if changed else set()
+
+
+def as_stored(group: Group, cohort: CohortPlan, health_flags: Mapping[str, int]) -> dict[str, ArraySpec]:
+    """Every array of a cohort by the name that it has in the store, or would get there.
+
+    Metadata are known by the key that they came from.
+    """
+    there = {_stored_identity(group, name): name for name in group.arrays}
+    specs = cohort_arrays(cohort, health_flags)
+    taken = set(group.arrays) | {spec.name for spec in specs if spec.role != "metadata"}
+    named = {}
+    for spec in specs:
+        name = there.get(_identity(spec))
+        if name is None:
+            name = spec.name
+            while spec.role == "metadata" and name in taken:
+                name = f"{name}_2"
+            taken.add(name)
+        named[name] = replace(spec, name=name)
+    return named
+
+
+def _identity(spec: ArraySpec) -> tuple[Any, ...]:
+    source = spec.attributes.get("source")
+    return (spec.dims, source) if source is not None else (spec.name,)
+
+
+def _stored_identity(group: Group, name: str) -> tuple[Any, ...]:
+    source = group.array_attributes(name).get("source")
+    return (group.dims(name), source) if source is not None else (name,)
+
+
+def _recalled(group: Group, cohort: CohortPlan) -> CohortPlan:
+    """The cohort with what the store knows of checkpoints that the config no longer names, or that do not load now."""
+    unknown = [row for row, entry in enumerate(cohort.checkpoints) if not entry.usable]
+    if not unknown:
+        return cohort
+    scalars: dict[int, dict[str, Any]] = {row: {} for row in unknown}
+    per_neuron: dict[int, dict[str, tuple[float, ...]]] = {row: {} for row in unknown}
+    for name in group.with_role("metadata"):
+        dims, key = group.dims(name), group.array_attributes(name).get("source")
+        if key is None or "checkpoint" not in dims:
+            continue
+        values = group.read(name)
+        for row in (row for row in unknown if row < len(values)):
+            if dims != ("checkpoint",):
+                per_neuron[row][key] = tuple(values[row].tolist())
+            elif not _is_missing(values[row]):
+                scalars[row][key] = values[row].item() if isinstance(values[row], np.generic) else values[row]
+    checkpoints = list(cohort.checkpoints)
+    for row in unknown:
+        entry = checkpoints[row]
+        checkpoints[row] = replace(
+            entry, scalars=scalars[row] | dict(entry.scalars), per_neuron=per_neuron[row] | dict(entry.per_neuron)
+        )
+    return replace(cohort, checkpoints=tuple(checkpoints))
+
+
+def _is_missing(value: Any) -> bool:
+    return value == "" or bool(value != value)
+
+
+def _write_values(group: Group, name: str, spec: ArraySpec) -> None:
+    """Put values into an array, chunk by chunk where they differ."""
+    array, values = group.open(name), stored_form(spec)
+    rows = array.chunks[0]
+    with storage_errors(group.location):
+        for start in range(0, len(values), rows):
+            block = values[start : start + rows]
+            if not _equal(text_as_objects(np.asarray(array[start : start + rows])), block):
+                array[start : start + len(block)] = block
+
+
+def _reset(group: Group, rows: Iterable[int]) -> None:
+    """Make replaced checkpoints pending, and forget the probe of the file that they were."""
+    rows = list(rows)
+    for name in group.with_role("status", "probe") if rows else []:
+        array, status = group.open(name), group.array_attributes(name)["role"] == "status"
+        for row in rows:
+            values = np.asarray(array[row : row + 1])
+            values = np.where(values == FAILED, np.uint8(PENDING), values) if status else np.full_like(values, np.nan)
+            array[row : row + 1] = values
+
+
+def aligned(
+    cohort: CohortPlan, labels: list[str], fingerprints: Mapping[str, str], *, add_new: bool = False
+) -> CohortPlan:
+    """A cohort of a plan with its checkpoints where the store has them, new ones behind them where they are wanted."""
+    by_id = {entry.id: entry for entry in cohort.checkpoints}
+    ordered = [by_id.get(label) or _absent(label, fingerprints.get(label, "")) for label in labels]
+    if add_new:
+        known = set(labels)
+        ordered += [entry for entry in cohort.checkpoints if entry.id not in known]
+    return replace(cohort, checkpoints=tuple(ordered))
+
+
+def _absent(label: str, fingerprint: str) -> Checkpoint:
+    source = CheckpointSource(label, ABSENT, CheckpointsConfig(path="-"), "not in the config")
+    return Checkpoint(source, fingerprint, error="not in the config; its maps are kept as they are")
