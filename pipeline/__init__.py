@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from pipeline.gradients.gradmaps import strf_gradmaps, waveform_gradmaps
     from pipeline.gradients.models import AudioEncodingModel
     from pipeline.gradients.window import find_window
+    from pipeline.inputs.adapters import adapt
     from pipeline.inputs.checkpoints import load_checkpoint
     from pipeline.numbers.agreement import reliability
     from pipeline.numbers.catalogue import measure
@@ -18,13 +19,15 @@ if TYPE_CHECKING:
     from pipeline.pictures.plots import plot_grid, plot_map
     from pipeline.pictures.report import write_report
     from pipeline.pictures.sound import write_sound
-    from pipeline.plan.config import ConfigError, load_config
+    from pipeline.plan.config import ConfigError, RunConfig, load_config
     from pipeline.run import plan_shards, run_locally
     from pipeline.store.reader import open_cube
 
 __all__ = [
     "AudioEncodingModel",
     "ConfigError",
+    "RunConfig",
+    "adapt",
     "dynamic_strfs",
     "find_window",
     "frame_gradmaps",
@@ -52,6 +55,8 @@ __all__ = [
 _HOMES = {
     "AudioEncodingModel": "pipeline.gradients.models",
     "ConfigError": "pipeline.plan.config",
+    "RunConfig": "pipeline.plan.config",
+    "adapt": "pipeline.inputs.adapters",
     "dynamic_strfs": "pipeline.gradients.dynamic.strfs",
     "find_window": "pipeline.gradients.window",
     "frame_gradmaps": "pipeline.gradients.frame_jacobians",

@@ -13,14 +13,36 @@ from pipeline import words
 
 ROOT = Path(__file__).resolve().parents[1]
 SCIENTIFIC = {"numpy", "scipy", "pandas", "statsmodels", "xarray", "matplotlib", "zarr", "torch", "ray", "deepSTRF"}
-SCIENTIFIC |= {"pydantic", "safetensors", "soundfile", "jaxtyping", "fsspec", "rich", "pyarrow", "dask", "torchaudio"}
+SCIENTIFIC |= {
+    "einops",
+    "pydantic",
+    "safetensors",
+    "soundfile",
+    "jaxtyping",
+    "fsspec",
+    "rich",
+    "pyarrow",
+    "dask",
+    "torchaudio",
+}
 
 #: What each wing may import beside the standard library, itself and the words that all share.
 MAY_IMPORT = {
     "plan": {"numpy", "pydantic"},
     "gradients": {"torch", "numpy", "jaxtyping"},
     "numbers": {"numpy", "scipy", "pandas", "statsmodels", "xarray", "pyarrow", "dask"},
-    "inputs": {"torch", "numpy", "safetensors", "soundfile", "pydantic", "fsspec", "deepSTRF", "torchaudio", "plan"},
+    "inputs": {
+        "torch",
+        "numpy",
+        "einops",
+        "safetensors",
+        "soundfile",
+        "pydantic",
+        "fsspec",
+        "deepSTRF",
+        "torchaudio",
+        "plan",
+    },
     "store": {"xarray", "zarr", "numpy", "fsspec", "dask", "plan"},
     "pictures": {"matplotlib", "xarray", "numpy", "pandas", "soundfile", "numbers"},
     "demo": {"torch", "numpy", "safetensors", "soundfile", "jaxtyping", "gradients"},

@@ -12,6 +12,7 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
+from pipeline.inputs.adapters import Adapted, AdaptError, look_at
 from pipeline.inputs.building import rebuild
 from pipeline.inputs.contents import (
     Files,
@@ -29,6 +30,7 @@ from pipeline.inputs.files import CheckpointError, FileTooLargeError, join, refu
 from pipeline.inputs.metadata import Metadata, read_metadata
 from pipeline.inputs.offers import UNWRAPPED
 from pipeline.inputs.recipes import Recipe, recipe_of
+from pipeline.inputs.training import read_training
 from pipeline.inputs.weights import read_weights
 from pipeline.plan.config import ConfigError, ModuleSpec, is_url, plain
 from pipeline.plan.shards import Checkpoint, CheckpointSource, FrontEnd
@@ -137,6 +139,7 @@ def _describe(
             metadata = _metadata(source.location)
         except (CheckpointError, FileTooLargeError) as error:
             damage = str(error)
+        metadata = replace(metadata, scalars={**metadata.scalars, **source.labels})
         found = replace(found, scalars=metadata.scalars)
         files = _files(source.location, recipe)
         named = _recorded_class(files, recipe)
@@ -318,7 +321,11 @@ def _fingerprint(files: Files | Mapping[str, str], recipe: Recipe) -> str:
     }
     words |= {
         name: value
-        for name, value in (("state_dict", recipe.state_dict), ("strip_prefix", recipe.strip_prefix))
+        for name, value in (
+            ("state_dict", recipe.state_dict),
+            ("strip_prefix", recipe.strip_prefix),
+            ("adapt", None if recipe.adapt is None else plain(recipe.adapt)),
+        )
         if value is not None
     }
     digest = hashlib.sha256(json.dumps(words, sort_keys=True, separators=(",", ":"), default=str).encode())
@@ -343,7 +350,20 @@ def _recorded_class(files: Files | Mapping[str, str], recipe: Recipe) -> str:
 
 
 def _build(files: Files | Mapping[str, str], location: str, recipe: Recipe) -> tuple[nn.Module, tuple[str, ...]]:
-    """The module, and notes on how its weights were read."""
+    """The module as the contract has it, and notes on how its weights were read and its layout was changed."""
+    model, notes = _built(files, location, recipe)
+    if recipe.adapt is None:
+        return model, notes
+    try:
+        adapted = Adapted(model, recipe.adapt)
+        seen = look_at(adapted)
+    except AdaptError as error:
+        raise CheckpointError(f"{recipe.where}: {location}: {error}") from error
+    return adapted, (*notes, f"adapt: {seen.text()}")
+
+
+def _built(files: Files | Mapping[str, str], location: str, recipe: Recipe) -> tuple[nn.Module, tuple[str, ...]]:
+    """The module as it was trained, and notes on how its weights were read."""
     if not isinstance(files, Files):
         with local_path(location) as path:
             return run_factory(recipe, path, lambda: readable_weights(files), location)
@@ -363,12 +383,14 @@ def _metadata(location: str) -> Metadata:
     if folder is None:
         return Metadata()
     raw = read_json(folder, "metadata.json")
-    return Metadata() if raw is None else read_metadata(raw, join(folder, "metadata.json"))
+    stated = Metadata() if raw is None else read_metadata(raw, join(folder, "metadata.json"))
+    trained = read_training(folder)
+    return replace(stated, scalars={**trained.scalars, **stated.scalars}, lists={**trained.lists, **stated.lists})
 
 
 def _model_fields(model: nn.Module, recipe: Recipe, location: str) -> dict[str, Any]:
     return {
-        "model_class": type(model).__name__,
+        "model_class": type(model.module if isinstance(model, Adapted) else model).__name__,
         "n_neurons": _size(model, "O", "neurons", recipe, location),
         "n_bands": _size(model, "F", "frequency bands", recipe, location),
         "n_channels": int(getattr(model, "C_in", 1)),
@@ -382,7 +404,8 @@ def _size(model: nn.Module, name: str, meaning: str, recipe: Recipe, location: s
     if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1:
         raise ConfigError(
             f"{recipe.where}: {type(model).__name__}, built for {location}, has {name} = {shorten(size)}; its number of"
-            f" {meaning} is read from that attribute to lay the cube out, so set self.{name} to it in the class"
+            f" {meaning} is read from that attribute to lay the cube out, so set self.{name} to it in the class, or"
+            " write an `adapt` table with `bands` and `neurons` into the entry"
         )
     return int(size)
 

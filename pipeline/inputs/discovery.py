@@ -3,13 +3,15 @@
 import os
 import string
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from glob import escape
 
 from pipeline.inputs.files import Match, find, list_names, refuse_secrets, split
 from pipeline.inputs.weights import SUFFIXES, listed
 from pipeline.plan.config import CheckpointsConfig, CohortConfig, ConfigError, RunConfig, is_url
 from pipeline.plan.shards import CheckpointSource
+from pipeline.plan.wildcards import Value, as_expression, as_glob, refuse_words, typed, words_in
 
 #: Names of a checkpoint folder's weights; where a folder has both, the first one counts.
 WEIGHT_NAMES = ("model.safetensors", "best.pt")
@@ -30,39 +32,94 @@ def discover(config: RunConfig, cohort: CohortConfig) -> tuple[CheckpointSource,
     folder without weights that only holds other matches (as with ``**``).
 
     The id is the name of the checkpoint's folder. An entry's ``id`` replaces it; where the entry matches several
-    checkpoints it must be a template, with ``{folder}``, ``{parent}`` (the folder above) and ``{stem}`` (the file's
-    name without its ending, for a folder the folder's name).
+    checkpoints it must be a template, with ``{folder}``, ``{parent}`` (the folder above), ``{stem}`` (the file's name
+    without its ending, for a folder the folder's name) and the words in braces of its ``path``. These words match as
+    ``*`` does within one part of the path, and label the checkpoint.
 
     Raises
     ------
     ConfigError
         If a pattern matches no checkpoint, an id cannot be a label, or two checkpoints share one.
     """
-    sources: list[CheckpointSource] = []
+    found: list[tuple[CheckpointsConfig, str, Found]] = []
     for position, entry in enumerate(cohort.checkpoints):
-        where = f"cohort {cohort.name!r}: checkpoints[{position}]"
-        refuse_secrets(entry.path, where)
-        where = f"{where} (path = {entry.path!r})"
-        locations = _locations(_pattern(config, entry), where)
-        if entry.id is not None and len(locations) > 1 and "{" not in entry.id:
+        where = _place(cohort, position, entry)
+        matched = find_checkpoints(config, entry, where)
+        if entry.id is not None and len(matched) > 1 and "{" not in entry.id:
             raise ConfigError(
-                f"{where} matches {len(locations)} checkpoints, which cannot all be called {entry.id!r}; take `id` out,"
+                f"{where} matches {len(matched)} checkpoints, which cannot all be called {entry.id!r}; take `id` out,"
                 ' or make it a template such as id = "{parent}-{folder}"'
             )
-        sources += [CheckpointSource(_id(entry, location, where), location, entry, where) for location in locations]
+        found += [(entry, where, match) for match in matched]
+    values = _typed_words([match.words for _, _, match in found])
+    sources = [
+        CheckpointSource(_id(entry, match, where), match.location, entry, where, {**words, **entry.labels})
+        for (entry, where, match), words in zip(found, values, strict=True)
+    ]
     _refuse_twins(cohort, sources)
     return tuple(sources)
 
 
+@dataclass(frozen=True)
+class Found:
+    """Where one checkpoint lies, and the text of each word that its path was matched with."""
+
+    location: str
+    words: Mapping[str, str] = field(default_factory=dict)
+
+
+def _place(cohort: CohortConfig, position: int, entry: CheckpointsConfig) -> str:
+    where = f"cohort {cohort.name!r}: checkpoints[{position}]"
+    refuse_secrets(entry.path, where)
+    return f"{where} (path = {entry.path!r})"
+
+
+def _typed_words(found: Sequence[Mapping[str, str]]) -> list[dict[str, Value]]:
+    """The words of every checkpoint; numbers where all checkpoints have whole numbers."""
+    labels: list[dict[str, Value]] = [{} for _ in found]
+    for word in dict.fromkeys(word for words in found for word in words):
+        holders = [index for index, words in enumerate(found) if word in words]
+        for index, value in zip(holders, typed([found[index][word] for index in holders]), strict=True):
+            labels[index][word] = value
+    return labels
+
+
 def _pattern(config: RunConfig, entry: CheckpointsConfig) -> str:
+    """The path of an entry from the root of its file system; what is meant literally holds no mark of a pattern."""
     if is_url(entry.path) or os.path.isabs(entry.path):
         return entry.path
     literal = os.path.join(config.folder, entry.path)
     # A bracket in the folder of the config is no pattern, one in the entry is.
-    return literal if os.path.lexists(literal) else os.path.join(escape(config.folder), entry.path)
+    folder = escape(config.folder).replace("{", "[{]")
+    return literal if os.path.lexists(literal) else os.path.normpath(os.path.join(folder, entry.path))
 
 
-def _locations(pattern: str, where: str) -> list[str]:
+def find_checkpoints(config: RunConfig, entry: CheckpointsConfig, where: str) -> list[Found]:
+    """What an entry of the config matches, sorted by path.
+
+    Raises
+    ------
+    ConfigError
+        If it matches no checkpoint, or a word cannot be a label.
+    """
+    pattern = _pattern(config, entry)
+    words = () if not is_url(pattern) and os.path.lexists(pattern) else words_in(pattern)
+    refuse_words(words, where)
+    locations = _locations(as_glob(pattern) if words else pattern, where, any_file=entry.factory is not None)
+    if not words:
+        return [Found(location) for location in locations]
+    expression = as_expression(pattern.rstrip("/"))
+    read = [(location, expression.fullmatch(location)) for location in locations]
+    found = [Found(location, match.groupdict()) for location, match in read if match is not None]
+    if not found:
+        raise ConfigError(
+            f"{where} matches {listed(locations, most=3)}, but a word in braces stands for different texts in each; the"
+            " same word must match the same text, so call one of them otherwise"
+        )
+    return found
+
+
+def _locations(pattern: str, where: str, any_file: bool) -> list[str]:
     try:
         matches = find(pattern)
     except ConfigError as error:
@@ -72,11 +129,13 @@ def _locations(pattern: str, where: str) -> list[str]:
             f"{where} matches nothing; paths are relative to the config's folder, so mend the path or copy the"
             " checkpoints there"
         )
+    if any_file and not any(match.folder for match in matches):
+        return [match.path for match in matches]
     found = _checkpoints(matches)
     if not found:
         raise ConfigError(
             f"{where} matches only {listed(match.path for match in matches)}, which are neither folders nor weights"
-            f" ({', '.join(SUFFIXES)}); name the checkpoints' folders or files"
+            f" ({', '.join(SUFFIXES)}); name the checkpoints' folders or files, or a `factory` that reads them"
         )
     return found
 
@@ -107,15 +166,16 @@ def _weightless(folder: str) -> bool:
         return True
 
 
-def _id(entry: CheckpointsConfig, location: str, where: str) -> str:
+def _id(entry: CheckpointsConfig, match: Found, where: str) -> str:
+    location = match.location
     folder, name = split(location)
-    is_file = name.endswith(SUFFIXES) and (is_url(location) or not os.path.isdir(location))
+    is_file = name.endswith(SUFFIXES) if is_url(location) else os.path.isfile(location)
     stem = os.path.splitext(name)[0] if is_file else name
     if is_file:
         folder, name = split(folder)
     label = name
     if entry.id is not None:
-        words = {"folder": name, "parent": split(folder)[1], "stem": stem}
+        words = {"folder": name, "parent": split(folder)[1], "stem": stem, **match.words}
         label = _fill(entry.id, words, where)
     reason = _unfit(label)
     if reason:
@@ -162,12 +222,18 @@ def _refuse_twins(cohort: CohortConfig, sources: Sequence[CheckpointSource]) -> 
             advice = (
                 "one checkpoint is named twice, so take one of the entries out"
                 if same
-                else 'set `id`, for example id = "{parent}-{folder}" or id = "{stem}", or rename a folder'
+                else f"set `id`, for example {_better_ids(source.entry)}, or rename a folder"
             )
             raise ConfigError(
                 f"cohort {cohort.name!r}: two checkpoints have the id {source.id!r}: {twin.location} and"
                 f" {source.location}; the id is their label in the cube, so {advice}"
             )
+
+
+def _better_ids(entry: CheckpointsConfig) -> str:
+    words = words_in(entry.path)
+    own = [f'id = "{"-".join(f"{{{word}}}" for word in words)}"'] if words else []
+    return " or ".join([*own, 'id = "{parent}-{folder}"', 'id = "{stem}"'])
 
 
 def weights_inside(folder: str) -> str | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from pipeline.plan.config import CheckpointsConfig, ModuleSpec
+from pipeline.plan.config import AdaptConfig, CheckpointsConfig, ModuleSpec
 
 #: What a user most probably has to write for a slot of deepSTRF's models.
 EXAMPLES = {
@@ -34,6 +34,7 @@ class Recipe:
     factory: str | None = None
     state_dict: str | None = None
     strip_prefix: str | None = None
+    adapt: AdaptConfig | None = None
 
     @property
     def decides(self) -> bool:
@@ -48,7 +49,14 @@ class Recipe:
 def recipe_of(entry: CheckpointsConfig, where: str) -> Recipe:
     """The recipe in an entry of the config."""
     return Recipe(
-        where, entry.class_name, entry.arguments, entry.modules, entry.factory, entry.state_dict, entry.strip_prefix
+        where,
+        entry.class_name,
+        entry.arguments,
+        entry.modules,
+        entry.factory,
+        entry.state_dict,
+        entry.strip_prefix,
+        entry.adapt,
     )
 
 

@@ -22,11 +22,16 @@ from pipeline.plan.explain import explain
 from pipeline.plan.kinds import KINDS
 from pipeline.plan.maps import Frozen, MapConfig
 from pipeline.plan.urls import ConfigError, is_url, refuse_secrets_within
+from pipeline.plan.wildcards import as_expression, words_in
 from pipeline.words import RESERVED_ENDINGS, RESERVED_NAMES
 
 __all__ = ["ConfigError", "is_url"]
 
 NAME = r"^[A-Za-z][A-Za-z0-9_]{0,99}$"
+
+#: Name of a cohort, and of one that stands for many by words in braces.
+COHORT = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$"
+COHORT_PATTERN = r"^[A-Za-z0-9{][A-Za-z0-9_{}-]{0,199}$"
 
 #: Largest config and list of frequencies, in bytes.
 CONFIG_BYTES = 16 * 2**20
@@ -72,6 +77,16 @@ class ModuleSpec(BaseModel):
         return dict(self.model_extra or {})
 
 
+class AdaptConfig(Frozen):
+    """How the layout of a model of one's own becomes the contract's: einops patterns, and which output is meant."""
+
+    bands: int | None = Field(default=None, gt=0, le=LARGEST_BANDS)
+    neurons: int | None = Field(default=None, gt=0, le=2**24)
+    input: str | None = Field(default=None, min_length=1, max_length=200)
+    output: str | None = Field(default=None, min_length=1, max_length=200)
+    select: str | int | None = None
+
+
 class CheckpointsConfig(Frozen):
     """One entry of ``[[cohort.checkpoints]]``: folders or files, and what they do not record."""
 
@@ -83,6 +98,18 @@ class CheckpointsConfig(Frozen):
     factory: str | None = Field(default=None, pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$")
     state_dict: str | None = Field(default=None, min_length=1, max_length=200)
     strip_prefix: str | None = Field(default=None, min_length=1, max_length=200)
+    labels: dict[Annotated[str, Field(pattern=NAME)], bool | int | float | str] = Field(default_factory=dict)
+    adapt: AdaptConfig | None = None
+
+    @field_validator("labels")
+    @classmethod
+    def _labels_are_free(cls, labels: dict[str, Any]) -> dict[str, Any]:
+        for name, value in labels.items():
+            if name in RESERVED_NAMES or name == "class":
+                raise ValueError(f"the label {name!r} is used by the cube itself; call it otherwise")
+            if isinstance(value, int) and abs(value) >= 2**63:
+                raise ValueError(f"the label {name!r} is a number of more than 64 bits; write it as text")
+        return labels
 
     @model_validator(mode="after")
     def _one_recipe(self) -> "CheckpointsConfig":
@@ -97,7 +124,7 @@ class CheckpointsConfig(Frozen):
 class CohortConfig(Frozen):
     """Checkpoints that share neurons, frequency axis, frame width and front-end input: what stacks into one cube."""
 
-    name: str = Field(pattern=NAME)
+    name: str = Field(pattern=COHORT_PATTERN)
     frame_ms: float = Field(gt=0, le=LONGEST_FRAME_MS)
     lags: Annotated[int, Field(gt=0, le=LARGEST_LAGS)] | Literal["auto"]
     frequencies_hz: tuple[float, ...] | FrequencyGrid | str
@@ -163,22 +190,26 @@ class RunConfig(Frozen):
                 raise ValueError(f"two cohorts are called {name!r}; each is one group of the store, so rename one")
         for map_name, settings in self.maps.items():
             for cohort in settings.cohorts or ():
-                if cohort not in names:
+                if cohort not in names and not any(_is_one_of(cohort, name) for name in names):
                     raise ValueError(
                         f"maps.{map_name}.cohorts names {cohort!r}, but the cohorts are {', '.join(names)}"
                     )
         for name in names:
-            if not self.maps_of(name):
+            covered = self.maps_of(name) or any(
+                _is_one_of(cohort, name) for entry in self.maps.values() for cohort in entry.cohorts or ()
+            )
+            if not covered:
                 raise ValueError(f"no map covers the cohort {name!r}; add it to a map's cohorts or take it out")
         return self
 
     def maps_of(self, cohort: str) -> dict[str, MapConfig]:
         """The maps to be computed for a cohort, by name."""
-        return {
-            name: settings
-            for name, settings in self.maps.items()
-            if settings.cohorts is None or cohort in settings.cohorts
-        }
+        return {name: settings for name, settings in self.maps.items() if self.covers(settings, cohort)}
+
+    @staticmethod
+    def covers(settings: MapConfig, cohort: str) -> bool:
+        """Whether a map is to be computed for a cohort."""
+        return settings.cohorts is None or any(name == cohort or _is_one_of(cohort, name) for name in settings.cohorts)
 
     def resolve(self, path: str) -> str:
         """A path of the config as seen from here: URLs stay, the rest is relative to the config's folder."""
@@ -187,6 +218,11 @@ class RunConfig(Frozen):
     def store_location(self) -> str:
         """Where the cube is written: an absolute folder or a URL."""
         return self.resolve(self.store)
+
+
+def _is_one_of(name: str, pattern: str) -> bool:
+    """Whether a cohort is one of those that a name with words in braces stands for."""
+    return bool(words_in(pattern)) and as_expression(pattern).fullmatch(name) is not None
 
 
 def load_config(path: str | Path) -> RunConfig:

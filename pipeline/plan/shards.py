@@ -21,9 +21,11 @@ class CheckpointSource:
     location: str
     entry: CheckpointsConfig
     where: str
+    labels: Mapping[str, str | float | int | bool] = field(default_factory=dict)
 
     # location: a folder holding model.safetensors or best.pt, or a weights file itself (path or URL)
     # where: the entry's place in the config, for messages
+    # labels: what the config says of it, by the words of its path or as constants
 
 
 @dataclass(frozen=True)

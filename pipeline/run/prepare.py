@@ -7,6 +7,7 @@ from torch import nn
 
 from pipeline.gradients.window import find_window
 from pipeline.inputs.checkpoints import describe_checkpoints, discover, load_checkpoint
+from pipeline.inputs.expansion import expand_cohorts
 from pipeline.inputs.names import look_in
 from pipeline.inputs.stimuli import SoundFile, describe_sounds, describe_spectrograms
 from pipeline.plan import shards
@@ -39,6 +40,7 @@ def prepare_run(config: RunConfig, keep: Keep | None = None) -> RunPlan:
         its axes or its maps. The message says what to change.
     """
     look_in(config.folder)
+    config = expand_cohorts(config)
     stimuli = {name: _describe_stimuli(config, name, settings) for name, settings in config.maps.items()}
     cohorts = tuple(_prepare_cohort(config, cohort, stimuli, keep) for cohort in config.cohort)
     return RunPlan(store=config.store_location(), cohorts=cohorts, config=config)

@@ -170,6 +170,14 @@ def build_halved(path: str, gain: float = 0.5) -> nn.Module:
     return model
 
 
+def build_sized(path: str) -> nn.Module:
+    """Cells, as many as the file has."""
+    held = _held(path)
+    model = Cells(n_cells=len(held["readout.bias"]))
+    model.load_state_dict(held)
+    return model
+
+
 def build_lightning(path: str, n_cells: int = 3) -> nn.Module:
     """Cells out of a training framework's file, which only its own code may open whole."""
     file = Path(path) if Path(path).is_file() else Path(path, "last.ckpt")
