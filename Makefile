@@ -1,21 +1,30 @@
-# `make demo` and `make test` each go from a bare clone to their result. pip's own environment is honoured: for instance
-# PIP_CONSTRAINT=FILE with the line `torch==X` picks the build of torch.
+# `make demo` and `make test` each go from a bare clone to their result. pip's own environment and files are honoured.
+# `make test PYTHON=python3.13` takes another interpreter, `make test WORKERS=8` more processes.
 
+PYTHON := python3
+WORKERS := 2
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench chaos clean
+.PHONY: demo test lint lowest bench chaos clean
 
 demo: $(VENV)/.demo
 	$(BIN)/gradmap demo demo
 
+# One thread each: two processes with threads for every core would wait for each other.
 test: $(VENV)/.test
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 
 lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# The quick tests under the lowest versions that pyproject.toml allows, in an environment of their own.
+LOWEST := tests/plan tests/numbers tests/pictures tests/store tests/inputs tests/gradients
+
+lowest: $(VENV)-lowest/.lowest
+	OMP_NUM_THREADS=1 $(VENV)-lowest/bin/python -m pytest -n $(WORKERS) --dist loadgroup $(LOWEST)
 
 bench: $(VENV)/.test
 	$(BIN)/python tests/benchmarks/bench_pipeline.py
@@ -26,7 +35,7 @@ chaos: $(VENV)/.test
 	$(BIN)/python -m tests.chaos --rounds 3
 
 $(BIN)/python:
-	python3 -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.demo: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable .
@@ -36,5 +45,13 @@ $(VENV)/.test: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[test,deepstrf,notebooks,s3]'
 	touch $@ $(VENV)/.demo
 
+# pip takes the newest versions; only uv resolves to the lowest.
+$(VENV)-lowest/.lowest: pyproject.toml
+	$(PYTHON) -m venv --clear $(VENV)-lowest
+	$(VENV)-lowest/bin/python -m pip install --quiet uv
+	$(VENV)-lowest/bin/uv pip install --quiet --python $(VENV)-lowest/bin/python --resolution lowest-direct \
+		--editable '.[test,deepstrf,s3]'
+	touch $@
+
 clean:
-	rm -rf $(VENV) demo benchmarks.json benchmarks_dynamic.json
+	rm -rf $(VENV) $(VENV)-lowest demo benchmarks.json benchmarks_dynamic.json

@@ -12,6 +12,19 @@ settings.register_profile("gradmap", deadline=None, print_blob=True)
 settings.load_profile("gradmap")
 
 
+#: Folders and files whose tests start Ray, or measure how long something takes: side by side they would disturb each
+#: other, so one process has them all. Every other file stays whole, with the fixtures of its module.
+ONE_AT_A_TIME = ("tests/tasks/", "tests/faults/", "tests/run/test_speech.py", "tests/store/test_lease.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say which tests stay together where pytest-xdist has several processes."""
+    for item in items:
+        file = item.nodeid.partition("::")[0]
+        group = "one at a time" if file.startswith(ONE_AT_A_TIME) else file
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session")
 def speech() -> Path:
     """The folder of trained checkpoints, sounds and spectrograms beside the checkout."""

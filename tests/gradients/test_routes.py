@@ -22,6 +22,7 @@ relaxed = settings(deadline=None, max_examples=15, suppress_health_check=[Health
 
 
 @relaxed
+@settings(max_examples=40)
 @given(
     kind=st.sampled_from(["GRU", "LSTM", "RNN"]),
     n_neurons=st.integers(2, 30),
@@ -368,6 +369,7 @@ def test_one_row_that_does_not_fit_raises():
         compute_strf_gradmaps(model, None, 6)
 
 
+@settings(max_examples=30)  # memory is given back after every refusal, which takes a while
 @given(n_rows=st.integers(1, 40), block=st.integers(1, 50), limit=st.integers(1, 50))
 def test_blocks_cover_every_row_once_whatever_fits(n_rows, block, limit):
     done = []
