@@ -182,7 +182,7 @@ def share(response: Tensor) -> Tensor:
         {"dtype": torch.float64},
         {"memory_bytes": 1},
     ],
-    ids=str,
+    ids=lambda settings: ", ".join(f"{name} {getattr(value, '__name__', value)}" for name, value in settings.items()),
 )
 def test_objectives_neurons_precision_and_small_blocks_give_the_same_maps(on_device, settings):
     found = on_device(check_strf, "StateNet-GRU", 20, True, settings)

@@ -22,7 +22,6 @@ relaxed = settings(deadline=None, max_examples=15, suppress_health_check=[Health
 
 
 @relaxed
-@settings(max_examples=40)
 @given(
     kind=st.sampled_from(["GRU", "LSTM", "RNN"]),
     n_neurons=st.integers(2, 30),

@@ -53,7 +53,6 @@ def test_every_front_end_gives_the_rows_of_plain_autograd(front_end, objective):
 
 
 @relaxed
-@settings(max_examples=40)
 @given(
     hop=st.integers(1, 9),
     taps=st.integers(1, 12),
