@@ -13,7 +13,8 @@ import pytest
 from pipeline import load_config, plan_shards
 from pipeline.gradients.health import FLAGS
 from pipeline.plan.reports import ShardReport
-from pipeline.plan.shards import RunPlan, weigh
+from pipeline.plan.shards import RunPlan
+from pipeline.plan.weight import weigh
 from pipeline.run import open_run, prepare_run
 from pipeline.run.driver import bundles, computable
 from pipeline.store import align, backlog, create_or_extend
