@@ -44,7 +44,9 @@ EXTENT_AXES = ("frequency", "lag", "waveform_lag")
 AXES = (*COUNTED_AXES, *EXTENT_AXES)
 
 #: Why a checkpoint or a shard failed, as it is counted and stored.
-Cause = Literal["load", "non-finite", "compute", "out of memory", "crash", "hang", "storage", "infrastructure"]
+Cause = Literal[
+    "load", "contract", "non-finite", "compute", "out of memory", "crash", "hang", "storage", "infrastructure"
+]
 
 #: How much a health flag takes from a map, the worst first, and what that means for its numbers.
 Degree = Literal["no map", "wrong", "incomplete", "notice"]
@@ -88,6 +90,7 @@ COMPANIONS: dict[str, Companion] = {
     "memory_90": Companion("float32", "ms", "lag up to which 90 % of the energy of the map lies"),
     "memory_99": Companion("float32", "ms", "lag up to which 99 % of the energy of the map lies"),
     "oldest_share": Companion("float32", "1", "share of the energy of the map in the oldest tenth of its window"),
+    "future_share": Companion("float32", "1", "share of the energy of the map after lag 0, which the map leaves out"),
     "frame": Companion("int32", "1", "frame of the stimulus at lag 0, counted from 0"),
 }
 

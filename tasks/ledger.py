@@ -31,6 +31,7 @@ class Policy:
 #: Crashes are retried, bugs are not: a checkpoint that cannot be loaded now cannot be loaded a second later.
 POLICIES: dict[Cause, Policy] = {
     "load": Policy(tries=1, takes_down="checkpoint", breaker=1),
+    "contract": Policy(tries=1, takes_down="checkpoint", breaker=1),
     "compute": Policy(tries=1, breaker=3, breaks="map"),
     "non-finite": Policy(tries=1),
     "out of memory": Policy(tries=3, smaller=True, breaker=2),

@@ -46,7 +46,7 @@ MAY_IMPORT = {
     "store": {"xarray", "zarr", "numpy", "fsspec", "dask", "plan"},
     "pictures": {"matplotlib", "xarray", "numpy", "pandas", "soundfile", "numbers"},
     "demo": {"torch", "numpy", "safetensors", "soundfile", "jaxtyping", "gradients"},
-    "run": (SCIENTIFIC - {"ray", "deepSTRF"}) | {"plan", "gradients", "inputs", "store"},
+    "run": (SCIENTIFIC - {"ray", "deepSTRF"}) | {"plan", "gradients", "numbers", "inputs", "store"},
 }
 
 

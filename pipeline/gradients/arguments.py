@@ -3,7 +3,9 @@
 import math
 from collections.abc import Sequence
 from numbers import Integral
+from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -27,7 +29,7 @@ def has_front_end(model: nn.Module) -> bool:
 
 
 def chosen_rows(neurons: Neurons, n_neurons: int, device: torch.device) -> Int[Tensor, "neuron"] | None:
-    """Indices of the neurons asked for; None for the sum over all."""
+    """Indices of the neurons asked for, where a mask is read as one; None for the sum over all."""
     if neurons is None:
         return torch.arange(n_neurons, device=device)
     if isinstance(neurons, str):
@@ -36,8 +38,8 @@ def chosen_rows(neurons: Neurons, n_neurons: int, device: torch.device) -> Int[T
                 f'neurons = {neurons!r} names no neurons; give indices, None for all, or "sum" for the sum over all'
             )
         return None
-    given = (neurons,) if isinstance(neurons, (int, Integral)) else neurons
-    listed = [int(neuron) for neuron in given]
+    given: list[Any] = [neurons] if isinstance(neurons, (int, Integral)) else list(neurons)
+    listed = _masked(given, n_neurons) if any(map(_is_truth, given)) else [int(neuron) for neuron in given]
     if not listed:
         raise ValueError("neurons is empty, so there is no map to compute; give at least one index, or None for all")
     wrong = [neuron for neuron in listed if not 0 <= neuron < n_neurons]
@@ -47,6 +49,20 @@ def chosen_rows(neurons: Neurons, n_neurons: int, device: torch.device) -> Int[T
             f" to {n_neurons - 1}"
         )
     return torch.tensor(listed, device=device)
+
+
+def _masked(given: list[Any], n_neurons: int) -> list[int]:
+    """Indices of the neurons at which a mask is true."""
+    if len(given) != n_neurons or not all(map(_is_truth, given)):
+        raise ValueError(
+            f"neurons holds {len(given)} entries of which some are true or false, which is no mask over the model's"
+            f" {n_neurons} neurons; give one boolean for each of them, or indices"
+        )
+    return [index for index, chosen in enumerate(given) if bool(chosen)]
+
+
+def _is_truth(value: Any) -> bool:
+    return isinstance(value, (bool, np.bool_)) or (isinstance(value, Tensor) and value.dtype == torch.bool)
 
 
 def spectrograms(

@@ -19,7 +19,7 @@ from pipeline.gradients.arguments import (
 from pipeline.gradients.objectives import check_objective, weigh
 from pipeline.gradients.routes.choice import limits_of, take
 from pipeline.gradients.routes.memory import budget
-from pipeline.gradients.routes.problem import Rows, pose
+from pipeline.gradients.routes.problem import Rows, check_frames, pose
 from pipeline.gradients.routes.scope import Inventory, converted, quiet, twin_of
 
 
@@ -58,6 +58,7 @@ def frame_gradmaps(
         check_eval(twin, model)
         leaf = given.detach().clone().unsqueeze(1)
         problem = pose(twin, leaf, budget(device, memory_bytes), limits_of(model))
+        check_frames(problem.response.shape[-1], leaf.shape[-1], 1, model)
         chosen = chosen_rows(neurons, problem.response.shape[1], device)
     for number, frame in enumerate(wanted):
         # Entered anew for each frame: what the caller does between two frames is none of this function's business.

@@ -20,12 +20,13 @@ from pipeline.gradients.arguments import (
     sounds,
     spectrograms,
 )
+from pipeline.gradients.hop import hop_of
 from pipeline.gradients.objectives import Objective, Weighing, weigh
 from pipeline.gradients.routes.choice import TOLERANCE, limits_of, take
 from pipeline.gradients.routes.memory import budget, check_memory, in_blocks
 from pipeline.gradients.routes.plain import few_rows
 from pipeline.gradients.routes.posing import pose_after_front_end
-from pipeline.gradients.routes.problem import Problem, Rows, before_start, pose
+from pipeline.gradients.routes.problem import Problem, Rows, before_start, check_frames, pose
 from pipeline.gradients.routes.scope import Inventory, converted, quiet, twin_of
 from pipeline.gradients.silence import beside_silence, has_no_slope
 
@@ -57,6 +58,8 @@ class Gradmaps:
     disagreement
         Largest difference from plain autograd, of a mixture of all rows, relative to its largest entry; nan where not
         checked.
+    n_frames
+        Frames of the response.
     """
 
     values: Float[Tensor, "stimulus neuron ..."]
@@ -66,6 +69,7 @@ class Gradmaps:
     route: str
     block: int
     disagreement: float
+    n_frames: int
 
 
 def strf_gradmaps(
@@ -199,15 +203,16 @@ def compute_strf_gradmaps(
     dtype: torch.dtype | None = None,
     memory_bytes: int | None = None,
     check: bool = True,
+    whole: bool = False,
 ) -> Gradmaps:
     """Gradmaps around several spectrograms, with what is recorded about them.
 
     As :func:`strf_gradmaps`. ``stimuli`` None means one spectrogram of ``lags`` frames at ``level``. With ``check``
     a mixture of all rows is compared with plain autograd; where it differs and the route was not asked for by name,
-    another one is taken.
+    another one is taken. With ``whole`` every window ends with the stimulus, whatever frame the objective looks at.
     """
     values, found = _strf(
-        model, stimuli, lags, neurons, objective, route, space, level, dtype, memory_bytes, check, False
+        model, stimuli, lags, neurons, objective, route, space, level, dtype, memory_bytes, check, False, whole
     )
     assert found is not None
     return replace(found, values=values)
@@ -226,6 +231,7 @@ def _strf(
     memory_bytes: int | None,
     check: bool,
     few: bool,
+    whole: bool = False,
 ) -> tuple[Tensor, Gradmaps | None]:
     """Gradmaps around spectrograms, and what is recorded of them.
 
@@ -255,7 +261,7 @@ def _strf(
             twin = twin_of(source, silent)
             check_eval(twin, model)
             memory = budget(device, memory_bytes)
-            found = _rows(model, twin, leaf, lags, 1, neurons, objective, route, memory, check)
+            found = _rows(model, twin, leaf, lags, 1, neurons, objective, route, memory, check, None, whole)
             values = found.values
     return values if space == "prefiltered" else values.squeeze(2), found
 
@@ -271,10 +277,11 @@ def compute_waveform_gradmaps(
     dtype: torch.dtype | None = None,
     memory_bytes: int | None = None,
     check: bool = True,
+    whole: bool = False,
 ) -> Gradmaps:
     """Waveform gradmaps around several sounds of one length, with what is recorded about them.
 
-    As :func:`waveform_gradmaps`; ``check`` as in :func:`compute_strf_gradmaps`. Where a front-end has no
+    As :func:`waveform_gradmaps`; ``check`` and ``whole`` as in :func:`compute_strf_gradmaps`. Where a front-end has no
     derivative at digital silence, as behind the magnitude of a Fourier transform, it is taken beside silence (see
     :func:`~pipeline.gradients.silence.beside_silence`).
     """
@@ -293,8 +300,9 @@ def compute_waveform_gradmaps(
             waveforms = beside_silence(waveforms)
         leaf = _fresh(waveforms).unsqueeze(1)
         memory = budget(device, memory_bytes)
+        hop, silent = hop_of(twin.wav2spec, leaf), _silent(twin)
         found = _rows(
-            model, twin, leaf, window or n_samples, None, neurons, objective, route, memory, check, _silent(twin)
+            model, twin, leaf, window or n_samples, hop, neurons, objective, route, memory, check, silent, whole
         )
     return replace(found, values=found.values.squeeze(2))
 
@@ -309,13 +317,14 @@ def _rows(
     twin: nn.Module,
     leaf: Float[Tensor, "stimulus ... time"],
     lags: int,
-    hop: int | None,
+    hop: int,
     neurons: Neurons,
     objective: Objective,
     route: str,
     memory: int,
     check: bool,
     silent: nn.Module | None = None,
+    whole: bool = False,
 ) -> Gradmaps:
     """Rows around all stimuli, as many stimuli at a time as the memory allows."""
     n_stimuli = len(leaf)
@@ -328,7 +337,7 @@ def _rows(
     limits = limits_of(model)
 
     def solved(problem: Problem) -> Gradmaps:
-        return _solve(model, problem, lags, hop, neurons, objective, route, check)
+        return _solve(model, problem, lags, hop, neurons, objective, route, check, whole)
 
     def some(start: int, stop: int) -> None:
         if silent is not None and "front-end" not in limits:
@@ -352,6 +361,7 @@ def _rows(
         route="+".join(sorted({part.route for part in parts})),
         block=min(part.block for part in parts),
         disagreement=max(checked, default=math.nan),
+        n_frames=parts[0].n_frames,
     )
 
 
@@ -370,7 +380,7 @@ def _few(
     """Their rows, in one plain pass; None where that cannot give them."""
     count = int(getattr(twin, "O"))  # noqa: B009  (an attribute of the contract, which nn.Module does not declare)
     chosen = chosen_rows(neurons, count, leaf.device)
-    values = few_rows(twin, leaf, chosen, objective, count, lags) if chosen is not None else None
+    values = few_rows(twin, leaf, chosen, objective, lags) if chosen is not None else None
     return None if values is None else values.unsqueeze(0)
 
 
@@ -378,23 +388,26 @@ def _solve(
     model: nn.Module,
     problem: Problem,
     lags: int,
-    hop: int | None,
+    hop: int,
     neurons: Neurons,
     objective: Objective,
     route: str,
     check: bool,
+    whole: bool,
 ) -> Gradmaps:
     """Rows around the stimuli of one problem."""
     response = problem.response.detach()
+    n_frames = response.shape[-1]
+    given = problem.leaf if problem.source is None else problem.source.leaf
+    check_frames(n_frames, given.shape[-1], hop, model)
     weighing = weigh(objective, response)
     chosen = chosen_rows(neurons, response.shape[1], response.device)
     frames, values = _of_rows(weighing, chosen)
-    hop = hop or _hop(problem)
-    ends = (frames + 1) * hop - 1
+    ends = (torch.full_like(frames, n_frames - 1) if whole else frames) * hop + hop - 1
     rows = Rows(weighing.weights, chosen, ends, lags, objective if weighing.couples else None, check)
     taken = take(model, problem, rows, route)
     return Gradmaps(
-        taken.values, frames, before_start(ends, lags), values, taken.route, taken.block, taken.disagreement
+        taken.values, frames, before_start(ends, lags), values, taken.route, taken.block, taken.disagreement, n_frames
     )
 
 
@@ -403,17 +416,6 @@ def _of_rows(weighing: Weighing, chosen: Tensor | None) -> tuple[Tensor, Tensor]
     if chosen is None:
         return weighing.frames.amax(dim=1, keepdim=True), weighing.values.sum(dim=1, keepdim=True)
     return weighing.frames[:, chosen], weighing.values[:, chosen]
-
-
-def _hop(problem: Problem) -> int:
-    leaf = problem.leaf if problem.source is None else problem.source.leaf
-    n_samples, n_frames = leaf.shape[-1], problem.response.shape[-1]
-    if n_samples % n_frames:
-        raise ValueError(
-            f"the model gave {n_frames} frames for {n_samples} samples, so no frame ends at a known sample; give a"
-            " sound of a whole number of frames"
-        )
-    return n_samples // n_frames
 
 
 def _prefiltered(model: nn.Module, leaf: Tensor) -> Tensor:

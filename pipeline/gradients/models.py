@@ -9,7 +9,6 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from pipeline.gradients.gradmaps import compute_waveform_gradmaps, strf_gradmaps
-from pipeline.gradients.probes import home_of
 
 SLOTS = ("wav2spec", "prefiltering", "core", "readout")
 
@@ -170,18 +169,8 @@ def _waveform_gradmap(model: AudioEncodingModel, waveform: Tensor, neuron: int |
     if reduce != "peak":
         return gradmap
     # Lag 0 is the last sample of the peak's frame; what follows it does not matter to the response.
-    behind = len(waveform) - (int(found.frames) + 1) * _hop(model, waveform)
+    behind = (found.n_frames - 1 - int(found.frames)) * (len(waveform) // found.n_frames)
     return nn.functional.pad(gradmap[behind:], (0, behind))
-
-
-def _hop(model: AudioEncodingModel, waveform: Tensor) -> int:
-    """Samples in one frame of the response."""
-    hop = getattr(model.wav2spec, "hop", None)
-    if isinstance(hop, int):
-        return hop
-    device, dtype = home_of(model)
-    with torch.no_grad():
-        return len(waveform) // model(waveform.to(device, dtype)[None, None]).shape[-1]
 
 
 def _one_waveform(stimulus: ArrayLike | Tensor) -> Float[Tensor, " sample"]:
@@ -198,6 +187,8 @@ def _one_waveform(stimulus: ArrayLike | Tensor) -> Float[Tensor, " sample"]:
 def _neuron(neuron: int | None, n_neurons: int) -> int | None:
     if neuron is None:
         return None
+    if isinstance(neuron, bool):
+        raise ValueError(f"neuron is {neuron}, which is no index; give a whole number, or None for the sum over all")
     index = operator.index(neuron)
     if not -n_neurons <= index < n_neurons:
         raise ValueError(

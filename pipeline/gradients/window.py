@@ -1,7 +1,6 @@
 """How many lags the gradmaps of a model need, found by making the window longer until they stop changing."""
 
 import contextlib
-import math
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +12,6 @@ from pipeline.gradients.health import memory_length, oldest_share
 from pipeline.gradients.probes import home_of, undisturbed
 from pipeline.gradients.routes.scope import twin_of
 
-MOST_NEURONS = 100  # looked at where the caller names none
 DRIFT = 1e-4  # of the response: how far it may still move late in a constant stimulus
 
 # What torch and careful models raise for an input of a length that they were not built for.
@@ -51,9 +49,10 @@ def find_window(
 ) -> Window:
     """The shortest window whose maps no longer one changes, in frames.
 
-    The window is doubled until the maps of the longer one, cut to the shorter, differ by less than ``tolerance``
-    (relative norm, every neuron) and hold less than ``tolerance`` of their energy beyond it; then it is shortened to
-    what that energy needs, if its maps are still the same. Maps are taken around a constant spectrogram, or, where
+    The maps of the longest window that the model takes, up to ``maximum``, say how far back any neuron hears, also
+    after a gap. The window is doubled until its maps hold all but ``tolerance`` of that energy and differ from those of
+    the next and of the longest window by less than ``tolerance`` (relative norm, every neuron); then it is shortened
+    to what that energy needs, if its maps are still the same. Maps are taken around a constant spectrogram, or, where
     these are all zero behind a rectifying prefilter, around noise.
 
     Parameters
@@ -65,7 +64,7 @@ def find_window(
     level
         The level of the constant spectrogram.
     neurons
-        Neurons to look at; by default all, or ``MOST_NEURONS`` spread over a larger population.
+        Neurons to look at; all by default, since one slow neuron needs the window as much as many.
     seed
         Of the noise.
 
@@ -75,30 +74,33 @@ def find_window(
         If ``tolerance``, ``start`` or ``maximum`` leaves nothing to find, or the model takes no window at all.
     """
     _check(tolerance, start, maximum)
-    around = _Baseline(model, maximum, level, _some(model, neurons), seed)
+    around = _Baseline(model, maximum, level, neurons, seed)
     lags, maps = _first(model, around, min(start, maximum))
-    if not maps.any():
+    longest = around.longest(lags)
+    whole = around.maps(longest)
+    if not whole.any():
         around = around.noise()
-        lags, maps = _first(model, around, lags)
-    if not maps.any():
-        return _found(model, lags, maps, False, "every map is zero, around a constant level as around noise")
+        maps, whole = around.maps(lags), around.maps(longest)
+    if not whole.any():
+        return _found(model, lags, whole, False, "every map is zero, around a constant level as around noise")
+    if not bool(whole.isfinite().all()):
+        return _found(model, lags, whole, False, f"the maps of {longest} frames are not finite")
     before, stuck = float("inf"), False
-    while lags < maximum:
-        longer = min(2 * lags, maximum)
-        try:
-            longer_maps = around.maps(longer)
-        except _REFUSALS as error:
-            return _found(model, lags, maps, False, f"the model refuses {longer} frames: {_first_line(error)}")
+    while lags < longest:
+        longer = min(2 * lags, longest)
+        longer_maps = whole if longer == longest else around.maps(longer)
         change, beyond = _difference(maps, longer_maps), _beyond(longer_maps, lags)
-        if not math.isfinite(change):
-            return _found(model, lags, maps, False, f"the maps of {longer} frames are not finite")
-        if change < tolerance and beyond < tolerance:
-            return _shortened(model, around, lags, longer_maps, tolerance)
+        complete = change < tolerance and beyond < tolerance
+        if complete and _beyond(whole, lags) < tolerance and _difference(maps, whole) < tolerance:
+            return _shortened(model, around, lags, whole, tolerance)
         stuck = change > max(tolerance, 0.5 * before)
         if stuck and (beyond < tolerance or (_own_window(model) > 1 and around.drifts())):
             return _window_dependent(model, lags, longer_maps, change)
         lags, maps, before = longer, longer_maps, change
-    reason = f"the memory is longer than the longest window of {maximum} frames"
+    if longest < maximum:
+        # There is no more that the model could hear.
+        return _shortened(model, around, longest, whole, tolerance)
+    reason = f"the memory is longer than the longest window of {maximum} frames, or than half of it"
     return _found(model, lags, maps, False, reason, window_dependent=stuck and around.drifts())
 
 
@@ -126,13 +128,6 @@ def _check(tolerance: float, start: int, maximum: int) -> None:
         raise ValueError(
             f"start is {start} and maximum {maximum}, which leaves no window to try; give 1 <= start <= maximum"
         )
-
-
-def _some(model: nn.Module, neurons: Neurons) -> Neurons:
-    n_neurons = getattr(model, "O", None)
-    if neurons is not None or not isinstance(n_neurons, int) or n_neurons <= MOST_NEURONS:
-        return neurons
-    return torch.linspace(0, n_neurons - 1, MOST_NEURONS).round().long().tolist()
 
 
 @dataclass(frozen=True)
@@ -167,6 +162,26 @@ class _Baseline:
             heard = torch.randn(self.maximum, self.n_bands, generator=generator)
             around = self.level + heard[:lags].flip(0).T
         return strf_gradmaps(self.model, lags, neurons=self.neurons, around=around)
+
+    def longest(self, taken: int) -> int:
+        """The longest stimulus up to ``maximum`` that the model takes, which takes ``taken`` frames."""
+        low, high = taken, self.maximum + 1
+        # Most models take the longest at once.
+        middle = self.maximum
+        while high - low > 1:
+            low, high = (middle, high) if self._takes(middle) else (low, middle)
+            middle = (low + high) // 2
+        return low
+
+    def _takes(self, frames: int) -> bool:
+        device, dtype = home_of(self.model)
+        listener = twin_of(self.model, {"wav2spec": nn.Identity()})
+        heard = torch.full((1, 1, self.n_bands, frames), self.level, device=device, dtype=dtype)
+        with undisturbed(listener, dtype), torch.no_grad():
+            try:
+                return bool(listener(heard).shape[-1] == frames)
+            except _REFUSALS:
+                return False
 
     def drifts(self) -> bool:
         """Whether the response to a constant stimulus still moves, late in it, as much as it did early on."""
@@ -218,7 +233,10 @@ def _beyond(maps: Tensor, lags: int) -> float:
 
 def _shortened(model: nn.Module, around: _Baseline, lags: int, maps: Tensor, tolerance: float) -> Window:
     """The window cut to the lags that hold the energy, unless that changes the maps."""
-    reason = f"a window of {maps.shape[-1]} frames changes nothing"
+    most = maps.shape[-1]
+    reason = (
+        f"a window of {most} frames changes nothing" if most == around.maximum else f"it takes {most} frames at most"
+    )
     needed = max(1, int(memory_length(maps[None], 1.0 - tolerance).amax()))
     if needed < lags:
         with contextlib.suppress(*_REFUSALS):
@@ -239,7 +257,3 @@ def _found(
         memory_length(some, 0.99)[0],
         oldest_share(some)[0],
     )
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

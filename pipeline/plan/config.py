@@ -129,6 +129,7 @@ class CohortConfig(Frozen):
     lags: Annotated[int, Field(gt=0, le=LARGEST_LAGS)] | Literal["auto"]
     frequencies_hz: tuple[float, ...] | FrequencyGrid | str
     neurons: str | None = None
+    causal: bool = True
     checkpoints: tuple[CheckpointsConfig, ...] = Field(min_length=1)
 
 

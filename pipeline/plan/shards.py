@@ -52,12 +52,15 @@ class Checkpoint:
     scalars: Mapping[str, str | float | int | bool] = field(default_factory=dict)
     per_neuron: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    frame_bytes: int = 0
     error: str | None = None
     members: tuple[str, ...] = ()
     ensemble: str = ""
 
     # members: ids of the checkpoints that a row of their ensemble stands for; empty for a checkpoint of its own
     # ensemble: the label by which they differ
+
+    # frame_bytes: what the model keeps of one frame of a stimulus between its parts; 0 where that was not measured
 
     # notes: what a user should know though nothing failed: prefixes taken off, metadata that the cube has no place for
 
@@ -167,6 +170,7 @@ class CohortPlan:
     maps: tuple[MapPlan, ...]
     neuron_metadata: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    causal: bool = True
 
     def map_plan(self, name: str) -> MapPlan:
         """The map of that name."""

@@ -15,6 +15,13 @@ OBJECTS_PER_MAP = 12
 #: Bytes of one parameter of a checkpoint in memory.
 PARAMETER_BYTES = 4
 
+#: What the process of a task takes before it holds a model: Python, torch and what reads and writes a store.
+PROCESS_BYTES = 480 * 2**20
+
+#: Rows whose activations live at one time, and what the engine's temporary tensors take where no limit is set.
+ROWS_AT_ONCE = 64
+TEMPORARY_BYTES = 512 * 2**20
+
 
 @dataclass(frozen=True)
 class Weight:
@@ -44,7 +51,7 @@ def weigh(plan: RunPlan) -> Weight:
                 map_bytes += variable_bytes(cohort, entry, variable)
                 objects += prod(-(-size // chunk) for size, chunk in zip(shape, variable.chunks, strict=True))
             objects += OBJECTS_PER_MAP
-            largest = max(largest, task_bytes(cohort, entry))
+            largest = max(largest, task_bytes(plan, cohort, entry))
         objects += OBJECTS_PER_AXIS * len(cohort.dims())
     return Weight(n_checkpoints, n_shards, map_bytes, objects, objects, largest)
 
@@ -54,9 +61,12 @@ def variable_bytes(cohort: CohortPlan, entry: MapPlan, variable: VariablePlan) -
     return np.dtype(variable.dtype).itemsize * prod(entry.shape(variable, len(cohort.checkpoints)))
 
 
-def task_bytes(cohort: CohortPlan, entry: MapPlan) -> int:
-    """Memory of one task: the weights, and what the kind of map asks for."""
+def task_bytes(plan: RunPlan, cohort: CohortPlan, entry: MapPlan) -> int:
+    """Memory of one task: the process, the weights and a copy of them, what the kind of map asks for, activations."""
     weights = max((checkpoint.n_parameters for checkpoint in cohort.checkpoints), default=0) * PARAMETER_BYTES
+    per_frame = max((checkpoint.frame_bytes for checkpoint in cohort.checkpoints), default=0)
+    limit = plan.config.engine.memory_mib
+    temporary = min(TEMPORARY_BYTES if limit is None else limit * 2**20, ROWS_AT_ONCE * per_frame * 4 * cohort.lags)
     axes = {axis.name: axis for axis in entry.axes.values()}
     block = {axis_of(dim): length for dim, length in entry.blocks.items()}
-    return weights + entry.settings.cost(axes, block).bytes
+    return PROCESS_BYTES + 2 * weights + entry.settings.cost(axes, block).bytes + temporary

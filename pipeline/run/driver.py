@@ -233,7 +233,7 @@ def run_locally(
     ConfigError
         If the run is refused before any compute.
     """
-    models = _Models()
+    models = Models()
     plan = run if isinstance(run, RunPlan) else prepare_run(run, models.keep)
     with open_run(plan) as opened, _Writer(opened, report) as writer:
         for bundle in bundles(computable(opened)):
@@ -317,12 +317,17 @@ def _patiently(attempt: Callable[[], T], report_of: Callable[[T], ShardReport]) 
     return attempt()
 
 
-class _Models:
+class Models:
     """Modules that were built to describe their checkpoints, kept for their shards as far as they are small."""
 
     def __init__(self) -> None:
         self._modules: dict[tuple[str, str], nn.Module] = {}
         self._parameters = 0
+
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        """The modules by fingerprint."""
+        return {fingerprint: module for (_, fingerprint), module in self._modules.items()}
 
     def keep(self, checkpoint: Checkpoint, module: nn.Module) -> None:
         if self._parameters + checkpoint.n_parameters <= KEPT_PARAMETERS:

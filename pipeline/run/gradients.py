@@ -7,6 +7,7 @@ from torch import Tensor
 
 from pipeline.gradients.gradmaps import Gradmaps
 from pipeline.gradients.health import Health
+from pipeline.numbers.lags import reach
 from pipeline.run.job import Computed, Job
 
 
@@ -20,15 +21,21 @@ class Batch:
     block: int
 
 
-def batch_of(maps: Gradmaps, health: Health) -> Batch:
-    """What the engine found, in memory."""
+def batch_of(maps: Gradmaps, health: Health, lag_step_ms: float) -> Batch:
+    """What the engine found, in memory.
+
+    Parameters
+    ----------
+    lag_step_ms
+        Time from one lag of the map to the next.
+    """
+    values = _array(maps.values, "float32")
     return Batch(
-        values=_array(maps.values, "float32"),
+        values=values,
         companions={
             "health": _array(health.flags, "uint16"),
-            "memory_90": _array(health.memory_lags_90, "float32"),
-            "memory_99": _array(health.memory_lags_99, "float32"),
-            "oldest_share": _array(health.oldest_share, "float32"),
+            **reach(values, lag_step_ms),
+            "future_share": _array(health.future_share, "float32"),
             "frame": _array(maps.frames, "int32"),
         },
         route=maps.route,
@@ -40,21 +47,13 @@ def _array(tensor: Tensor, dtype: str) -> np.ndarray:
     return tensor.detach().cpu().numpy().astype(dtype, copy=False)
 
 
-def joined(job: Job, batches: list[Batch], lag_step_ms: float) -> Computed:
-    """The batches of a shard as its one array and its companions, times in ms.
-
-    Parameters
-    ----------
-    lag_step_ms
-        Time from one lag of the map to the next.
-    """
+def joined(job: Job, batches: list[Batch]) -> Computed:
+    """The batches of a shard as its one array and its companions."""
     values = np.concatenate([batch.values for batch in batches]) if len(batches) > 1 else batches[0].values
     return Computed(
         arrays={"": _without_axes(job, values)},
         companions={
-            name: _by_neuron(
-                job, _in_ms(name, np.concatenate([batch.companions[name] for batch in batches]), lag_step_ms)
-            )
+            name: _by_neuron(job, np.concatenate([batch.companions[name] for batch in batches]))
             for name in batches[0].companions
         },
         route="+".join(dict.fromkeys(batch.route for batch in batches)),
@@ -67,13 +66,6 @@ def _without_axes(job: Job, values: np.ndarray) -> np.ndarray:
     if "neuron" not in job.map.dims:
         values = values[:, 0]
     return values[0] if job.map.stimulus_dim is None else values
-
-
-def _in_ms(name: str, values: np.ndarray, lag_step_ms: float) -> np.ndarray:
-    """A memory of n lags reaches to the lag (n - 1) steps back; an all-zero map has none."""
-    if not name.startswith("memory"):
-        return values
-    return np.where(values > 0, (values - 1) * np.float32(lag_step_ms), np.float32(np.nan))
 
 
 def _by_neuron(job: Job, values: np.ndarray) -> np.ndarray:

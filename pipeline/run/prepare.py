@@ -125,6 +125,7 @@ def _prepare_cohort(
         maps=lay_out_maps(config, replace(facts, lags=lags), settings, stimuli),
         neuron_metadata=members.neuron_metadata,
         attributes={"window": "found" if cohort.lags == "auto" else "given"},
+        causal=cohort.causal,
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from pipeline.gradients.contract import ContractError
 from pipeline.gradients.routes.memory import is_out_of_memory
 from pipeline.inputs.checkpoints import CheckpointError, load_checkpoint, probe_response
 from pipeline.plan.config import ConfigError
@@ -90,6 +91,8 @@ def _failed(shard: Shard, error: BaseException, started: float) -> ShardReport:
 def _cause(error: BaseException) -> Cause:
     if isinstance(error, (CheckpointError, ConfigError)):
         return "load"
+    if isinstance(error, (ContractError, SystemExit)):
+        return "contract"
     if isinstance(error, NonFiniteError):
         return "non-finite"
     if isinstance(error, OSError):
@@ -100,7 +103,7 @@ def _cause(error: BaseException) -> Cause:
 
 
 def _message(error: BaseException) -> str:
-    if isinstance(error, (CheckpointError, ConfigError, NonFiniteError)):
+    if isinstance(error, (CheckpointError, ConfigError, ContractError, NonFiniteError)):
         return str(error)
     if isinstance(error, SystemExit):
         return (

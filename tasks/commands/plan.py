@@ -29,16 +29,21 @@ def add_parser(commands: Any) -> None:
 
 
 def plan(arguments: argparse.Namespace) -> Finished:
-    """Print what a run would be; the exit status is 3 where a checkpoint cannot be loaded."""
+    """Print what a run would be; the exit status is 3 where a checkpoint cannot be used."""
     from pipeline.run import prepare_run
+    from pipeline.run.contract import with_contracts
+    from pipeline.run.driver import Models
 
-    prepared = prepare_run(load_config(arguments.config))
+    models = Models()
+    loads = prepare_run(load_config(arguments.config), models.keep)
+    prepared = with_contracts(loads, models.modules)
     weight = weigh(prepared)
     for cohort in prepared.cohorts:
         tell("\n".join([_cohort_text(cohort), *_notes(cohort)]) + "\n")
-    broken = _broken(prepared)
-    for cohort_name, checkpoint, error in broken:
-        tell(printable(f"cannot be loaded: {cohort_name}/{checkpoint}: {error}", LONGEST_LINE), BAD)
+    broken, unloadable = _broken(prepared), _broken(loads)
+    for one in broken:
+        why = "cannot be loaded" if one in unloadable else "breaks the contract of models"
+        tell(printable(f"{why}: {one[0]}/{one[1]}: {one[2]}", LONGEST_LINE), BAD)
     figures: dict[str, Any] = {
         "checkpoints": weight.checkpoints,
         "shards": weight.shards,
@@ -58,7 +63,7 @@ def plan(arguments: argparse.Namespace) -> Finished:
     content = {"store": prepared.store, "weight": weight, "broken": listed, "notes": notes}
     if broken:
         many = f"{counted(len(broken), 'checkpoint')} of {weight.checkpoints}"
-        return Finished(FAILURES, f"gradmap: {many} cannot be loaded (exit status 3)", content)
+        return Finished(FAILURES, f"gradmap: {many} cannot be used (exit status 3)", content)
     return Finished(COMPLETE, f"gradmap: ready to run: {counted(weight.shards, 'shard')} (exit status 0)", content)
 
 

@@ -126,7 +126,7 @@ def check_strf(name: str, n_neurons: int, noisy: bool, settings: dict[str, Any])
         "frames": torch.equal(there.frames.cpu(), here.frames),
         "responses": relative(there.responses.cpu(), here.responses) < TOLERANCE,
         "flags": torch.equal(healthy_there.flags.cpu(), healthy.flags),
-        "memory": torch.equal(healthy_there.memory_lags_99.cpu(), healthy.memory_lags_99),
+        "future": torch.equal(healthy_there.future_share, healthy.future_share),
         "disagreement": there.disagreement < TOLERANCE,
     }
 

@@ -81,7 +81,7 @@ def along_the_sound(asked: Asked, route: str) -> Along:
     by_lag = route == "windows" or (route == "auto" and leaf.device.type != "cpu")
     rules = [] if route == "comb" else rules_for(asked.calls, asked.n_frames, by_lag, KNOWN)
     opened = cut_open(asked.twin, rules, leaf)
-    response = frames_of(opened.response, 1, type(asked.model).__name__)[0]
+    response = frames_of(opened.response, 1, asked.model)[0]
     _check_same(asked, response)
     search = Search(
         asked.n_frames, asked.lags, asked.memory, asked.dtype, leaf.device, limits_of(asked.model),

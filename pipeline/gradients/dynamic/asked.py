@@ -50,7 +50,7 @@ class Asked:
         """
         leaf = stimulus.detach().clone().unsqueeze(1).requires_grad_(True)
         answer, calls, _ = listen(twin, leaf)
-        response = frames_of(answer, 1, type(model).__name__)[0]
+        response = frames_of(answer, 1, model)[0]
         if response.shape[-1] != leaf.shape[-1]:
             raise ValueError(
                 f"{type(model).__name__} gave {response.shape[-1]} response frames for {leaf.shape[-1]} frames of"

@@ -26,7 +26,7 @@ def forward(problem: Problem, rows: Rows) -> tuple[Tensor, int]:
     coupled = None if rows.coupled is None else rows.cotangents(problem.response)
 
     def answer(stimulus: Tensor) -> Tensor:
-        response = frames_of(problem.model(stimulus), problem.n_stimuli, type(problem.model).__name__)
+        response = frames_of(problem.model(stimulus), problem.n_stimuli, problem.model)
         if coupled is not None:
             return (coupled * response).sum(dim=(2, 3)).transpose(0, 1)
         if rows.neurons is None:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from pipeline.gradients.objectives import Objective, check_objective, only_frame, weigh
 from pipeline.gradients.routes.memory import in_blocks, is_out_of_memory, room, rows_that_fit
-from pipeline.gradients.routes.problem import Problem, Rows, frames_of, windowed
+from pipeline.gradients.routes.problem import Problem, Rows, check_frames, frames_of, windowed
 from pipeline.gradients.routes.switches import slow_batching
 
 # Tensors of the size of the largest activation that one row keeps alive during its backward pass.
@@ -33,20 +33,17 @@ def replicated(problem: Problem, rows: Rows) -> tuple[Tensor, int]:
     return _by_blocks(problem, rows, _replicated_block, n_bytes)
 
 
-def few_rows(
-    model: nn.Module, leaf: Tensor, neurons: Tensor, objective: Objective, n_neurons: int, lags: int
-) -> Tensor | None:
+def few_rows(model: nn.Module, leaf: Tensor, neurons: Tensor, objective: Objective, lags: int) -> Tensor | None:
     """Rows (neuron, ..., lag) of few neurons around one stimulus, replicated, in a single forward pass.
 
     For a handful of neurons any look at the model's inside costs more than it saves. None where the objective of one
-    neuron depends on another's response, or the model has another number of neurons.
+    neuron depends on another's response.
     """
     n_rows = len(neurons)
     replicas = leaf.detach().repeat(n_rows, *([1] * (leaf.dim() - 1))).requires_grad_(True)
     answer = model(replicas)
-    response = frames_of(answer.detach(), n_rows, type(model).__name__)
-    if response.shape[1] != n_neurons:
-        return None
+    response = frames_of(answer.detach(), n_rows, model)
+    check_frames(response.shape[-1], leaf.shape[-1], 1, model)
     check_objective(objective, response.shape[-1])
     frame = only_frame(objective, response.shape[-1])
     cotangents = torch.zeros_like(answer)
@@ -118,7 +115,7 @@ def _replicated_block(problem: Problem, rows: Rows) -> Tensor:
     n_rows, n_stimuli = len(rows), problem.n_stimuli
     shape = problem.leaf.shape
     replicas = problem.leaf.detach().repeat(n_rows, *([1] * (len(shape) - 1))).requires_grad_(True)
-    response = frames_of(problem.model(replicas), n_rows * n_stimuli, type(problem.model).__name__)
+    response = frames_of(problem.model(replicas), n_rows * n_stimuli, problem.model)
     cotangents = rows.cotangents(problem.response).flatten(0, 1)
     (gradient,) = torch.autograd.grad(response, replicas, cotangents)
     return problem.finish(gradient.view(n_rows, *shape), rows.ends, rows.lags)

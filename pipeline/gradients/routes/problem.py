@@ -188,17 +188,18 @@ def pose(
     """One forward pass through ``model`` around ``stimuli``, with what routes need to know of it."""
     leaf = stimuli.detach().clone().requires_grad_(graph)
     response, trace = traced(model, leaf)
-    return Problem(model, leaf, frames_of(response, leaf.shape[0], type(model).__name__), trace, memory, limits)
+    return Problem(model, leaf, frames_of(response, leaf.shape[0], model), trace, memory, limits)
 
 
-def frames_of(response: Tensor, n_stimuli: int, name: str) -> Float[Tensor, "stimulus neuron frame"]:
+def frames_of(response: Tensor, n_stimuli: int, model: nn.Module) -> Float[Tensor, "stimulus neuron frame"]:
     """A response (stimulus, neuron, 1, time) without its repeat axis.
 
     Raises
     ------
     ValueError
-        If the model did not give such a response.
+        If the model did not give such a response, or not one output for each neuron that it says it has.
     """
+    name = type(model).__name__
     if (
         not isinstance(response, Tensor)
         or response.dim() != 4
@@ -210,7 +211,38 @@ def frames_of(response: Tensor, n_stimuli: int, name: str) -> Float[Tensor, "sti
             f"{name} gave a response of shape {shape} for {n_stimuli} stimuli; a gradmap needs (batch, neuron, 1, time)"
             " to know whose gradient it is; let the model's forward return that shape"
         )
+    n_neurons = getattr(model, "O", None)
+    if isinstance(n_neurons, int) and response.shape[1] != n_neurons:
+        raise ValueError(
+            f"{name} says that it has {n_neurons} neurons (its attribute O) and gave {response.shape[1]} outputs, so it"
+            " is not known whose each of them is; make the two agree"
+        )
     return response[:, :, 0]
+
+
+def check_frames(n_frames: int, n_positions: int, hop: int, model: nn.Module) -> None:
+    """Refuse a response that has another number of frames than its stimulus, ``hop`` positions of which are one frame.
+
+    Raises
+    ------
+    ValueError
+        With both numbers.
+    """
+    if n_frames * hop == n_positions:
+        return
+    name, expected = type(model).__name__, n_positions // hop
+    if hop == 1:
+        raise ValueError(
+            f"{name} gave {n_frames} response frames for a stimulus of {n_positions} frames, so it is not known which"
+            " frame of the stimulus each of them answers to and lags cannot be counted; let it give one frame for each,"
+            " padding convolutions on the left by their kernel's length - 1 and using a stride of 1"
+        )
+    raise ValueError(
+        f"{name} gave {n_frames} response frames for {n_positions} samples where its front-end's hop of {hop} samples"
+        f" makes {expected}, so no frame ends at a known sample and lags cannot be counted; give a front-end that pads"
+        f" on the left only (not center=True) so that frame j ends at sample (j + 1) * {hop} - 1, a sound of a whole"
+        " number of frames, or mend the front-end's attribute `hop`"
+    )
 
 
 def windowed(

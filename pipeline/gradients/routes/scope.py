@@ -15,6 +15,9 @@ from pipeline.gradients.routes.switches import full_precision, without_cudnn
 _HOOKS = tuple(name for name in vars(nn.Module()) if "_hooks" in name)
 _FACTORIES = (torch.ones, torch.zeros, torch.empty, torch.rand, torch.randn, torch.linspace, torch.eye)
 _FACTORIES_OF_VALUES = (torch.full, torch.tensor, torch.arange)
+_CASTS = (Tensor.float, Tensor.half, Tensor.bfloat16)
+_TO = (Tensor.to, Tensor.type)
+_LOWER = (torch.float32, torch.float16, torch.bfloat16)
 
 
 @contextmanager
@@ -45,17 +48,28 @@ def quiet(inventory: "Inventory", dtype: torch.dtype) -> Iterator[None]:
 
 
 class _DoubleByDefault(TorchFunctionMode):
-    """New tensors are float64 where the model's code names no dtype; unlike the global default, per thread."""
+    """Numbers stay float64 where the model's code asks for a lower precision; new ones are float64 where it names none.
+
+    Unlike the global default this is per thread.
+    """
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = dict(kwargs or {})
-        if kwargs.get("dtype") is None and (
-            func in _FACTORIES or (func in _FACTORIES_OF_VALUES and any(map(_holds_float, args)))
-        ):
+        if func in _CASTS and args and not kwargs:
+            return args[0].double()
+        unnamed = kwargs.get("dtype") is None
+        makes_floats = func in _FACTORIES or (func in _FACTORIES_OF_VALUES and any(map(_holds_float, args)))
+        if _is_lower(kwargs.get("dtype")) or (unnamed and makes_floats):
             kwargs["dtype"] = torch.float64
+        if func in _TO and len(args) > 1:
+            args = (args[0], *(torch.float64 if _is_lower(value) else value for value in args[1:]))
         return func(*args, **kwargs)
+
+
+def _is_lower(value: Any) -> bool:
+    return isinstance(value, torch.dtype) and value in _LOWER
 
 
 def _holds_float(value: Any) -> bool:
@@ -150,17 +164,51 @@ class Inventory:
 
 
 def converted(model: nn.Module, inventory: Inventory, dtype: torch.dtype) -> nn.Module:
-    """The model in ``dtype``: itself where it is that already, a converted deep copy otherwise."""
+    """The model in ``dtype``: itself where it is that already, a converted deep copy otherwise.
+
+    What cannot be copied deeply, as a lock or an open file that a part holds, is shared with the model; its weights and
+    buffers never are.
+    """
     tensors = inventory.tensors
     if all(
         (tensor.dtype == dtype or not tensor.is_floating_point()) and not tensor.is_inference() for tensor in tensors
     ):
         return model
-    memo: dict[int, Any] = {}
-    for tensor in tensors:
-        memo[id(tensor)] = _plain_copy(tensor, dtype)
+    original = getattr(model, "_orig_mod", model)
     with torch.inference_mode(False):
-        return copy.deepcopy(getattr(model, "_orig_mod", model), memo)
+        memo: dict[int, Any] = {id(tensor): _plain_copy(tensor, dtype) for tensor in tensors}
+        try:
+            with _ConvertedCopies(dtype):
+                return copy.deepcopy(original, memo)
+        except (TypeError, RuntimeError, NotImplementedError, copy.Error):
+            twin = twin_of(original)
+            for part in twin.modules():
+                tensors_of: tuple[dict[str, Any], ...] = (part._parameters, part._buffers)
+                for held in tensors_of:
+                    held.update({name: one if one is None else _plain_copy(one, dtype) for name, one in held.items()})
+            return twin
+
+
+class _ConvertedCopies(TorchFunctionMode):
+    """Deep copies of plain tensors are converted ones, also of tensors that follow others by autograd's graph.
+
+    Such a tensor, as the weight that an older weight normalisation keeps beside its two parameters, torch refuses to
+    copy.
+    """
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self._dtype = dtype
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is Tensor.__deepcopy__ and not isinstance(args[0], nn.Parameter):
+            tensor, memo = args
+            if id(tensor) not in memo:
+                memo[id(tensor)] = _plain_copy(tensor, self._dtype)
+            return memo[id(tensor)]
+        return func(*args, **(kwargs or {}))
 
 
 def _plain_copy(tensor: Tensor, dtype: torch.dtype) -> Tensor:

@@ -3,6 +3,7 @@
 import numpy as np
 import xarray as xr
 
+from pipeline.numbers import lags
 from pipeline.numbers.grid import StrfGrid
 from pipeline.numbers.measures import ALL_ZERO, OF_THE_MAP, UNUSABLE, Measure
 from pipeline.numbers.strf.block import StrfBlock, StrfSettings, only
@@ -139,17 +140,14 @@ def _vinje_gallant(block: StrfBlock) -> np.ndarray:
 
 def _memory(share: float) -> Measure:
     def compute(block: StrfBlock) -> np.ndarray:
-        held = np.cumsum(block.energy_by_lag, axis=1)
-        reached = held >= share * held[:, -1:] * (1 - 1e-12)  # rounding must not cost a frame
-        return only(block, block.grid.lag[reached.argmax(axis=1)], lags=True)
+        return only(block, block.grid.lag[lags.memory(block.energy_by_lag, share)], lags=True)
 
     definition = f"smallest lag L with sum over l <= L of g^2 >= {share:g} of the sum over all, on the grid of frames"
     return Measure(compute, f"lag up to which the map holds {share:.0%} of its energy", "ms", definition, LAGS)
 
 
 def _oldest(block: StrfBlock) -> np.ndarray:
-    tenth = max(1, round(block.energy_by_lag.shape[1] / 10))
-    return only(block, block.energy_by_lag[:, -tenth:].sum(axis=1) / block.total, lags=True)
+    return only(block, lags.oldest(block.energy_by_lag), lags=True)
 
 
 def _peak_over_sd(block: StrfBlock) -> np.ndarray:

@@ -9,6 +9,7 @@ from torch import Tensor
 from pipeline.gradients.gradmaps import compute_strf_gradmaps
 from pipeline.gradients.health import assess
 from pipeline.plan.kinds.strf import StrfMapConfig
+from pipeline.run.contract import contract_of
 from pipeline.run.gradients import batch_of, engine_neurons, joined
 from pipeline.run.job import Computed, Job
 from pipeline.run.kinds import COMPUTE
@@ -28,12 +29,13 @@ def compute(job: Job) -> Computed:
     }
     model, batches = job.model, []
     for stimuli in _around(job, asked):
+        kept = contract_of(model, job, stimuli, level=about["level"])
         maps = compute_strf_gradmaps(
             model, stimuli, lags, route=asked.route, dtype=job.dtype, memory_bytes=job.memory_bytes, **about
         )
-        health = assess(model, maps, stimuli, lags, sample=sample, finite_difference=sample > 0, **about)
-        batches.append(batch_of(maps, health))
-    return joined(job, batches, job.cohort.frame_ms)
+        health = assess(model, maps, stimuli, lags, sample=sample, finite_difference=sample > 0, contract=kept, **about)
+        batches.append(batch_of(maps, health, job.cohort.frame_ms))
+    return joined(job, batches)
 
 
 def _around(job: Job, asked: StrfMapConfig) -> Iterator[Tensor | None]:

@@ -5,6 +5,7 @@ from typing import Any
 from pipeline.gradients.gradmaps import compute_waveform_gradmaps
 from pipeline.gradients.health import assess
 from pipeline.plan.kinds.waveform import WaveformMapConfig
+from pipeline.run.contract import contract_of
 from pipeline.run.gradients import batch_of, engine_neurons, joined
 from pipeline.run.job import Computed, Job
 from pipeline.run.kinds import COMPUTE
@@ -21,9 +22,12 @@ def compute(job: Job) -> Computed:
     about: dict[str, Any] = {"neurons": engine_neurons(job), "objective": asked.engine_objective()}
     model, batches = job.model, []
     for sounds in job.stacks(job.sounds()):
+        kept = contract_of(model, job, sounds, hears="waveform")
         maps = compute_waveform_gradmaps(
             model, sounds, window, route=asked.route, dtype=job.dtype, memory_bytes=job.memory_bytes, **about
         )
-        health = assess(model, maps, sounds, window, sample=sample, finite_difference=sample > 0, **about)
-        batches.append(batch_of(maps, health))
-    return joined(job, batches, 1000.0 / (job.map.stimuli.sample_rate or 1.0))
+        health = assess(
+            model, maps, sounds, window, sample=sample, finite_difference=sample > 0, contract=kept, **about
+        )
+        batches.append(batch_of(maps, health, 1000.0 / (job.map.stimuli.sample_rate or 1.0)))
+    return joined(job, batches)

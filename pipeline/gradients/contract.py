@@ -1,0 +1,287 @@
+"""Whether a model does what every gradmap takes for granted, found out by two forward passes."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from pipeline.gradients.arguments import check_eval, has_front_end
+from pipeline.gradients.hop import hop_of
+from pipeline.gradients.probes import undisturbed
+from pipeline.gradients.routes.memory import is_out_of_memory
+from pipeline.gradients.routes.problem import check_frames, frames_of
+from pipeline.gradients.routes.scope import Inventory, twin_of
+
+AHEAD = 1e-4  # change of a response before the stimulus changes, relative to its change afterwards
+SAME = 1e-4  # difference of two responses to one stimulus, relative to their range
+ROUNDING = 64  # times the precision of a number: a change of a response by less is none
+SOUND_LEVEL = 0.1  # standard deviation of the noise that stands for a sound
+
+#: Where the stimulus changes, as shares of its length, and by how many times its own size. Neighbouring frames tell
+#: models that work in blocks of frames, small changes those that saturate, large ones those behind a threshold.
+CHANGES = ((0.1, 1.0), (0.4, 0.1), (0.5, 10.0), (0.7, 1.0), (1.0, 10.0))
+
+
+class ContractError(ValueError):
+    """A model does not do what every gradmap takes for granted, so that its maps would be wrong."""
+
+
+class NotFiniteError(ContractError):
+    """A model answers a stimulus with NaN or infinity."""
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What was found out about a model that keeps the contract.
+
+    Attributes
+    ----------
+    hears_future
+        Neurons whose response moved before the stimulus did; any only where such models were let pass.
+    unchecked
+        Neurons of which something could not be checked: they answered to no change, or the model takes one stimulus
+        at a time only.
+    frame_bytes
+        What the model keeps of one frame of one stimulus, in bytes, between its parts.
+    """
+
+    hears_future: Bool[Tensor, " neuron"]
+    unchecked: Bool[Tensor, " neuron"]
+    frame_bytes: int
+
+
+def check_contract(
+    model: nn.Module,
+    heard: Float[Tensor, "*frequency time"] | None = None,
+    *,
+    frames: int = 64,
+    level: float = 0.0,
+    hears: Literal["spectrogram", "waveform"] = "spectrogram",
+    causal: bool = True,
+    seed: int = 0,
+) -> Contract:
+    """What two forward passes tell of a model, one with a stimulus alone and one with it among others.
+
+    One response frame for each of the stimulus (or for each hop of a front-end), one output for each neuron, no
+    response that moves before the stimulus does, the same response to the same stimulus again, alone as among others.
+    Nothing of the model is changed.
+
+    Parameters
+    ----------
+    heard
+        A stimulus in the units that the model was trained on: a spectrogram, or a waveform (sample,) for a model with a
+        front-end. None: a spectrogram of ``level``, or a faint noise for a waveform, and seeded noise beside it.
+    frames
+        The length of the stimulus where none is given.
+    hears
+        What is given to the model: its front-end is left out for a spectrogram.
+    causal
+        Whether a model that hears the future is refused.
+
+    Raises
+    ------
+    ContractError
+        With the frame, the sizes and what to do.
+    """
+    inventory = Inventory.of(model)
+    whole = hears == "waveform"
+    twin = twin_of(model, {"wav2spec": nn.Identity()} if has_front_end(model) and not whole else {})
+    try:
+        check_eval(twin, model)
+    except ValueError as error:
+        raise ContractError(str(error)) from error
+    with undisturbed(model, inventory.dtype), torch.no_grad():
+        trials = _Trials.laid_out(model, twin, inventory, heard, frames, level, whole, seed)
+        return _checked(model, twin, trials, causal)
+
+
+@dataclass(frozen=True)
+class _Trials:
+    """Stimuli that are heard together: two originals, changed copies of them, and a loud stranger before all."""
+
+    stimuli: Float[Tensor, "trial 1 *frequency time"]
+    hop: int
+    changes: tuple[tuple[int, int, int], ...]  # trial, its original, the last frame that is unchanged
+    alone: int  # the trial that is also heard by itself
+    given: int  # the trial that the maps are taken around
+
+    @staticmethod
+    def laid_out(
+        model: nn.Module,
+        twin: nn.Module,
+        inventory: Inventory,
+        heard: Tensor | None,
+        frames: int,
+        level: float,
+        whole: bool,
+        seed: int,
+    ) -> "_Trials":
+        generator = torch.Generator().manual_seed(seed)
+        like = torch.zeros((), device=inventory.device, dtype=inventory.dtype)
+
+        def noise(shape: torch.Size) -> Tensor:
+            return torch.randn(shape, generator=generator, dtype=torch.float64).to(like)
+
+        hop = _hop_of(twin, heard, like) if whole else 1
+        if heard is None and whole:
+            given = 1e-3 * SOUND_LEVEL * noise(torch.Size((1, frames * hop)))
+        elif heard is None:
+            given = torch.full((1, _bands(model), frames), level).to(like)
+        else:
+            given = heard.to(like).unsqueeze(0)
+        constant = bool((given == given[..., :1]).all())
+        size = 0.0 if heard is None else float(given.std(correction=0))
+        size = size if size > 0 and math.isfinite(size) else (SOUND_LEVEL if whole else 1.0)
+        # Around a stimulus of one level a rectifier may be dead and noise inside a model may not show.
+        lively = given + size * noise(given.shape) if constant or heard is None else given
+        originals = [given, size * noise(given.shape) if lively is given else lively]
+        n_frames = given.shape[-1] // hop
+        rows, changes = [3.0 * size * noise(given.shape), *originals], []
+        for number, (share, times) in enumerate(CHANGES):
+            last = min(max(0, round(share * (n_frames - 1)) - 1 + number % 2), n_frames - 2)
+            if last < 0:
+                continue
+            original = 1 + number % 2
+            changed = rows[original].clone()
+            changed[..., (last + 1) * hop :] += times * size * noise(given.shape)[..., (last + 1) * hop :]
+            changes.append((len(rows), original, last))
+            rows.append(changed)
+        # The one that was heard alone comes last, after all others.
+        rows.append(lively)
+        return _Trials(torch.stack(rows), hop, tuple(changes), len(rows) - 1, 1)
+
+
+def _hop_of(twin: nn.Module, heard: Tensor | None, like: Tensor) -> int:
+    example = like.new_zeros(1, 1, 4096) if heard is None else heard.to(like)[None, None]
+    try:
+        return hop_of(twin.wav2spec, example)
+    except ValueError as error:
+        raise ContractError(str(error)) from error
+
+
+def _bands(model: nn.Module) -> int:
+    bands = getattr(model, "F", None)
+    if not isinstance(bands, int):
+        raise ContractError(
+            f"{type(model).__name__} has no attribute F, so its number of bands is unknown; set self.F in the class"
+        )
+    return bands
+
+
+def _checked(model: nn.Module, twin: nn.Module, trials: _Trials, causal: bool) -> Contract:
+    name = type(model).__name__
+    alone, numbers = _measured(twin, trials.stimuli[trials.alone :])
+    first = _response(alone, 1, trials, model)
+    n_neurons = first.shape[1]
+    nobody = torch.zeros(n_neurons, dtype=torch.bool)
+    frame_bytes = 4 * numbers // first.shape[-1]
+    try:
+        answer = twin(trials.stimuli)
+    except (RuntimeError, ValueError, IndexError, TypeError, AssertionError) as error:
+        if is_out_of_memory(error):
+            raise
+        # One stimulus at a time: nothing mixes stimuli then, and the rest is asked one by one.
+        answer = torch.cat([twin(one[None]) for one in trials.stimuli])
+    together = _response(answer, len(trials.stimuli), trials, model)
+    if not bool(together[trials.given].isfinite().all()):
+        raise NotFiniteError(
+            f"{name} answers with NaN or infinity to the stimulus that its maps are taken around, so there is no"
+            " gradient; look for a logarithm or a square root of what is not positive, or take another baseline"
+        )
+    _check_same(name, twin, trials, first[0], together[trials.alone])
+    ahead, moved = nobody, nobody
+    for trial, original, last in trials.changes:
+        pair = together[[trial, original]]
+        if bool(pair.isfinite().all()):
+            early, late = _changes(pair, last)
+            ahead = ahead | early.cpu()
+            moved = moved | late.cpu()
+            if causal and bool(early.any()):
+                raise ContractError(_future(name, pair, early, last, trials.hop))
+    unchecked = ~moved if first.shape[-1] > 1 else nobody
+    return Contract(ahead, unchecked, frame_bytes)
+
+
+def _measured(twin: nn.Module, stimulus: Tensor) -> tuple[Tensor, int]:
+    """The answer to one stimulus, and how many numbers the model's parts gave on the way."""
+    counts = [stimulus.numel()]
+
+    def count(_: nn.Module, __: object, gave: object) -> None:
+        counts.append(gave.numel() if isinstance(gave, Tensor) else 0)
+
+    handles = [part.register_forward_hook(count) for part in twin.modules() if part is not twin]
+    try:
+        return twin(stimulus), sum(counts)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _response(answer: Tensor, n_stimuli: int, trials: _Trials, model: nn.Module) -> Tensor:
+    try:
+        response = frames_of(answer, n_stimuli, model)
+        check_frames(response.shape[-1], trials.stimuli.shape[-1], trials.hop, model)
+    except ContractError:
+        raise
+    except ValueError as error:
+        raise ContractError(str(error)) from error
+    return response
+
+
+def _check_same(name: str, twin: nn.Module, trials: _Trials, alone: Tensor, among: Tensor) -> None:
+    """Refuse a model that gives two responses to one stimulus."""
+    difference = _difference(alone, among)
+    if difference <= SAME:
+        return
+    again = twin(trials.stimuli[trials.alone :])[0, :, 0]
+    if _difference(alone, again) > SAME:
+        raise ContractError(
+            f"{name} answers to the same stimulus twice with responses that differ by {difference:.2g} of their range,"
+            " so its maps would be random or depend on what was heard before; look for dropout or noise that is on in"
+            " eval mode, and for a buffer or an attribute in which forward keeps state from one call to the next"
+        )
+    raise ContractError(
+        f"{name} answers to the same stimulus alone and among others with responses that differ by {difference:.2g} of"
+        " their range, so a map would depend on which stimuli it is computed with; look for statistics over the batch,"
+        " as of a BatchNorm without running statistics, and take them per stimulus"
+    )
+
+
+def _difference(one: Tensor, other: Tensor) -> float:
+    """Largest difference of two responses of a neuron, relative to its range; 0 within rounding."""
+    if not bool(one.isfinite().all() and other.isfinite().all()):
+        return 0.0
+    apart = (one - other).abs().amax(dim=-1)
+    span = torch.maximum(one.amax(dim=-1) - one.amin(dim=-1), other.amax(dim=-1) - other.amin(dim=-1))
+    apart = apart * (apart > _rounding(torch.stack([one, other])))
+    return float((apart / torch.maximum(span, apart).clamp(min=torch.finfo(torch.float32).tiny)).amax())
+
+
+def _rounding(responses: Float[Tensor, "trial neuron frame"]) -> Float[Tensor, " neuron"]:
+    return ROUNDING * torch.finfo(responses.dtype).eps * responses.abs().amax(dim=(0, 2))
+
+
+def _changes(pair: Float[Tensor, "2 neuron frame"], last: int) -> tuple[Tensor, Tensor]:
+    """Whether each neuron's response moved up to the last unchanged frame, and whether it did later."""
+    moved = (pair[0] - pair[1]).abs()
+    early, late = moved[:, : last + 1].amax(dim=-1), moved[:, last + 1 :].amax(dim=-1)
+    rounding = _rounding(pair)
+    return (early > AHEAD * late) & (early > rounding), late > rounding
+
+
+def _future(name: str, pair: Tensor, early: Tensor, last: int, hop: int) -> str:
+    neuron = int(early.nonzero()[0])
+    moved = (pair[0, neuron] - pair[1, neuron]).abs()
+    frame = int((moved[: last + 1] > 0.5 * moved[: last + 1].amax()).nonzero()[0])
+    centred = ", a front-end with center=True" if hop > 1 else ""
+    return (
+        f"{name} hears the future, so it is not causal: where the stimulus changes from frame {last + 1} on, the"
+        f" response of neuron {neuron} has moved at frame {frame} already, by"
+        f" {float(moved[: last + 1].amax() / moved.amax()):.2g} of its largest change. What comes after a frame lies"
+        f" outside the lags of its map. Look for a convolution that is padded on both sides{centred}, a bidirectional"
+        " layer, attention without a causal mask or a mean over time; or set causal = false for the cohort, and its"
+        " maps say how much they leave out"
+    )

@@ -1,0 +1,195 @@
+"""Whether the maps of one checkpoint can be trusted, told by numbers from the maps, their model and their stimulus."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from pipeline.gradients.arguments import Neurons
+from pipeline.gradients.contract import Contract
+from pipeline.gradients.health.differences import OWN_PRECISION, draw, finite_difference_errors
+from pipeline.gradients.health.energy import energy_of, share_of_oldest
+from pipeline.gradients.health.flags import (
+    CLAMPED_SHARE,
+    FINITE_DIFFERENCE_TOLERANCE,
+    FLAGS,
+    FUTURE_SHARE,
+    OWN_PRECISION_TOLERANCE,
+    ROUTES_TOLERANCE,
+    TRUNCATED_SHARE,
+    raised,
+)
+from pipeline.gradients.health.future import future_shares
+from pipeline.gradients.health.setting import Maps, Setting, check_maps, setting_of
+from pipeline.gradients.health.views import in_longer_windows, in_wider_views
+from pipeline.gradients.objectives import Objective
+from pipeline.gradients.probes import clamped_bins, near_eps, silent_samples, undisturbed
+
+
+@dataclass(frozen=True)
+class Health:
+    """What is known about the maps of one checkpoint.
+
+    ``flags`` is a sum of the masks in ``FLAGS``. ``future_share`` is the share of each map's energy after its lag 0, 0
+    where the model was found causal. ``finite_difference_error`` is the largest relative error among the maps sampled,
+    NaN where none was checked.
+    """
+
+    flags: Int[Tensor, "stimulus neuron"]
+    future_share: Float[Tensor, "stimulus neuron"]
+    finite_difference_error: float
+
+
+def assess(
+    model: nn.Module,
+    gradmaps: Maps,
+    stimuli: Float[Tensor, "stimulus *frequency time"] | None,
+    lags: int | None = None,
+    objective: Objective = "last",
+    *,
+    neurons: Neurons = None,
+    level: float = 0.0,
+    space: str = "spectrogram",
+    sample: int = 3,
+    seed: int = 0,
+    finite_difference: bool = True,
+    contract: Contract | None = None,
+) -> Health:
+    """Flags of every map that the engine returned for one checkpoint.
+
+    Everything is computed from the maps, from passes over their stimuli and, for a few maps drawn with ``seed``, from
+    finite differences. Neither the model nor any global state is changed.
+
+    Parameters
+    ----------
+    gradmaps
+        What ``compute_strf_gradmaps`` or ``compute_waveform_gradmaps`` returned.
+    stimuli
+        The stimuli given there, or ``None`` for maps around a spectrogram that is ``level`` everywhere.
+    lags
+        The window given there; the length of the maps by default.
+    neurons
+        The neurons given there; all by default.
+    sample
+        How many maps are compared with central differences, drawn with ``seed``.
+    finite_difference
+        Whether any are.
+    contract
+        What :func:`~pipeline.gradients.contract.check_contract` told of the model; None where it was not asked.
+
+    Raises
+    ------
+    ValueError
+        If the maps do not belong to these stimuli or neurons.
+    """
+    values = gradmaps.values
+    flags = map_flags(values, gradmaps.before_start, gradmaps.disagreement)
+    setting = setting_of(model, gradmaps, stimuli, lags, neurons, level, space)
+    generator = torch.Generator().manual_seed(seed)
+    with undisturbed(setting.listener, setting.heard.dtype), torch.no_grad():
+        flags = flags | raised("near_eps_normalisation", _near_eps(setting))
+    if setting.constant is not None and objective == "last":
+        flags = in_longer_windows(model, values, flags, setting, space, generator)
+    elif setting.constant is None:
+        assert stimuli is not None
+        flags = flags | raised("clamped_or_silent_stimulus", _clamped_or_silent(model, stimuli, setting))
+        flags = in_wider_views(model, values, flags, setting, objective, stimuli, space, generator)
+    error = math.nan
+    if finite_difference:
+        told, error = _by_finite_differences(setting, values, objective, sample, generator)
+        flags = flags | told
+    # A dead neuron answers to nothing, which its all-zero map says already.
+    future = torch.zeros(flags.shape)
+    if contract is not None:
+        unchecked = _of_maps(contract.unchecked, setting, flags)
+        flags = flags | raised("not_checked", unchecked & (flags & FLAGS["all_zero_map"] == 0))
+    if contract is not None and bool(contract.hears_future.any()):
+        about = {"neurons": neurons, "level": level, "space": space}
+        future = future_shares(model, gradmaps, stimuli, setting.lags, objective, **about)  # type: ignore[arg-type]
+        ahead = _of_maps(contract.hears_future, setting, flags) | (future > FUTURE_SHARE).to(flags.device)
+        flags = flags | raised("hears_the_future", ahead)
+    return Health(flags, future, error)
+
+
+def map_flags(
+    values: Float[Tensor, "stimulus neuron *axes lag"],
+    before_start: Bool[Tensor, "stimulus neuron"],
+    disagreement: float = 0.0,
+) -> Int[Tensor, "stimulus neuron"]:
+    """The flags that the maps themselves tell: all zero, truncated, reaching before the stimulus, routes disagree.
+
+    A window that reaches the start of its stimulus truncates nothing; another one is called truncated where its oldest
+    tenth holds more than ``TRUNCATED_SHARE`` of the energy.
+    """
+    check_maps(values)
+    energy = energy_of(values)
+    before = torch.as_tensor(before_start, dtype=torch.bool, device=energy.device).expand(energy.shape[:2])
+    truncated = (share_of_oldest(energy) > TRUNCATED_SHARE) & ~before
+    disagree = torch.full_like(before, not math.isnan(disagreement) and disagreement > ROUTES_TOLERANCE)
+    return (
+        raised("all_zero_map", (energy == 0).all(dim=-1))
+        | raised("truncated_window", truncated)
+        | raised("window_before_stimulus", before)
+        | raised("routes_disagree", disagree)
+    )
+
+
+def _by_finite_differences(
+    setting: Setting, values: Tensor, objective: Objective, sample: int, generator: torch.Generator
+) -> tuple[Int[Tensor, "stimulus neuron"], float]:
+    """Flags of all maps from a few of them, and their largest error.
+
+    A backward pass that is wrong for one map is wrong for its like, which were not drawn.
+    """
+    pairs = draw(values.shape[0], values.shape[1], sample, generator)
+    errors, precision = finite_difference_errors(setting, values, objective, pairs, generator)
+    made = [error for error in errors if not math.isnan(error)]
+    tolerance = OWN_PRECISION_TOLERANCE if precision == OWN_PRECISION else FINITE_DIFFERENCE_TOLERANCE
+    everywhere = torch.ones(values.shape[:2], dtype=torch.bool, device=values.device)
+    if not made:
+        return raised("not_checked", everywhere), math.nan
+    return raised("finite_difference_off", everywhere & (max(made) > tolerance)), max(made)
+
+
+def _of_maps(of_neurons: Bool[Tensor, " neuron"], setting: Setting, like: Tensor) -> Bool[Tensor, "..."]:
+    """What holds for neurons, for their maps; a sum over neurons is concerned where any of them is."""
+    each = of_neurons.any()[None] if setting.neurons is None else of_neurons[torch.tensor(setting.neurons)]
+    return each.to(like.device).expand(like.shape)
+
+
+def _near_eps(setting: Setting) -> Bool[Tensor, "stimulus neuron"]:
+    """Per stimulus, over the part of it that its windows look at."""
+    found = []
+    for heard, starts, ends in zip(setting.heard, setting.starts, setting.ends, strict=True):
+        start = int(starts.min()) // setting.hop * setting.hop
+        found.append(near_eps(setting.listener, heard[None, ..., start : int(ends.max()) + 1]))
+    flags = torch.tensor(found, dtype=torch.bool, device=setting.heard.device)
+    return flags[:, None].expand(setting.ends.shape)
+
+
+def _clamped_or_silent(model: nn.Module, stimuli: Tensor, setting: Setting) -> Bool[Tensor, "stimulus neuron"]:
+    """Where more than ``CLAMPED_SHARE`` of what a window looks at carries no gradient or no sound."""
+    stimuli = stimuli.to(setting.heard)
+    if stimuli.ndim == 3:
+        lowest = stimuli.amin(dim=(1, 2), keepdim=True)
+        at_floor = (stimuli == lowest).to(stimuli.dtype).mean(dim=1)
+        return _share_inside(at_floor, setting.starts, setting.ends) > CLAMPED_SHARE
+    silent = silent_samples(stimuli, setting.hop).to(stimuli.dtype)
+    found = _share_inside(silent, setting.starts, setting.ends) > CLAMPED_SHARE
+    front_end = getattr(model, "wav2spec", None)
+    if isinstance(front_end, nn.Module):
+        clamped = clamped_bins(front_end, stimuli).to(stimuli.dtype).mean(dim=1)
+        starts, ends = setting.starts // setting.hop, setting.ends // setting.hop
+        found = found | (_share_inside(clamped, starts, ends) > CLAMPED_SHARE)
+    return found
+
+
+def _share_inside(
+    share: Float[Tensor, "stimulus time"], starts: Int[Tensor, "stimulus neuron"], ends: Int[Tensor, "stimulus neuron"]
+) -> Float[Tensor, "stimulus neuron"]:
+    """Mean of ``share`` from ``starts`` to ``ends``, both included."""
+    total = nn.functional.pad(share.double().cumsum(dim=-1), (1, 0))
+    inside = total.gather(1, (ends + 1).clamp(max=share.shape[-1])) - total.gather(1, starts)
+    return inside / (ends - starts + 1)

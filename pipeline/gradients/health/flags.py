@@ -1,0 +1,142 @@
+"""The reasons not to trust a map: each with its bit, what it means, when it is raised and what helps."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+TRUNCATED_SHARE = 0.01  # of the energy, in the oldest tenth of the window, or beyond it
+CLAMPED_SHARE = 0.05  # of the stimulus inside the window
+ROUTES_TOLERANCE = 1e-4  # relative difference of two routes; float32 gives 1e-7 to 2e-5
+FINITE_DIFFERENCE_TOLERANCE = 2e-3
+OWN_PRECISION_TOLERANCE = 0.05
+WINDOW_TOLERANCE = 0.01  # relative change of a map when its window is doubled once more
+FUTURE_SHARE = 1e-6  # of the energy, after lag 0
+
+
+@dataclass(frozen=True)
+class Flag:
+    """One reason not to trust a map.
+
+    Attributes
+    ----------
+    name
+        As it stands in the ``flag_meanings`` of ``<map>_health``.
+    bit
+        As it stands in the ``flag_masks``; never changed, and never given to another flag.
+    meaning
+        What is the matter with a map that carries it.
+    threshold
+        From where on it is raised.
+    remedy
+        What to do about it.
+    decided
+        How, and for which maps at once.
+    """
+
+    name: str
+    bit: int
+    meaning: str
+    threshold: str
+    remedy: str
+    decided: str
+
+
+TABLE = (
+    Flag(
+        "all_zero_map",
+        1,
+        "every entry of the map is zero",
+        "exactly zero",
+        "take the gradient around sounds: at the null stimulus a rectifier may have no slope; or the neuron is dead",
+        "each map by its own entries",
+    ),
+    Flag(
+        "truncated_window",
+        2,
+        "the window cuts the map off: more of it lies at older lags than are kept",
+        f"over {TRUNCATED_SHARE:.0%} of the energy of a map over four times the window, or over all of the sound",
+        'more lags, or lags = "auto"',
+        "each map by itself in that longer window, where noise before the window moves its response or a mixture of"
+        " maps has a gradient there; by the share in its oldest tenth where the model takes no longer stimulus",
+    ),
+    Flag(
+        "window_before_stimulus",
+        4,
+        "the window reaches back to before the stimulus began, where entries are 0",
+        "any lag before the first frame",
+        "objectives at later frames, or fewer lags",
+        "each map by its frame",
+    ),
+    Flag(
+        "clamped_or_silent_stimulus",
+        8,
+        "part of what the window looks at is silent or at the floor of a logarithm, where no gradient passes",
+        f"over {CLAMPED_SHARE:.0%} of the window",
+        "another frame, or a sound without gaps",
+        "each map by the stimulus inside its window",
+    ),
+    Flag(
+        "near_eps_normalisation",
+        16,
+        "a normalisation divides by almost nothing, so the size of the map tells about its eps",
+        "a variance under 10 eps",
+        "take the gradient around sounds, or compare maps by shape only",
+        "all maps of one stimulus, by one forward pass",
+    ),
+    Flag(
+        "routes_disagree",
+        32,
+        "the route differs from plain autograd",
+        f"by more than {ROUTES_TOLERANCE:g} of the largest entry",
+        'route = "loop"',
+        "all maps computed together, by a mixture of all of them",
+    ),
+    Flag(
+        "finite_difference_off",
+        64,
+        "the response does not change as the map says",
+        f"by more than {FINITE_DIFFERENCE_TOLERANCE:g} in float64, or {OWN_PRECISION_TOLERANCE:g} in float32 where"
+        " the model does not compute in float64",
+        "look for a custom backward pass, a detached part, or a kink exactly at this stimulus",
+        "all maps of a block, by central differences of a few drawn from it: what is wrong in one is wrong in its like",
+    ),
+    Flag(
+        "window_dependent_model",
+        128,
+        "the map changes with the length of the stimulus though nothing is cut off, as with absolute positions",
+        f"by more than {WINDOW_TOLERANCE:.0%} each time the window is doubled",
+        "the window that the model was trained on",
+        "all maps of a block, by a few drawn from it: positions are the model's, not a neuron's",
+    ),
+    Flag(
+        "hears_the_future",
+        256,
+        "the response depends on what comes after its frame, which a map of past lags leaves out",
+        f"over {FUTURE_SHARE:g} of the energy after lag 0, or a response that moves before the stimulus does",
+        "look at <map>_future_share; pad convolutions on the left only, and give up bidirectional layers",
+        "each map by its own energy after lag 0, in cohorts with causal = false; other cohorts refuse such models",
+    ),
+    Flag(
+        "not_checked",
+        512,
+        "something that is checked of every map could not be checked of this one",
+        "any check that could not be made",
+        "compare with another model of the kind that can be checked, or with float64",
+        "all maps of a block, or those of the neurons concerned",
+    ),
+)
+
+FLAGS = {flag.name: flag.bit for flag in TABLE}
+"""Bit of each flag, by name."""
+
+
+def flag_names(mask: int) -> list[str]:
+    """Names of the flags that a mask holds, in the table's order."""
+    return [name for name, bit in FLAGS.items() if mask & bit]
+
+
+def raised(name: str, where: Bool[Tensor, "stimulus neuron"]) -> Int[Tensor, "stimulus neuron"]:
+    """The mask of one flag where it holds, 0 elsewhere."""
+    return where.to(torch.int32) * FLAGS[name]

@@ -1,0 +1,307 @@
+"""A model that breaks what every gradmap takes for granted is told so; one that keeps it is let pass, unchanged."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from pipeline.gradients.contract import ContractError, check_contract
+from pipeline.gradients.frame_jacobians import frame_gradmaps
+from pipeline.gradients.gradmaps import (
+    compute_strf_gradmaps,
+    compute_waveform_gradmaps,
+    strf_gradmaps,
+    waveform_gradmaps,
+)
+from pipeline.gradients.health import FLAGS, assess
+from pipeline.gradients.models import AudioEncodingModel
+from tests.gradients.small import FrameAverage, Kernels, OnOff, Recurrent, relative, seeded
+from tests.zoo import FRONT_ENDS, PREFILTERED, ZOO, hearing
+
+KERNELS = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(0))
+
+
+def changed(forward):
+    """A model that keeps the contract but for what ``forward`` makes of its response."""
+
+    class Changed(Kernels):
+        def forward(self, x):
+            return forward(self, x, super().forward(x))
+
+    return Changed(KERNELS).eval()
+
+
+class Remembering(Kernels):
+    def __init__(self):
+        super().__init__(KERNELS)
+        self.register_buffer("gain", torch.ones(()))
+
+    def forward(self, x):
+        self.gain.mul_(0.9).add_(0.1 * x.std())
+        return super().forward(x) * self.gain
+
+
+def delayed(y, frames):
+    """Responses that come ``frames`` too early."""
+    return torch.cat([y[..., frames:], y[..., :1].expand(*y.shape[:-1], frames)], dim=-1)
+
+
+BROKEN = {
+    "shorter": (lambda model, x, y: y[..., 4:], "60 response frames for a stimulus of 64 frames"),
+    "strided": (lambda model, x, y: y[..., ::2], "32 response frames for a stimulus of 64 frames"),
+    "one more": (lambda model, x, y: torch.cat([y, y[:, :1]], 1), "3 neurons .* gave 4 outputs"),
+    "flat": (lambda model, x, y: y[:, :, 0], r"shape \(1, 3, 64\)"),
+    "random": (lambda model, x, y: nn.functional.dropout(y, 0.5, True), "same stimulus twice"),
+    "faint noise": (lambda model, x, y: y + 1e-3 * torch.randn_like(y), "same stimulus twice"),
+    "over the batch": (lambda model, x, y: y - y.mean(0, keepdim=True), "alone and among others"),
+    "one frame ahead": (lambda model, x, y: delayed(y, 1), "hears the future"),
+    "far ahead": (lambda model, x, y: y + 1e-3 * delayed(y, 20), "hears the future"),
+    "mean over time": (lambda model, x, y: y - y.mean(-1, keepdim=True), "hears the future"),
+    "louder sounds only": (lambda model, x, y: y + torch.relu(delayed(y, 2) - 20), "hears the future"),
+    "on a pedestal": (lambda model, x, y: 1e-2 * delayed(y, 3) + 100, "hears the future"),
+    "tiny": (lambda model, x, y: 1e-12 * delayed(y, 3), "hears the future"),
+    "detached gain": (lambda model, x, y: y / (1 + y.detach().abs().amax((1, 2, 3), keepdim=True)), "hears the future"),
+    "blocks of frames": (lambda model, x, y: y.unflatten(-1, (-1, 8)).cumsum(-2).flip(-1).flatten(-2), "the future"),
+    "one neuron": (lambda model, x, y: torch.cat([y[:, :2], delayed(y, 2)[:, 2:]], 1), "neuron 2"),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_broken_contract_is_named(kind):
+    forward, message = BROKEN[kind]
+    with pytest.raises(ContractError, match=message):
+        check_contract(changed(forward))
+
+
+def test_state_from_one_call_to_the_next_is_named_and_left_alone():
+    model = Remembering().eval()
+    with pytest.raises(ContractError, match="keeps state"):
+        check_contract(model)
+    assert model.gain == 1
+
+
+@pytest.mark.parametrize("name", ["Linear", "Transformer", "StateNet-S4", "StateNet-Mamba", "ConvNet2D", "ICNet"])
+def test_models_that_keep_it_pass(name):
+    model = ZOO[name](4, 0)
+    found = check_contract(model, frames=23)
+    assert not found.hears_future.any()
+    assert not found.unchecked.any()
+    assert found.frame_bytes > 4 * 16
+
+
+@pytest.mark.parametrize("front_end", FRONT_ENDS)
+def test_front_ends_pass_and_a_centred_one_does_not(front_end):
+    model = hearing(front_end, n_neurons=3)
+    assert not check_contract(model, hears="waveform", frames=30).hears_future.any()
+    assert not check_contract(model, torch.randn(16, 30)).unchecked.any()
+
+
+class Hearing(AudioEncodingModel):
+    def __init__(self, front_end):
+        super().__init__(4, 5, 3, wav2spec=front_end)
+        self.readout = Kernels(KERNELS).readout
+
+
+class Centred(FrameAverage):
+    """Frames around their middle, with as many frames as hops."""
+
+    def forward(self, x):
+        return super().forward(nn.functional.pad(x[..., self.hop // 2 :], (0, self.hop // 2)))
+
+
+class Nameless(FrameAverage):
+    """A front-end that does not say its hop."""
+
+    def __init__(self):
+        super().__init__(4)
+        del self.hop
+        self._every = 8
+
+    def forward(self, x):
+        heard = torch.relu(nn.functional.conv1d(nn.functional.pad(x, (4, 0)), self.filters))
+        return torch.log1p(nn.functional.avg_pool1d(nn.functional.pad(heard, (4, 0)), 12, 8)).unsqueeze(1)
+
+
+def test_a_front_end_that_looks_ahead_is_named():
+    with pytest.raises(ContractError, match="center=True"):
+        check_contract(seeded(lambda: Hearing(Centred(4))), hears="waveform", frames=20)
+
+
+def test_a_hop_that_is_not_said_is_measured():
+    model = seeded(lambda: Hearing(Nameless()))
+    said = seeded(lambda: Hearing(FrameAverage(4)))
+    said.load_state_dict(model.state_dict())
+    wave = torch.randn(20 * 8)
+    got, expected = (waveform_gradmaps(one, wave, objective={"frame": 9}) for one in (model, said))
+    assert relative(got, expected) < 1e-6
+    assert not check_contract(model, hears="waveform", frames=20).hears_future.any()
+
+
+def test_frames_that_are_no_whole_hops_are_refused_with_the_hop():
+    class Padded(FrameAverage):
+        def forward(self, x):
+            return super().forward(nn.functional.pad(x, (0, 8)))
+
+    with pytest.raises(ValueError, match=r"21 response frames for 160 samples .* hop of 8 samples makes 20.*center"):
+        waveform_gradmaps(seeded(lambda: Hearing(Padded(4))), torch.randn(160))
+
+
+def test_direct_calls_refuse_other_numbers_of_frames_and_neurons():
+    for kind in ("shorter", "strided", "one more"):
+        model = changed(BROKEN[kind][0])
+        around = torch.randn(4, 64)
+        for call in (
+            lambda model=model, around=around: strf_gradmaps(model, 64, around=around),
+            lambda model=model: strf_gradmaps(model, 64),
+            lambda model=model, around=around: list(frame_gradmaps(model, around, [20], 6)),
+        ):
+            with pytest.raises(ValueError, match=r"response frames|gave 4 outputs"):
+                call()
+
+
+def test_what_a_model_hears_ahead_is_measured_where_it_is_let_pass():
+    kernels = torch.rand(3, 4, 9) + 0.5
+    kernels[2, :, :4] = 0.0  # this neuron hears nothing ahead
+
+    class Ahead(Kernels):
+        def forward(self, x):
+            return delayed(super().forward(nn.functional.pad(x, (0, 4))), 4)[..., :-4]
+
+    model = Ahead(kernels).eval()
+    found = check_contract(model, causal=False)
+    assert found.hears_future.tolist() == [True, True, False]
+    expected = kernels[..., :4].square().sum((1, 2)) / kernels.square().sum((1, 2))
+    stimuli = torch.randn(2, 4, 40)
+    for heard, objective in ((None, "last"), (stimuli, {"frame": 20})):
+        maps = compute_strf_gradmaps(model, heard, 6, objective=objective)
+        health = assess(model, maps, heard, 6, objective, contract=found)
+        torch.testing.assert_close(health.future_share, expected.expand_as(health.future_share))
+        assert ((health.flags & FLAGS["hears_the_future"]) > 0).tolist() == [[True, True, False]] * len(health.flags)
+
+
+def test_a_second_lobe_beyond_the_window_is_truncated_and_its_neighbours_are_not():
+    kernels = torch.zeros(40, 4, 60)
+    kernels[..., :8] = torch.randn(40, 4, 8)
+    kernels[[3, 17], :, 45:50] = torch.randn(2, 4, 5)
+    model, stimulus = Kernels(kernels).eval(), torch.randn(1, 4, 120)
+    for heard in (None, stimulus):
+        for seed in range(3):
+            flags = assess(model, compute_strf_gradmaps(model, heard, 20), heard, 20, seed=seed).flags[0]
+            assert (flags & FLAGS["truncated_window"]).nonzero().flatten().tolist() == [3, 17]
+
+
+class WrongBackward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, slope):
+        return 1.3 * slope
+
+
+def in_bfloat16(model, x, y):
+    with torch.autocast("cpu", torch.bfloat16):
+        return nn.functional.linear(WrongBackward.apply(y).transpose(1, 3), torch.eye(3)).transpose(1, 3).float()
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [
+        lambda model, x, y: WrongBackward.apply(y).float(),
+        lambda model, x, y: WrongBackward.apply(y).to(torch.float32),
+        lambda model, x, y: torch.from_numpy(y.detach().numpy().astype("f4")) + WrongBackward.apply(y - y.detach()),
+        in_bfloat16,
+    ],
+)
+def test_a_wrong_backward_behind_a_cast_is_found_on_every_map(forward):
+    model = changed(forward)
+    for heard in (None, torch.randn(2, 4, 20)):
+        flags = assess(model, compute_strf_gradmaps(model, heard, 6), heard, 6, sample=1).flags
+        assert (flags & (FLAGS["finite_difference_off"] | FLAGS["not_checked"])).all()
+
+
+def test_a_cast_before_a_recurrent_layer_is_checked_in_double():
+    class Cast(Recurrent):
+        def forward(self, x):
+            return super().forward(x).float()
+
+    model = seeded(lambda: Cast("LSTM"))
+    health = assess(model, compute_strf_gradmaps(model, None, 8), None, 8)
+    assert health.finite_difference_error < 1e-5
+
+
+def test_a_mask_names_the_neurons_where_it_is_true():
+    model = Kernels(KERNELS).eval()
+    expected = strf_gradmaps(model, 5, neurons=[0, 2])
+    for mask in ([True, False, True], np.array([True, False, True]), torch.tensor([True, False, True])):
+        assert torch.equal(strf_gradmaps(model, 5, neurons=mask), expected)
+    for wrong in ([True, False], True, [True, 0, 1]):
+        with pytest.raises(ValueError, match="no mask over the model's 3 neurons"):
+            strf_gradmaps(model, 5, neurons=wrong)
+    with pytest.raises(ValueError, match="neurons is empty"):
+        strf_gradmaps(model, 5, neurons=[False] * 3)
+
+
+def test_the_first_frame_of_a_sound_is_checked_against_plain_autograd(monkeypatch):
+    asked = []
+    from pipeline.gradients import frame_jacobians
+
+    take = frame_jacobians.take
+
+    def noted(model, problem, rows, route):
+        asked.append(rows.check)
+        return take(model, problem, rows, route)
+
+    monkeypatch.setattr(frame_jacobians, "take", noted)
+    list(frame_gradmaps(Kernels(KERNELS).eval(), torch.randn(4, 20), [3, 9, 12], 5))
+    assert asked == [True, False, False]
+
+
+def test_many_stimuli_stay_within_the_memory_they_are_given():
+    sizes = []
+
+    class Counting(Kernels):
+        def forward(self, x):
+            sizes.append(len(x))
+            return super().forward(x)
+
+    model, stimuli = Counting(KERNELS).eval(), torch.randn(12, 4, 50)
+    whole = compute_strf_gradmaps(model, stimuli, 5).values
+    assert max(sizes) >= 12
+    sizes.clear()
+    some = compute_strf_gradmaps(model, stimuli, 5, memory_bytes=40_000, route="loop").values
+    assert max(sizes) < 12
+    torch.testing.assert_close(some, whole)
+
+
+def test_prefiltered_and_waveform_maps_see_beyond_their_window():
+    model = seeded(lambda: Hearing(FrameAverage(4)))
+    sounds = torch.randn(2, 30 * 8)
+    maps = compute_waveform_gradmaps(model, sounds, 16)
+    assert (assess(model, maps, sounds, 16).flags & FLAGS["truncated_window"]).all()
+    whole = compute_waveform_gradmaps(model, sounds, 80)
+    assert not (assess(model, whole, sounds, 80).flags & FLAGS["truncated_window"]).any()
+    onoff = Kernels(KERNELS, n_channels=2)
+    onoff.prefiltering = OnOff()
+    for stimuli in (torch.randn(1, 4, 30), torch.full((1, 4, 3), 0.5)):
+        short = compute_strf_gradmaps(onoff.eval(), stimuli, 3, space="prefiltered")
+        flags = assess(onoff, short, stimuli, 3, space="prefiltered").flags
+        assert (flags & FLAGS["truncated_window"]).all()
+
+
+def test_a_dead_null_does_not_hide_randomness():
+    model = PREFILTERED["adaptrans-Linear"](3, 0)
+    model.readout.register_forward_hook(lambda _, __, y: y * (1 + 0.1 * torch.randn_like(y)))
+    with pytest.raises(ContractError, match="twice"):
+        check_contract(model)
+
+
+def test_a_dead_neuron_is_no_breach_and_is_not_called_unchecked():
+    kernels = KERNELS.clone()
+    kernels[1] = 0.0
+    model = Kernels(kernels).eval()
+    found = check_contract(model)
+    assert found.unchecked.tolist() == [False, True, False]
+    flags = assess(model, compute_strf_gradmaps(model, None, 5), None, 5, contract=found).flags
+    assert flags.tolist() == [[0, FLAGS["all_zero_map"], 0]]

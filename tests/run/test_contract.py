@@ -1,0 +1,92 @@
+"""A checkpoint that breaks the contract of models falls alone, at `plan` as in a run; one let pass says so."""
+
+import re
+import sys
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from pipeline import load_config, run_locally, strf_summaries
+from pipeline.gradients.health import FLAGS
+from pipeline.run import prepare_run
+from pipeline.run.contract import with_contracts
+from pipeline.store.reader import open_cube
+from tests.run.lab import LabModel, entry, kernel_of, write_checkpoint, write_config, write_spectrograms
+
+AROUND = '[maps.around]\nkind = "strf"\nbaseline = "stimuli"\nstimuli = "spectrograms.npz"\nobjective = {frame = 6}\n'
+
+
+class Shorter(LabModel):
+    def forward(self, x):
+        return super().forward(x)[..., 1:]
+
+
+class Ahead(LabModel):
+    def forward(self, x):
+        y = super().forward(x)
+        return y.roll(-1, -1)
+
+
+class Exiting(LabModel):
+    def forward(self, x):
+        sys.exit(0)
+
+
+def mixed(folder, bad, more=""):
+    """Two good checkpoints, and a bad one of that class, in one cohort."""
+    for name in ("good0", "good1"):
+        write_checkpoint(folder / "checkpoints" / name, len(name))
+    description = write_checkpoint(folder / "others/bad", 9) / "config.json"
+    description.write_text(description.read_text().replace("LabModel", bad))
+    entries = entry() + entry("others/*", f"tests.run.test_contract.{bad}")
+    write_spectrograms(folder / "spectrograms.npz")
+    path = write_config(folder, entries=entries, maps='[maps.strf]\nkind = "strf"\n' + AROUND)
+    path.write_text(path.read_text().replace("[[cohort.checkpoints]]", f"{more}\n[[cohort.checkpoints]]", 1))
+    return load_config(path)
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [("Shorter", "response frames"), ("Ahead", "hears the future"), ("Exiting", r"sys.exit\(0\)|SystemExit")],
+)
+def test_a_checkpoint_that_breaks_it_falls_alone(tmp_path, bad, message):
+    config = mixed(tmp_path, bad)
+    planned = with_contracts(prepare_run(config), {})
+    assert [one.id for one in planned.cohorts[0].checkpoints if not one.usable] == ["bad"]
+    assert all(one.frame_bytes > 0 for one in planned.cohorts[0].checkpoints if one.usable)
+    report = run_locally(config)
+    assert (report.done, report.failed) == (4, 2)
+    assert {(failure.checkpoint, failure.cause) for failure in report.failures} == {("bad", "contract")}
+    assert any(re.search(message, failure.message) for failure in report.failures)
+
+
+def test_a_cohort_that_may_hear_ahead_says_how_much_it_leaves_out(tmp_path):
+    report = run_locally(mixed(tmp_path, "Ahead", "causal = false"))
+    assert report.failed == 0
+    cube = open_cube(tmp_path / "cube.zarr", "lab")
+    for name in ("strf", "around"):
+        flagged = (cube[f"{name}_health"] & FLAGS["hears_the_future"]) > 0
+        assert flagged.sel(checkpoint="bad").all()
+        assert not flagged.sel(checkpoint=["good0", "good1"]).any()
+    kernel = kernel_of(tmp_path / "others/bad")
+    share = np.square(kernel[..., 0]).sum(1) / np.square(kernel).sum((1, 2))
+    for stimulus in range(cube.sizes["stimulus"]):
+        found = cube["around_future_share"].sel(checkpoint="bad").isel(stimulus=stimulus)
+        np.testing.assert_allclose(found, share, rtol=1e-5)
+
+
+def test_memory_of_a_run_is_that_of_the_numbers(tmp_path):
+    path = write_checkpoint(tmp_path / "checkpoints/odd", 0) / "model.safetensors"
+    state = load_file(path)
+    state["readout.weight"][1, ..., :-1] = 0.0  # anything at one lag only
+    state["readout.weight"][2] = 0.0
+    save_file(state, path)
+    report = run_locally(load_config(write_config(tmp_path)))
+    assert report.failures == ()
+    cube = open_cube(tmp_path / "cube.zarr", "lab")
+    names = ["memory_90", "memory_99", "oldest_share"]
+    numbers = strf_summaries(cube["strf"], names)
+    for name in names:
+        np.testing.assert_allclose(cube[f"strf_{name}"], numbers[name], rtol=1e-6)
+        assert np.isnan(cube[f"strf_{name}"].values).tolist() == [[False, True, True]]
