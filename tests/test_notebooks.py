@@ -63,7 +63,7 @@ def test_a_notebook_runs_on_a_demo(path, demo_store):
     notebook = read(path)
     parameters(notebook).source = f"store = {str(demo_store)!r}"
     NotebookClient(
-        notebook, timeout=240, kernel_name="python3", resources={"metadata": {"path": str(FOLDER)}}
+        notebook, timeout=900, kernel_name="python3", resources={"metadata": {"path": str(FOLDER)}}
     ).execute()
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
     assert any("image/png" in output.get("data", {}) for output in outputs)

@@ -14,7 +14,7 @@ def test_a_run_without_ray_that_hangs_in_c_ends_by_a_signal_within_three_seconds
 ):
     config, store = write_lab(tmp_path, {"hanging": "hang in C"}, healthy=1), tmp_path / "cube.zarr"
     child = zygote.start("run", "--local", config)
-    limit = time.monotonic() + 60
+    limit = time.monotonic() + 600
     while len(list(store.glob("lab/strf/c/*/*/*/*"))) < NEURONS:
         assert time.monotonic() < limit
         time.sleep(0.05)

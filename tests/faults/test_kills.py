@@ -58,7 +58,7 @@ def finished_lab(folder: Path, zygote, checkpoints: int, pause_ms: float) -> Lab
 
 
 def await_store(store: Path) -> None:
-    limit = time.monotonic() + 60
+    limit = time.monotonic() + 600
     while not store.exists():
         assert time.monotonic() < limit, "the run did not start"
         time.sleep(0.005)

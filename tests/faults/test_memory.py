@@ -38,7 +38,7 @@ def test_tasks_that_are_ended_for_their_memory_are_retried_a_few_times_and_then_
     config = write_lab(tmp_path, 1, pause_ms=300.0)
     report = tmp_path / "report.json"
     command = [sys.executable, "-m", "tasks", "run", str(config), "--report", str(report)]
-    found = subprocess.run(command, cwd=ROOT, env=os.environ | TAKEN, capture_output=True, text=True, timeout=280)
+    found = subprocess.run(command, cwd=ROOT, env=os.environ | TAKEN, capture_output=True, text=True, timeout=900)
     assert found.returncode == 3, found.stdout + found.stderr
     told = json.loads(report.read_text())
     print(told)
@@ -49,5 +49,5 @@ def test_tasks_that_are_ended_for_their_memory_are_retried_a_few_times_and_then_
     assert status.regions.failed == 3
     # With its memory back it needs only to be told so.
     assert subprocess.run([sys.executable, "-m", "tasks", "verify", "--requeue", str(config)], cwd=ROOT).returncode == 4
-    again = subprocess.run([*command, "--local"], cwd=ROOT, capture_output=True, text=True, timeout=100)
+    again = subprocess.run([*command, "--local"], cwd=ROOT, capture_output=True, text=True, timeout=900)
     assert again.returncode == 0, again.stdout

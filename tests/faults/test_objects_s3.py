@@ -158,7 +158,7 @@ def test_a_run_killed_in_a_bucket_is_finished_by_the_next_at_once(lab, bucket, z
     delete_below(open_store(store, writable=True), "")
     cloud = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
     child = zygote.start("run", "--local", config, env=cloud)
-    limit = time.monotonic() + 90
+    limit = time.monotonic() + 600
     while not (there := maps_in(store)):
         assert time.monotonic() < limit, child.said
         time.sleep(0.05)

@@ -82,7 +82,7 @@ def test_attributes_of_other_settings_are_refused_as_well(lab, capsys):
 
 
 def await_shards(store: Path, count: int) -> None:
-    limit = time.monotonic() + 60
+    limit = time.monotonic() + 600
     while not store.exists() or len(written(store)) < count:
         assert time.monotonic() < limit
         time.sleep(0.01)

@@ -261,7 +261,7 @@ def test_a_store_that_turns_read_only_stops_the_run_with_status_4_and_without_a_
 
 
 def turn_read_only(disk: Path, store: Path) -> None:
-    limit = time.monotonic() + 60
+    limit = time.monotonic() + 600
     while time.monotonic() < limit and len(list(store.glob("lab/strf/c/*/*/*/*"))) < 3:
         time.sleep(0.005)
     while subprocess.run(["mount", "-o", "remount,ro", str(disk)], capture_output=True).returncode:

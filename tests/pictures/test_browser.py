@@ -28,7 +28,7 @@ QUIET = (
 def browse(folder, page, *options: str) -> str:
     """What Chromium prints for ``page``, with a profile of its own."""
     command = [str(CHROMIUM), *QUIET, f"--user-data-dir={folder / 'profile'}", *options, page.as_uri()]
-    return subprocess.run(command, capture_output=True, timeout=120, check=True).stdout.decode("utf-8", "replace")
+    return subprocess.run(command, capture_output=True, timeout=600, check=True).stdout.decode("utf-8", "replace")
 
 
 @pytest.fixture(scope="module")

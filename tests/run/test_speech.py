@@ -22,7 +22,7 @@ CLOSE_IN_SOUND = 5e-5
 
 
 def gradmap(*arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-m", "tasks", *arguments], capture_output=True, text=True, timeout=280)
+    return subprocess.run([sys.executable, "-m", "tasks", *arguments], capture_output=True, text=True, timeout=900)
 
 
 @pytest.fixture(scope="module")

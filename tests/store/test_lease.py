@@ -147,7 +147,7 @@ def test_an_old_timestamp_alone_makes_no_lease_stale(laid):
 def test_the_heartbeat_goes_on_while_the_run_works(laid):
     with hold_lease(laid, owner="x", heartbeat_s=0.05):
         first = record_of(laid)["beat"]
-        deadline = time.monotonic() + 10.0
+        deadline = time.monotonic() + 120.0
         while record_of(laid)["beat"] < first + 2 and time.monotonic() < deadline:
             time.sleep(0.05)
         assert record_of(laid)["beat"] >= first + 2
@@ -156,7 +156,7 @@ def test_the_heartbeat_goes_on_while_the_run_works(laid):
 def test_a_driver_that_was_robbed_learns_of_it_and_leaves_the_other_alone(laid):
     with hold_lease(laid, owner="x", heartbeat_s=0.05) as lease:
         put_record(laid)
-        deadline = time.monotonic() + 10.0
+        deadline = time.monotonic() + 120.0
         while not lease.lost and time.monotonic() < deadline:
             time.sleep(0.02)
         with pytest.raises(LeaseLostError, match=r"taken over by far away.*start `gradmap run` again"):

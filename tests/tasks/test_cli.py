@@ -200,7 +200,7 @@ def test_sigterm_ends_a_run_with_status_4_within_three_seconds_and_the_next_one_
     wait_for_map(tmp_path / "cube.zarr", process)
     started = time.monotonic()
     process.send_signal(signal.SIGTERM)
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=300)
     seconds = time.monotonic() - started
     assert process.returncode == 4, out
     assert seconds < 3.4, out  # three, and some for a machine that other tests keep busy

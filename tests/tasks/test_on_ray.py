@@ -90,7 +90,7 @@ def test_poison_of_every_kind_fails_alone_with_its_cause_and_all_others_finish(t
         "segfaulting": "segfault",
     }
     config = load_config(write_lab(tmp_path, troubles))
-    report = run_on_ray(config, work=logged, limits=Limits(shard_s=5.0))
+    report = run_on_ray(config, work=logged, limits=Limits(shard_s=12.0))
     assert report.pending == 0
     assert report.done + report.failed == (3 + len(troubles)) * NEURONS
     causes = {failure.checkpoint: (failure.cause, failure.shards) for failure in report.failures}
@@ -145,7 +145,7 @@ def test_a_hang_inside_c_is_ended_at_its_deadline_with_its_process_and_costs_two
         first, second = (when for key, _, when in hanging if int(key.split("/")[1]) == row)
         assert second - first > limits.shard_s
     # The processes end with their attempts: nothing keeps computing, or holding memory, behind the run's back.
-    until = time.monotonic() + 5.0
+    until = time.monotonic() + 60.0
     while left := [pid for _, pid, _ in hanging if psutil.pid_exists(pid)]:
         assert time.monotonic() < until, left
         time.sleep(0.05)
@@ -177,7 +177,7 @@ def test_a_straggler_is_named_while_it_runs_and_in_the_report_and_the_rest_goes_
     assert f"on {platform.node()}" in sentence
     # By then the other worker had done what was left, but for the few shards behind the straggler.
     assert 12 < computed < 28
-    assert len([when for _, _, when in attempts if when < start + 5.0]) > 16
+    assert len([when for _, _, when in attempts if when < start + straggler.seconds]) > 16
     assert set(begun(store).values()) == {1}
     even = run_on_ray(load_config(write_lab(calm, healthy=2, neurons=14)), work=logged, say=said.append)
     assert (even.done, even.stragglers, len(said)) == (28, (), 1)

@@ -64,7 +64,7 @@ def end(process, *signals):
     for number in signals:
         process.send_signal(number)
         time.sleep(0.3 if len(signals) > 1 else 0.0)  # two of a kind at once would arrive as one
-    out, _ = process.communicate(timeout=20)
+    out, _ = process.communicate(timeout=300)
     return process.returncode, out, time.monotonic() - started
 
 
