@@ -63,8 +63,12 @@ class Registry(Mapping[str, T], Generic[T]):
         if self._found:
             return
         self._found = True
-        for module in iter_modules(import_module(self._folder).__path__):
-            import_module(f"{self._folder}.{module.name}")
+        try:
+            for module in iter_modules(import_module(self._folder).__path__):
+                import_module(f"{self._folder}.{module.name}")
+        except BaseException:
+            self._found = False  # or the next look-up would say that there is no such entry
+            raise
 
 
 def _origin(entry: object) -> str:

@@ -75,6 +75,9 @@ Hears = Literal["nothing", "spectrograms", "sounds"]
 #: Ways to the gradient of a whole population.
 Route = Literal["auto", "factored", "batched", "replicated", "loop", "per_neuron", "forward"]
 
+#: Ways to the gradients at every frame of a sound.
+DynamicRoute = Literal["auto", "slope", "sweep", "windows", "comb", "rows"]
+
 
 class Companion(NamedTuple):
     """A number that accompanies each map, per neuron (and stimulus): its type, unit and meaning."""

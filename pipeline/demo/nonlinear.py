@@ -134,6 +134,8 @@ class MovingReadout(nn.Module):
 class MovingModel(AudioEncodingModel):
     """The planted neurons of a `MovingPopulation` as a model."""
 
+    readout: MovingReadout
+
     def __init__(self, n_frequency_bands: int, temporal_window_size: int, out_neurons: int = 1) -> None:
         super().__init__(n_frequency_bands, temporal_window_size, out_neurons)
         self.readout = MovingReadout(n_frequency_bands, temporal_window_size, out_neurons)

@@ -13,6 +13,7 @@ import soundfile
 from safetensors.torch import save_file
 
 from pipeline.demo.ear import log_frequencies
+from pipeline.demo.nonlinear import MovingModel, MovingPopulation, plant_moving_population
 from pipeline.demo.simulate import (
     HIGH_HZ,
     LAGS,
@@ -29,7 +30,7 @@ from pipeline.demo.train import ARCHITECTURES, WAVEFORM_BANDS, Architecture, Rep
 
 STORE = "gradmaps.zarr"
 SEEDS = (0, 1)
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class DemoFiles:
     checkpoints: tuple[Path, ...]
     sounds: tuple[Path, ...]
     population: Population
+    moving: MovingPopulation
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,7 @@ def prepare_demo(folder: str | Path, *, seed: int = 0, quick: bool = False, repo
     population = plant_population(seed=seed)
     recording = record(population, size.n_clips, size.clip_seconds)
     _write_inputs(folder, population, recording, size)
+    _write_moving(folder, plant_moving_population(recording.frequencies_hz, seed=seed), recording.frame_ms)
     for trained in _train_all(recording, size, tell):
         checkpoint = folder / "checkpoints" / f"{trained.architecture.name}-seed{trained.seed}"
         _write_checkpoint(checkpoint, trained, population, recording.frame_ms)
@@ -209,6 +212,26 @@ def _write_checkpoint(folder: Path, trained: TrainedModel, population: Populatio
     _write_json(folder / "metadata.json", metadata)
 
 
+def _write_moving(folder: Path, population: MovingPopulation, frame_ms: float) -> None:
+    """The planted neurons whose fields move, as a checkpoint of a model that is not trained, and their kinds."""
+    n_neurons, _, bands, lags = population.kernels.shape
+    arguments = {"n_frequency_bands": bands, "temporal_window_size": lags, "out_neurons": n_neurons}
+    model = MovingModel(**arguments)
+    model.readout.plant(population)
+    checkpoint = folder / "planted" / "moving"
+    checkpoint.mkdir(parents=True, exist_ok=True)
+    _write_json(checkpoint / "config.json", {"_model_class": "MovingModel", **arguments})
+    save_file(
+        {name: value.contiguous() for name, value in model.state_dict().items()}, checkpoint / "model.safetensors"
+    )
+    metadata = {"architecture": "planted", "dt_ms": frame_ms, "neurons": list(population.labels)}
+    _write_json(checkpoint / "metadata.json", metadata)
+    with (folder / "moving_neurons.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(("neuron", "nonlinearity"))
+        table.writerows(zip(population.labels, population.kinds, strict=True))
+
+
 def _write_json(path: Path, content: Mapping[str, object]) -> None:
     text = json.dumps(content, indent=1, sort_keys=True) + "\n"
     unfinished = path.with_suffix(".partial")
@@ -217,6 +240,7 @@ def _write_json(path: Path, content: Mapping[str, object]) -> None:
 
 
 def _files(folder: Path) -> DemoFiles:
+    population = load_population(folder)
     return DemoFiles(
         folder=folder,
         config=folder / "run.toml",
@@ -225,7 +249,8 @@ def _files(folder: Path) -> DemoFiles:
         neurons=folder / "neurons.csv",
         checkpoints=tuple(sorted((folder / "checkpoints").iterdir())),
         sounds=tuple(sorted((folder / "sounds").glob("*.wav"))),
-        population=load_population(folder),
+        population=population,
+        moving=plant_moving_population(np.loadtxt(folder / "frequencies.txt"), seed=population.seed),
     )
 
 
@@ -238,7 +263,7 @@ def _run_toml(frame_ms: float) -> str:
             ("demo_wav", "wav_frequencies.txt", True),
         )
     )
-    return f'store = "{STORE}"\n{cohorts}{_MAPS_TOML}'
+    return f'store = "{STORE}"\n{cohorts}{_moving_toml(frame_ms)}{_MAPS_TOML}'
 
 
 def _cohort_toml(name: str, frequencies: str, frame_ms: float, architectures: Sequence[Architecture]) -> str:
@@ -260,10 +285,27 @@ neurons = "neurons.csv"
 {entries}"""
 
 
+def _moving_toml(frame_ms: float) -> str:
+    return f"""
+# Neurons whose fields move with the sound, exactly as they were planted.
+[[cohort]]
+name = "demo_moving"
+frame_ms = {frame_ms}
+lags = {LAGS}
+frequencies_hz = "frequencies.txt"
+neurons = "moving_neurons.csv"
+
+[[cohort.checkpoints]]
+path = "planted/moving"
+class = "{MovingModel.__module__}.{MovingModel.__qualname__}"
+"""
+
+
 _MAPS_TOML = """
 # The models were trained on z-scored levels, so that the null stimulus is the mean sound.
 [maps.strf]
 kind = "strf"
+cohorts = ["demo", "demo_wav"]
 
 [maps.strf_sound]
 kind = "strf"
@@ -278,4 +320,10 @@ cohorts = ["demo_wav"]
 stimuli = "sounds/*.wav"
 objective = "peak"
 window_ms = 250.0
+
+# At every frame of every sound: how far the fields move.
+[maps.dstrf]
+kind = "dynamic"
+cohorts = ["demo", "demo_moving"]
+stimuli = "spectrograms.npz"
 """

@@ -309,10 +309,10 @@ def _without_vectors(dataset: xr.Dataset, components: int) -> xr.Dataset:
     flat = dataset
     for name, variable in dataset.data_vars.items():
         other = [dim for dim in variable.dims if axis_of(dim) not in ROW_DIMS]
-        if other == ["component"] and role_of(variable.attrs) == "summary":
-            for position in range(min(components, variable.sizes["component"])):
+        if other == ["singular_value"] and role_of(variable.attrs) == "summary":
+            for position in range(min(components, variable.sizes["singular_value"])):
                 label = variable.attrs.get("long_name", str(name))
-                part = variable.isel(component=position, drop=True)
+                part = variable.isel(singular_value=position, drop=True)
                 flat[f"{name}_{position + 1}"] = part.assign_attrs(long_name=f"{label} {position + 1}")
         if other or role_of(variable.attrs) in ("map", "probe") or not variable.dims:
             flat = flat.drop_vars([name])

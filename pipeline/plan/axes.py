@@ -86,6 +86,8 @@ class Axis:
         What the values are; left out for the axes of `AXIS_ATTRIBUTES`.
     labels
         Further coordinates along the axis, called ``<axis>_<label>``.
+    extents
+        How much lies at each position, as the frames that are heard of each stimulus; no part of what the axis is.
     """
 
     name: str
@@ -93,6 +95,7 @@ class Axis:
     long_name: str = ""
     units: str = ""
     labels: Mapping[str, tuple[str, ...] | tuple[float, ...] | tuple[int, ...]] = field(default_factory=dict)
+    extents: tuple[int, ...] = field(default=(), compare=False)
 
     def __len__(self) -> int:
         return len(self.values)

@@ -31,13 +31,16 @@ def with_ensembles(where: str, checkpoints: Sequence[Checkpoint], labels: Iterab
 
 
 def _ensembles(where: str, checkpoints: Sequence[Checkpoint], label: str) -> list[Checkpoint]:
-    """Checkpoints that load and agree in class, neurons, and every other label that several checkpoints share."""
+    """Checkpoints that load and agree in class and every other label that several checkpoints share.
+
+    Their neurons may stand in another order: they are matched by label.
+    """
     candidates = [checkpoint for checkpoint in checkpoints if checkpoint.usable and label in checkpoint.scalars]
     shared = _shared_labels(candidates) - {label}
     groups: dict[tuple[object, ...], list[Checkpoint]] = {}
     for checkpoint in candidates:
         others = tuple(sorted((key, str(checkpoint.scalars.get(key))) for key in shared))
-        key = (checkpoint.model_class, checkpoint.neurons, checkpoint.front_end, others)
+        key = (checkpoint.model_class, checkpoint.front_end, others)
         groups.setdefault(key, []).append(checkpoint)
     members = [group for group in groups.values() if len(group) > 1]
     if not members:
@@ -72,6 +75,7 @@ def _ensemble(members: Sequence[Checkpoint], label: str) -> Checkpoint:
         source=CheckpointSource(name, NOWHERE, first.source.entry, first.source.where),
         fingerprint=hashlib.sha256(prints.encode()).hexdigest()[:32],
         scalars={**common, ENSEMBLE: label},
+        neurons=None,
         per_neuron={},
         members=tuple(member.id for member in members),
         ensemble=label,

@@ -139,9 +139,10 @@ class MapPlan:
 
     @property
     def status_dims(self) -> tuple[str, ...]:
-        """Axes of `<map>_status` and of the companions: those of all variables that count entries one by one."""
+        """Axes of `<map>_status` and of the companions: those of all gradients that count entries one by one."""
         names = ("checkpoint", "neuron", self.stimulus_dim)
-        shared = set.intersection(*(set(variable.dims) for variable in self.computed))
+        gradients = [variable for variable in self.computed if variable.role == "map"] or self.computed
+        shared = set.intersection(*(set(variable.dims) for variable in gradients))
         return tuple(name for name in names if name in shared and name is not None)
 
     def size(self, dim: str) -> int:

@@ -46,10 +46,12 @@ class Job:
         """The module of the checkpoint."""
         return self.load(self.checkpoint)
 
-    def members(self) -> Iterator[nn.Module]:
-        """The modules of the checkpoints that an ensemble stands for, one after the other."""
+    def members(self) -> Iterator[tuple[nn.Module, tuple[int, ...]]]:
+        """The modules that the shard's row stands for, one or an ensemble's, each with the positions of the neurons."""
         by_id = {checkpoint.id: checkpoint for checkpoint in self.cohort.checkpoints}
-        return (self.load(by_id[member]) for member in self.checkpoint.members)
+        for member in map(by_id.__getitem__, self.checkpoint.members or (self.checkpoint.id,)):
+            order = model_neurons(self.cohort, member)
+            yield self.load(member), tuple(order if self.shard.neurons is None else self.shard.neurons.of(order))
 
     @property
     def dtype(self) -> torch.dtype:
@@ -140,3 +142,11 @@ def _refuse_changed(name: str, samples: np.ndarray | None, digest: str) -> None:
             f"the stimulus {name!r} is not what it was when the run was planned, so its map would stand beside maps"
             " around other numbers; put the old file back, or plan the run again"
         )
+
+
+def model_neurons(cohort: CohortPlan, checkpoint: Checkpoint) -> list[int]:
+    """For each neuron of the cohort, its position in the model's output."""
+    if checkpoint.neurons is None or checkpoint.neurons == cohort.neurons:
+        return list(range(len(cohort.neurons)))
+    position = {name: index for index, name in enumerate(checkpoint.neurons)}
+    return [position[name] for name in cohort.neurons]

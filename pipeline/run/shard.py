@@ -15,8 +15,8 @@ from pipeline.gradients.routes.memory import is_out_of_memory
 from pipeline.inputs.checkpoints import CheckpointError, load_checkpoint, probe_response
 from pipeline.plan.config import ConfigError
 from pipeline.plan.reports import Problem, ShardReport
-from pipeline.plan.shards import Checkpoint, CohortPlan, RunPlan, Shard
-from pipeline.run.job import Job
+from pipeline.plan.shards import Checkpoint, RunPlan, Shard
+from pipeline.run.job import Job, model_neurons
 from pipeline.run.kinds import COMPUTE
 from pipeline.store.content import map_digests
 from pipeline.store.regions import NonFiniteError, label, write_region
@@ -121,7 +121,7 @@ def _compute(
     entry = cohort.map_plan(shard.map)
     checkpoint = cohort.checkpoints[shard.checkpoint]
     load = _loader(checkpoint, device, model)
-    order = _model_neurons(cohort, checkpoint)
+    order = model_neurons(cohort, checkpoint)
     neurons = order if shard.neurons is None else shard.neurons.of(order)
     job = Job(cohort, entry, shard, plan.config.engine, device, load, tuple(neurons))
     model = None if checkpoint.members else load(checkpoint)
@@ -180,11 +180,3 @@ def _loader(given_for: Checkpoint, device: str, given: nn.Module | None) -> Call
         return _loaded(_ModelKey(checkpoint, device))
 
     return load
-
-
-def _model_neurons(cohort: CohortPlan, checkpoint: Checkpoint) -> list[int]:
-    """For each neuron of the cohort, its position in the model's output."""
-    if checkpoint.neurons is None or checkpoint.neurons == cohort.neurons:
-        return list(range(len(cohort.neurons)))
-    position = {name: index for index, name in enumerate(checkpoint.neurons)}
-    return [position[name] for name in cohort.neurons]

@@ -38,8 +38,7 @@ def map_digests(
     endings
         The companions that the map has.
     """
-    first = next(iter(variables.values()))
-    shape = tuple(first.sizes[dim] for dim in dims)
+    shape = tuple(_sizes(variables)[dim] for dim in dims)
     beside = {name: companion_values(name, companions.get(name), shape) for name in endings}
     return entry_digests(dims, {**variables, **{name: xr.Variable(dims, values) for name, values in beside.items()}})
 
@@ -78,12 +77,18 @@ def fill_of(dtype: str) -> float | int:
 
 
 def entry_digests(dims: Sequence[str], variables: Mapping[str, xr.Variable]) -> np.ndarray:
-    """Digest of what several variables hold at each position along some of their axes; 0 stands for none."""
-    shape = tuple(next(iter(variables.values())).sizes[dim] for dim in dims)
+    """Digest of what several variables hold at each position along some axes; 0 stands for none.
+
+    What a variable without one of these axes holds counts at every position of it.
+    """
+    sizes = _sizes(variables)
+    shape = tuple(sizes[dim] for dim in dims)
     count = int(np.prod(shape))
     rows = []
     for name in sorted(variables):
-        values = _canonical(variables[name].transpose(*dims, ...).values)
+        lacking = {dim: sizes[dim] for dim in dims if dim not in variables[name].dims}
+        whole = variables[name].set_dims({**lacking, **variables[name].sizes}) if lacking else variables[name]
+        values = _canonical(whole.transpose(*dims, ...).values)
         rows.append(values.reshape(count, -1).view(np.uint8))
     found = np.empty(count, np.uint64)
     for position in range(count):
@@ -92,6 +97,10 @@ def entry_digests(dims: Sequence[str], variables: Mapping[str, xr.Variable]) -> 
             digest.update(row[position].data)
         found[position] = int.from_bytes(digest.digest(), "little") or 1
     return found.reshape(shape)
+
+
+def _sizes(variables: Mapping[str, xr.Variable]) -> dict[str, int]:
+    return {str(dim): size for entry in variables.values() for dim, size in entry.sizes.items()}
 
 
 def _canonical(values: np.ndarray) -> np.ndarray:

@@ -63,6 +63,8 @@ def _compare(files: Any) -> dict[str, Any]:
     best: tuple[float, str, Any] | None = None
     for cohort in cohort_names(opened):
         cube = open_cube(files.store, cohort)
+        if "strf" not in cube:
+            continue
         for checkpoint in cube["checkpoint"].values:
             maps = cube["strf"].sel(checkpoint=checkpoint, neuron=labels).transpose("neuron", "frequency", "lag")
             rows = recovery(files.population, maps.values, cube["frequency"].values, cube["lag"].values)
@@ -80,9 +82,40 @@ def _compare(files: Any) -> dict[str, Any]:
     tell_table(_HEADER, [_recovered(row) for row in best[2]])
     tell("\nmedian correlation of the maps with the planted fields:")
     tell_table(("cohort", "checkpoint", "correlation"), scores)
+    moved = _compare_moving(files)
     picture = _draw(files, labels)
     tell(f"\nthe cube lies in {files.store}, a picture of its maps in {picture}")
-    return {"best": best[1], "recovered": list(best[2]), "picture": str(picture)}
+    return {"best": best[1], "recovered": list(best[2]), "moving": moved, "picture": str(picture)}
+
+
+def _compare_moving(files: Any) -> list[dict[str, Any]]:
+    """Print what was planted of the fields that move, and what the dynamic STRFs found of it; the numbers."""
+    from pipeline.demo.nonlinear import planted_dynamic_strfs
+    from pipeline.numbers.dynamic import complexity, gain_change
+    from pipeline.store.reader import open_cube
+
+    cube = open_cube(files.store, "demo_moving").isel(checkpoint=0).sel(neuron=list(files.moving.labels))
+    lags = cube.sizes["lag"]
+    with np.load(files.folder / "spectrograms.npz") as sounds:
+        planted = [planted_dynamic_strfs(files.moving, sounds[name], skip=lags) for name in cube["stimulus"].values]
+    columns = {
+        "complexity_planted": np.mean([complexity(maps) for maps in planted], axis=0),
+        "complexity_found": cube["dstrf_complexity"].mean("stimulus").values,
+        "gain_change_planted": np.mean([gain_change(maps) for maps in planted], axis=0),
+        "gain_change_found": cube["dstrf_gain_change"].mean("stimulus").values,
+    }
+    rows = [
+        {
+            "neuron": label,
+            "nonlinearity": kind,
+            **{name: round(float(values[at]), 3) for name, values in columns.items()},
+        }
+        for at, (label, kind) in enumerate(zip(files.moving.labels, files.moving.kinds, strict=True))
+    ]
+    tell("\nfields that move with the sound, planted and found:")
+    header = ("neuron", "nonlinearity", "complexity planted", "found", "gain change planted", "found")
+    tell_table(header, [tuple(row.values()) for row in rows])
+    return rows
 
 
 _HEADER = ("neuron", "BF (Hz) planted", "recovered", "latency (ms) planted", "recovered", "sign", "recovered", "r")

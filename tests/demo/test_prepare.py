@@ -85,7 +85,7 @@ def test_checkpoint_folders_have_the_layout_and_name_every_neuron(quick_demo):
 
 def test_the_run_reads_what_lies_beside_it(quick_demo):
     config = tomllib.loads(quick_demo.config.read_text())
-    assert [cohort["name"] for cohort in config["cohort"]] == ["demo", "demo_wav"]
+    assert [cohort["name"] for cohort in config["cohort"]] == ["demo", "demo_wav", "demo_moving"]
     matched = []
     for cohort in config["cohort"]:
         assert (quick_demo.folder / cohort["neurons"]).is_file()
@@ -94,7 +94,7 @@ def test_the_run_reads_what_lies_beside_it(quick_demo):
             for checkpoint in quick_demo.folder.glob(entry["path"]):
                 expected = np.loadtxt(quick_demo.folder / cohort["frequencies_hz"]).size
                 assert json.loads((checkpoint / "config.json").read_text())["n_frequency_bands"] == expected
-    assert sorted(matched) == sorted(quick_demo.checkpoints)
+    assert sorted(matched) == sorted([*quick_demo.checkpoints, quick_demo.folder / "planted/moving"])
     assert quick_demo.folder / config["store"] == quick_demo.store
     assert set(config["maps"]) == {"strf", "strf_sound", "waveform"}
     with np.load(quick_demo.folder / config["maps"]["strf_sound"]["stimuli"]) as spectrograms:

@@ -137,7 +137,7 @@ def test_a_table_has_one_row_per_checkpoint_and_neuron_with_every_column():
         at = {"checkpoint": row["checkpoint"], "neuron": row["neuron"]}
         for name in ("strf_best_frequency", "strf_inseparability", "strf_best_rate", "cc_test", "depth_um", "seed"):
             assert row[name] == summary[name].sel({d: v for d, v in at.items() if d in summary[name].dims})
-        assert row["strf_singular_values_2"] == summary["strf_singular_values"].sel(at).isel(component=1)
+        assert row["strf_singular_values_2"] == summary["strf_singular_values"].sel(at).isel(singular_value=1)
         assert row["architecture"] == "gru"
         assert row["strf_onset_class"] == "on"
         assert row["strf_status"] == "done"

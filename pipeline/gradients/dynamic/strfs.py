@@ -86,6 +86,12 @@ class DynamicStrfs(Iterator[tuple[tuple[int, ...], Float[Tensor, "neuron frame f
         """How the blocks so far were computed."""
         return self._record
 
+    @property
+    def responses(self) -> Float[Tensor, "neuron frame"]:
+        """The model's response of the neurons asked for, or their sum, at every frame asked for."""
+        heard = self._asked.response[:, list(self._asked.frames)]
+        return heard.sum(dim=0, keepdim=True) if self._asked.neurons is None else heard[self._asked.neurons]
+
     def __iter__(self) -> "DynamicStrfs":
         return self
 

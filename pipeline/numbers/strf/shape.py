@@ -156,7 +156,7 @@ def _peak_over_sd(block: StrfBlock) -> np.ndarray:
 
 def _components(grid: StrfGrid, settings: StrfSettings) -> xr.Variable:
     count = min(grid.frequency.size, grid.lag.size)
-    return xr.Variable("component", np.arange(1, count + 1), {"long_name": "component"})
+    return xr.Variable("singular_value", np.arange(1, count + 1), {"long_name": "singular value, the largest first"})
 
 
 MEASURES: dict[str, Measure] = {
@@ -224,7 +224,7 @@ MEASURES: dict[str, Measure] = {
         OF_THE_MAP,
         "singular values of the map (frequency x lag), descending; under 1e-8 of the first they are rounding errors",
         UNUSABLE,
-        axes={"component": _components},
+        axes={"singular_value": _components},
     ),
     "inseparability": Measure(
         _inseparability,
