@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pipeline.pictures.sound import write_sound
     from pipeline.plan.config import ConfigError, RunConfig, load_config
     from pipeline.run import plan_shards, run_locally
+    from pipeline.run.in_memory import gradmaps
     from pipeline.store.reader import open_cube
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "dynamic_strfs",
     "find_window",
     "frame_gradmaps",
+    "gradmaps",
     "load_checkpoint",
     "load_config",
     "measure",
@@ -60,6 +62,7 @@ _HOMES = {
     "dynamic_strfs": "pipeline.gradients.dynamic.strfs",
     "find_window": "pipeline.gradients.window",
     "frame_gradmaps": "pipeline.gradients.frame_jacobians",
+    "gradmaps": "pipeline.run.in_memory",
     "load_checkpoint": "pipeline.inputs.checkpoints",
     "load_config": "pipeline.plan.config",
     "measure": "pipeline.numbers.catalogue",

@@ -34,7 +34,7 @@ Rules = Mapping[str, Any] | str | Sequence[str]
 
 
 def summarise(
-    dataset: xr.Dataset, maps: Sequence[str] | None = None, *, settings: StrfSettings | None = None
+    dataset: xr.Dataset | xr.DataArray, maps: Sequence[str] | None = None, *, settings: StrfSettings | None = None
 ) -> xr.Dataset:
     """Return the summaries of every map of an opened cube, as variables named ``<map>_<measure>``.
 
@@ -48,12 +48,14 @@ def summarise(
     ----------
     dataset
         A cube, opened: its maps are the variables whose attribute ``role`` is "map" (or that have a ``kind``), one map
-        per neuron over (frequency, lag) or over waveform_lag.
+        per neuron over (frequency, lag) or over waveform_lag. Or one such map, as `gradmaps` gives it.
     maps
         Names of the maps to summarise; all by default.
     settings
         Levels of the STRF measures.
     """
+    if isinstance(dataset, xr.DataArray):
+        dataset = dataset.to_dataset(name=dataset.name or "strf")
     there = maps_per_neuron(dataset)
     wanted = there if maps is None else list(maps)
     unknown = [name for name in wanted if name not in there]

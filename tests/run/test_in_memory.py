@@ -1,0 +1,93 @@
+"""Labelled maps of one model in memory are those of the engine and of a cube, and every door takes them."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+from pipeline import gradmaps, load_config, plot_map, strf_gradmaps, strf_summaries, summarise
+from pipeline.run import run_locally
+from pipeline.store.reader import open_cube
+from tests.run.lab import BANDS, NEURONS, LabModel, write_checkpoint, write_config
+
+FREQUENCIES = [100.0 * 2**band for band in range(BANDS)]
+
+
+@pytest.fixture
+def model():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return LabModel().eval()
+
+
+def spectrogram(seed=0, frames=20):
+    return np.random.default_rng(seed).standard_normal((BANDS, frames)).astype("float32")
+
+
+def test_values_are_the_engines_and_labels_those_given(model):
+    maps = gradmaps(model, 6, frequencies_hz=FREQUENCIES, frame_ms=5.0, neuron_names=["a", "b", "c"])
+    np.testing.assert_array_equal(maps.values, strf_gradmaps(model, 6))
+    assert maps.dims == ("neuron", "frequency", "lag")
+    assert list(maps.neuron.values) == ["a", "b", "c"]
+    assert (maps.lag.attrs["units"], maps.frequency.attrs["units"]) == ("ms", "Hz")
+    np.testing.assert_allclose(maps.lag, np.arange(6) * 5.0)
+    assert (maps.attrs["kind"], maps.attrs["baseline"], maps.name) == ("strf", "null", "strf")
+
+
+def test_several_sounds_are_an_axis(model):
+    sounds = {"one": spectrogram(0), "two": spectrogram(1)}
+    maps = gradmaps(model, 6, frequencies_hz=FREQUENCIES, frame_ms=5.0, around=sounds, neurons=["neuron0002"])
+    assert maps.dims == ("stimulus", "neuron", "frequency", "lag")
+    for name, sound in sounds.items():
+        expected = strf_gradmaps(model, 6, neurons=[2], around=torch.from_numpy(sound))
+        np.testing.assert_allclose(maps.sel(stimulus=name), expected, rtol=1e-5, atol=1e-7)
+    alone = gradmaps(model, 6, frequencies_hz=FREQUENCIES, frame_ms=5.0, around=sounds["one"], objective={"frame": 9})
+    np.testing.assert_allclose(
+        alone, strf_gradmaps(model, 6, around=torch.from_numpy(sounds["one"]), objective={"frame": 9}), rtol=1e-5
+    )
+
+
+def test_every_door_takes_them(model):
+    maps = gradmaps(model, 6, frequencies_hz=FREQUENCIES, frame_ms=5.0)
+    table = summarise(maps)
+    measures = strf_summaries(maps)
+    xr.testing.assert_equal(table["strf_best_frequency"].drop_attrs(), measures["best_frequency"].drop_attrs())
+    plot_map(maps.isel(neuron=0))
+    plt.close("all")
+
+
+def test_they_are_the_variable_of_a_cube(tmp_path, model):
+    write_checkpoint(tmp_path / "checkpoints/lab-0", 0)
+    run_locally(load_config(write_config(tmp_path)))
+    stored = open_cube(tmp_path / "cube.zarr", "lab").strf.isel(checkpoint=0)
+    maps = gradmaps(
+        model,
+        stored.sizes["lag"],
+        frequencies_hz=stored.frequency.values,
+        frame_ms=float(stored.lag[1]),
+        neuron_names=list(stored.neuron.values),
+    )
+    np.testing.assert_array_equal(maps.values, stored.values)
+    for dim in maps.dims:
+        assert maps[dim].equals(stored[dim].reset_coords(drop=True)), dim
+        assert maps[dim].attrs["long_name"] == stored[dim].attrs["long_name"]
+    same = ("role", "long_name", "units", "kind", "objective", "baseline", "space", "neurons", "sign")
+    assert {key: maps.attrs[key] for key in same} == {key: stored.attrs[key] for key in same}
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ({"frequencies_hz": [1.0, 2.0]}, f"frequencies_hz has 2 bands, but the model has {BANDS}"),
+        ({"around": np.zeros((BANDS + 1, 9))}, f"but around has {BANDS + 1}"),
+        ({"around": {"a": np.zeros((BANDS, 9)), "b": np.zeros((BANDS, 8))}}, "all of one length"),
+        ({"neuron_names": ["a"]}, f"1 names, but LabModel has {NEURONS} neurons"),
+        ({"neuron_names": ["a"] * NEURONS}, "not all different"),
+        ({"neurons": ["x"]}, "there is no neuron 'x'"),
+        ({"objective": "first"}, "objective"),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused(model, words, told):
+    with pytest.raises(ValueError, match=told):
+        gradmaps(model, 6, **{"frequencies_hz": FREQUENCIES, "frame_ms": 5.0, **words})
