@@ -14,7 +14,7 @@ from tasks.outcome import STANDARD_OUTPUT, Finished, leave, write_json
 from tasks.terminal import Screen, conclude, showing, surviving_readers
 
 #: One module per group of commands; each adds its parsers, whose `call` does the work.
-COMMANDS = ("demo", "plan", "run", "inspect", "summaries", "agreement", "help")
+COMMANDS = ("demo", "init", "plan", "run", "inspect", "summaries", "agreement", "help")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from pipeline.plan.axes import band_centres_hz
+from pipeline.plan.blanks import blanks
 from pipeline.plan.explain import explain
 from pipeline.plan.kinds import KINDS
 from pipeline.plan.maps import Frozen, MapConfig
@@ -255,6 +256,10 @@ def load_config(path: str | Path) -> RunConfig:
     for key in ("folder", "text"):
         if key in raw:
             raise ConfigError(f"{path}: {key}: unknown key; remove it, as it is found out by itself")
+    missing = list(blanks(raw))
+    if missing:
+        lines = "\n  ".join(f"{key}: {hint}" for key, hint in missing)
+        raise ConfigError(f"{path} is not filled in yet; write what only you know:\n  {lines}")
     try:
         refuse_secrets_within(raw)
         return RunConfig(**raw, folder=str(path.resolve().parent), text=text)
