@@ -56,7 +56,7 @@ def summarise_store(
     if table is not None:
         check_table_path(table)
     cohorts = _cohorts(location)
-    with hold_lease(location, owner="gradmap summarise"):
+    with hold_lease(location, owner="gradmap summarise") as lease:
         parts = [part for cohort in cohorts for part in _parts(location, cohort)]
         measured: dict[str, list[xr.Dataset]] = {cohort: [] for cohort in cohorts}
         for number, (part, summaries) in enumerate(_measured(location, parts, address), start=1):
@@ -64,7 +64,8 @@ def summarise_store(
             say(f"{number} of {len(parts)} blocks of checkpoints measured")
         for cohort, found in measured.items():
             if found:
-                write_summaries(location, cohort, xr.concat(found, "checkpoint", combine_attrs="override"))
+                summaries = xr.concat(found, "checkpoint", combine_attrs="override")
+                write_summaries(location, cohort, summaries, held=lease.store)
     rows = population_table({cohort: open_cube(location, cohort) for cohort in cohorts}, list(select) or None)
     if table is not None:
         write_table(rows, table)

@@ -143,7 +143,7 @@ class OpenedRun:
             if self._waiting:
                 self.lease.check()
             try:
-                record(self.plan, self._waiting)
+                record(self.plan, self._waiting, held=self.lease.store)
                 break
             except OSError:
                 if pause is None:
@@ -193,7 +193,7 @@ def open_run(plan: RunPlan) -> Iterator[OpenedRun]:
     """
     with hold_lease(plan.store, owner=f"{getpass.getuser()}@{socket.gethostname()}") as lease:
         clean_partials(plan.store)
-        create_or_extend(plan, health_flags=FLAGS)
+        create_or_extend(plan, health_flags=FLAGS, held=lease.store)
         plan = align(plan)
         left = backlog(plan)
         opened = OpenedRun(plan, left.pending, left.done, left.failed, lease, Pace(plan))

@@ -41,7 +41,7 @@ from pipeline.store.regions import forget
 __all__ = ["ABSENT", "align", "create_or_extend", "positions"]
 
 
-def create_or_extend(plan: RunPlan, *, health_flags: Mapping[str, int]) -> None:
+def create_or_extend(plan: RunPlan, *, health_flags: Mapping[str, int], held: Store | None = None) -> None:
     """Lay out every cohort of a plan: new cubes, new checkpoints at the end of old ones, new maps beside old ones.
 
     Only the driver that holds the store's lease calls it. What an earlier start left half done is undone first. Maps
@@ -53,6 +53,8 @@ def create_or_extend(plan: RunPlan, *, health_flags: Mapping[str, int]) -> None:
     ----------
     health_flags
         Meaning of each bit of `<map>_health`.
+    held
+        The store as the holder of its lease writes it (`Lease.store`).
 
     Raises
     ------
@@ -62,7 +64,7 @@ def create_or_extend(plan: RunPlan, *, health_flags: Mapping[str, int]) -> None:
     """
     check_plan(plan)
     location = location_of(plan.store)
-    store = open_store(location, writable=True)
+    store = held or open_store(location, writable=True)
     forget(location)
     claim_root(store, location)
     for cohort in plan.cohorts:

@@ -199,8 +199,13 @@ def cohort_names(store: Store) -> list[str]:
     ]
 
 
-def open_existing(store: str | Path, *, writable: bool = False) -> tuple[Store, str]:
+def open_existing(store: str | Path, *, writable: bool = False, held: Store | None = None) -> tuple[Store, str]:
     """The store at a location and its location's normal form.
+
+    Parameters
+    ----------
+    held
+        The store as the holder of its lease writes it.
 
     Raises
     ------
@@ -208,7 +213,7 @@ def open_existing(store: str | Path, *, writable: bool = False) -> tuple[Store, 
         If there is no store of gradmaps.
     """
     location = location_of(store)
-    opened = open_store(location, writable=writable)
+    opened = held or open_store(location, writable=writable)
     root = read_json(opened, METADATA)
     if root is None or "gradmap_format" not in root.get("attributes", {}):
         found = "nothing there" if root is None else "a Zarr hierarchy of something else"

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from zarr.abc.store import Store
+from zarr.core.buffer import default_buffer_prototype
 
 from pipeline.plan.config import ConfigError
 from pipeline.store.backend import (
@@ -24,11 +25,15 @@ from pipeline.store.backend import (
     location_of,
     names_in,
     open_store,
+    parse_json,
     read_json,
     scrub,
     write_json,
 )
+from pipeline.store.fence import FencedStore, LeaseLostError
 from pipeline.store.groups import LEASE, claim_root, open_existing
+
+__all__ = ["Lease", "LeaseLostError", "StoreBusyError", "hold_lease", "holder"]
 
 try:
     import fcntl
@@ -42,17 +47,28 @@ class StoreBusyError(ConfigError):
     """Another driver holds the store."""
 
 
-class LeaseLostError(RuntimeError):
-    """Another driver took the store over, or the storage did not take our heartbeat for too long."""
-
-
 class Lease:
-    """A held lease; `check` it before writing what only the driver may write."""
+    """A held lease; what only the driver may write goes through its ``store``."""
 
-    def __init__(self, location: str, token: str) -> None:
+    def __init__(self, location: str, token: str, opened: Store, *, locked: bool, trusted_s: float) -> None:
         self.location = location
         self.token = token
         self.lost_because: str | None = None
+        self.confirmed = _now()
+        self.store = FencedStore(opened, self._confirm)
+        self._opened, self._trusted_s = opened, trusted_s
+        # A lock of the system is never taken from a process that lives, also from one that sleeps.
+        self._locked = locked and is_local(location)
+
+    async def _confirm(self) -> None:
+        self.check()
+        if self._locked or _now() - self.confirmed < self._trusted_s:
+            return
+        data = await self._opened.get(_KEY, default_buffer_prototype())
+        found = None if data is None else _record_in(parse_json(data.to_bytes(), _KEY))
+        if found is None or found.get("token") != self.token:
+            self.lost_because = f"it was taken over by {_named(found)}"
+            self.check()
 
     @property
     def lost(self) -> bool:
@@ -119,9 +135,15 @@ def hold_lease(
             "token": token,
             "beat": 0,
         }
-        _take(opened, location, record, stale_s, on_wait)
-        lease, stop = Lease(location, token), threading.Event()
-        beating = threading.Thread(target=_beat, args=(opened, record, lease, stop, stale_s), daemon=True)
+        # On the condition that nobody else has written it meanwhile, where the storage knows conditions.
+        kept = FencedStore(opened)
+        try:
+            _take(kept, location, record, stale_s, on_wait)
+        except LeaseLostError as error:
+            raise _busy(location, _read(opened)) from error
+        lease = Lease(location, token, opened, locked=bool(lock), trusted_s=stale_s / 2.0)
+        stop = threading.Event()
+        beating = threading.Thread(target=_beat, args=(kept, record, lease, stop, stale_s), daemon=True)
         beating.start()
         try:
             yield lease
@@ -169,6 +191,7 @@ def _watch(store: Store, location: str, found: dict[str, Any], patience: float) 
 def _beat(store: Store, record: dict[str, Any], lease: Lease, stop: threading.Event, stale_s: float) -> None:
     answered = time.monotonic()
     while not stop.wait(record["heartbeat_s"]):
+        begun = _now()
         try:
             found = _read(store)
             if found is None or found.get("token") != lease.token:
@@ -176,11 +199,20 @@ def _beat(store: Store, record: dict[str, Any], lease: Lease, stop: threading.Ev
                 return
             record["beat"] += 1
             _write(store, record)
-            answered = time.monotonic()
+            lease.confirmed, answered = begun, time.monotonic()
+        except LeaseLostError as error:
+            lease.lost_because = str(error)
+            return
         except Exception as error:  # whatever it is, a heart that stops without a word would lose the store
             if time.monotonic() - answered > stale_s:
                 lease.lost_because = f"its heartbeat could not be written: {scrub(str(error))}"
                 return
+
+
+def _now() -> float:
+    """Seconds on a clock that goes on while a process is stopped and while the machine sleeps."""
+    boottime = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.monotonic() if boottime is None else time.clock_gettime(boottime)
 
 
 def _release(store: Store, location: str, token: str, made_root: bool) -> None:
@@ -207,7 +239,11 @@ def holder(store: str | Path) -> str | None:
 
 def _read(store: Store) -> dict[str, Any] | None:
     document = read_json(store, _KEY)
-    return None if document is None else document.get("attributes", {}).get("lease")
+    return None if document is None else _record_in(document) or None
+
+
+def _record_in(document: dict[str, Any]) -> dict[str, Any]:
+    return document.get("attributes", {}).get("lease") or {}
 
 
 def _write(store: Store, record: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import zarr
+from zarr.abc.store import Store
 
 from pipeline.plan.reports import Problem, ShardReport
 from pipeline.plan.shards import MapPlan, RunPlan, Shard
@@ -28,7 +29,7 @@ Index = tuple[slice, ...]
 Edits = dict[str, list[tuple[Index, np.ndarray]]]
 
 
-def record(plan: RunPlan, reports: Sequence[ShardReport]) -> None:
+def record(plan: RunPlan, reports: Sequence[ShardReport], *, held: Store | None = None) -> None:
     """Record what became of shards; a shard counts as done from the moment this returns.
 
     Only the driver that holds the store's lease calls it, with many reports at once rather than one by one: each call
@@ -41,9 +42,13 @@ def record(plan: RunPlan, reports: Sequence[ShardReport]) -> None:
     ----------
     plan
         Aligned with the store (`align`).
+    held
+        The store as the holder of its lease writes it (`Lease.store`).
 
     Raises
     ------
+    LeaseLostError
+        If another driver has taken the store over.
     ValueError
         If a companion of a report does not have the shape of its shard.
     OSError
@@ -51,7 +56,7 @@ def record(plan: RunPlan, reports: Sequence[ShardReport]) -> None:
     """
     if not reports:
         return
-    store, location = open_existing(plan.store, writable=True)
+    store, location = open_existing(plan.store, writable=True, held=held)
     by_cohort: dict[str, list[ShardReport]] = defaultdict(list)
     for report in reports:
         by_cohort[report.shard.cohort].append(report)

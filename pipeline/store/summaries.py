@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from zarr.abc.store import Store
 
 from pipeline.plan.config import plain
 from pipeline.store.backend import scrub
@@ -22,7 +23,7 @@ from pipeline.store.layout import LABELS_PER_CHUNK, ArraySpec, bookkeeping_chunk
 from pipeline.store.refusals import same_labels
 
 
-def write_summaries(store: str | Path, cohort: str, summaries: xr.Dataset) -> None:
+def write_summaries(store: str | Path, cohort: str, summaries: xr.Dataset, *, held: Store | None = None) -> None:
     """Put summaries into a cohort's cube, in place of those of the same names.
 
     Maps, their status and the labels of the cube are not touched. The caller holds the store's lease where a run could
@@ -33,13 +34,15 @@ def write_summaries(store: str | Path, cohort: str, summaries: xr.Dataset) -> No
     summaries
         Variables over axes of the cube and new ones of their own. Along an axis of the cube each label must be the
         cube's; where some are left out, numbers are NaN and text is "".
+    held
+        The store as the holder of its lease writes it (`Lease.store`), where a run could be writing it.
 
     Raises
     ------
     ValueError
         If a name is taken by something that is not a summary, or labels are not the cube's, before anything is written.
     """
-    opened, location = open_existing(store, writable=True)
+    opened, location = open_existing(store, writable=True, held=held)
     existing_group(opened, location, cohort)
     consolidate(opened)
     group = existing_group(opened, location, cohort)

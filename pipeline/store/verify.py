@@ -130,7 +130,7 @@ class Verification:
         return shown
 
 
-def verify_store(store: str | Path, *, requeue: bool = False) -> Verification:
+def verify_store(store: str | Path, *, requeue: bool = False, held: Store | None = None) -> Verification:
     """What a complete check of a store finds.
 
     Parameters
@@ -138,13 +138,15 @@ def verify_store(store: str | Path, *, requeue: bool = False) -> Verification:
     requeue
         Mark what is missing, damaged or not finite, and what failed, as pending, so that the next run computes it
         again. To be called only while no run writes the store.
+    held
+        The store as the holder of its lease writes it (`Lease.store`).
 
     Raises
     ------
     ValueError
         If there is no store of gradmaps.
     """
-    opened, location = open_existing(store, writable=requeue)
+    opened, location = open_existing(store, writable=requeue, held=held)
     findings: list[Finding] = []
     regions = objects = done = requeued = 0
     for name in _every_cohort(opened):

@@ -70,8 +70,8 @@ def verify(arguments: argparse.Namespace) -> Finished:
 
     location = store_named(arguments.store)
     held = hold_lease(location, owner="gradmap verify --requeue") if arguments.requeue else nullcontext()
-    with held:
-        found = verify_store(location, requeue=arguments.requeue)
+    with held as lease:
+        found = verify_store(location, requeue=arguments.requeue, held=None if lease is None else lease.store)
     lines = found.lines()
     for line in lines[:-1]:
         tell(printable(line, LONGEST_LINE))
