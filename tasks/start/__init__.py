@@ -1,4 +1,4 @@
-"""Where the command `gradmap` begins: under a name that no lab's folder holds, unlike `tasks` and `pipeline`."""
+"""Where the command `gradmap` begins: installed as `gradmap_start`, a name that no lab's folder holds."""
 
 import os
 import sys
@@ -6,8 +6,10 @@ from pathlib import Path
 
 
 def main() -> int:
-    """Run one command, with what is installed beside this file; the exit status."""
-    home = str(Path(__file__).resolve().parent)
+    """Run one command, with what is installed beside this package; the exit status."""
+    # Installed, this package lies beside `tasks`; in a checkout, inside it.
+    beside = Path(__file__).resolve().parents
+    home = str(next(folder for folder in beside if (folder / "tasks" / "importing.py").exists()))
     sys.path.insert(0, home)  # in a job, the lab's folder stands before it
     try:
         from tasks.importing import import_ours, put_last
