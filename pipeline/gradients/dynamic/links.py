@@ -68,7 +68,8 @@ def linked(search: Search, earlier: Place, later: Place) -> list[Step]:
     if same_edge(later.edge, earlier.edge):
         return []
     if acts_frame_by_frame(search, later, earlier):
-        return [slopes_between(search, later, earlier)]
+        step = slopes_between(search, later, earlier)
+        return [] if _changes_nothing(step) else [step]
     between = [places_of(edge, search.n_frames) for edge in narrows(later.edge, earlier.edge)[1:-1]]
     stops = [*([place] for place in [earlier]), *(list(places) for places in between), [later]]
     stops = [places for places in stops if places]
@@ -76,8 +77,16 @@ def linked(search: Search, earlier: Place, later: Place) -> list[Step]:
     here, position = earlier, 0
     while position < len(stops) - 1:
         here, position, found = _next_step(search, stops, here, position)
-        steps.append(found)
+        if not _changes_nothing(found):
+            steps.append(found)
     return steps
+
+
+def _changes_nothing(step: Step) -> bool:
+    """Whether a step only lays its numbers out anew."""
+    if not isinstance(step, Constant) or step.slopes.shape[0] != step.slopes.shape[1]:
+        return False
+    return bool((step.slopes == torch.eye(len(step.slopes)).to(step.slopes)).all())
 
 
 def _next_step(search: Search, stops: list[list[Place]], here: Place, position: int) -> tuple[Place, int, Step]:

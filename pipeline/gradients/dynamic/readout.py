@@ -129,9 +129,9 @@ def maps_of(
         slopes = step.slopes.expand(len(frames), -1, -1) if isinstance(step, Constant) else step.slopes[frames]
         if gains is not None:
             slopes = slopes * gains.unsqueeze(-1)
-        if readout.summed:
-            slopes = slopes.sum(dim=1, keepdim=True)
-        given = windows[chosen]
+        slopes = slopes.sum(dim=1, keepdim=True) if readout.summed else slopes
+        first, last = int(chosen[0]), int(chosen[-1]) + 1
+        given = windows[first:last] if last - first == len(chosen) else windows[chosen]
         reach = given.shape[2]
         out = pages.room((len(frames), slopes.shape[1], reach * given.shape[3]), windows)
         maps = torch.bmm(slopes.contiguous(), given.flatten(2), out=out).unflatten(-1, given.shape[2:])
