@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pipeline.plan.config import ConfigError, RunConfig, load_config
     from pipeline.run import plan_shards, run_locally
     from pipeline.run.in_memory import gradmaps
-    from pipeline.store.reader import open_cube
+    from pipeline.store.reader import open_cube, open_cubes
 
 __all__ = [
     "AudioEncodingModel",
@@ -37,6 +37,7 @@ __all__ = [
     "load_config",
     "measure",
     "open_cube",
+    "open_cubes",
     "plan_shards",
     "plot_grid",
     "plot_map",
@@ -67,6 +68,7 @@ _HOMES = {
     "load_config": "pipeline.plan.config",
     "measure": "pipeline.numbers.catalogue",
     "open_cube": "pipeline.store.reader",
+    "open_cubes": "pipeline.store.reader",
     "plan_shards": "pipeline.run",
     "plot_grid": "pipeline.pictures.plots",
     "plot_map": "pipeline.pictures.plots",

@@ -50,7 +50,7 @@ def summarise_store(
     """
     from pipeline.numbers.tables import check_table_path, population_table, write_table
     from pipeline.store.lease import hold_lease
-    from pipeline.store.reader import open_cube
+    from pipeline.store.reader import open_cubes
     from pipeline.store.summaries import write_summaries
 
     if table is not None:
@@ -66,17 +66,16 @@ def summarise_store(
             if found:
                 summaries = xr.concat(found, "checkpoint", combine_attrs="override")
                 write_summaries(location, cohort, summaries, held=lease.store)
-    rows = population_table({cohort: open_cube(location, cohort) for cohort in cohorts}, list(select) or None)
+    rows = population_table(open_cubes(location), list(select) or None)
     if table is not None:
         write_table(rows, table)
     return rows
 
 
 def _cohorts(location: str) -> list[str]:
-    from pipeline.store.groups import cohort_names, open_existing
+    from pipeline.store.opened import open_existing
 
-    opened, _ = open_existing(location)
-    return cohort_names(opened)
+    return open_existing(location).cohorts()
 
 
 def _parts(location: str, cohort: str) -> Iterator[Part]:

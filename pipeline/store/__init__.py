@@ -3,7 +3,7 @@
 from pipeline.store.backend import clean_partials
 from pipeline.store.cube import ABSENT, align, create_or_extend, positions
 from pipeline.store.lease import Lease, LeaseLostError, StoreBusyError, hold_lease, holder
-from pipeline.store.reader import open_cube
+from pipeline.store.reader import open_cube, open_cubes
 from pipeline.store.record import record
 from pipeline.store.regions import NonFiniteError, RegionError, label, write_region
 from pipeline.store.status import (
@@ -41,6 +41,7 @@ __all__ = [
     "holder",
     "label",
     "open_cube",
+    "open_cubes",
     "pending_shards",
     "positions",
     "record",

@@ -27,14 +27,13 @@ from pipeline.store.groups import (
     consolidate,
     create_arrays,
     delete_array,
-    existing_group,
-    open_existing,
     read_group,
     resize,
     write_attributes,
 )
 from pipeline.store.growth import ABSENT, aligned, as_stored, extend
 from pipeline.store.layout import cohort_arrays
+from pipeline.store.opened import open_existing
 from pipeline.store.refusals import check_plan, outdated_arrays, refuse_foreign
 from pipeline.store.regions import forget
 
@@ -135,11 +134,9 @@ def _create(store: Store, plan: RunPlan, cohort: CohortPlan, health_flags: Mappi
 
 def positions(plan: RunPlan) -> dict[str, dict[str, int]]:
     """Position of every checkpoint of the store by its id, cohort by cohort."""
-    store, location = open_existing(plan.store)
+    opened = open_existing(plan.store)
     return {
-        cohort.name: {
-            str(label): row for row, label in enumerate(existing_group(store, location, cohort.name).read("checkpoint"))
-        }
+        cohort.name: {str(label): row for row, label in enumerate(opened.group(cohort.name).read("checkpoint"))}
         for cohort in plan.cohorts
     }
 
@@ -155,16 +152,16 @@ def align(plan: RunPlan) -> RunPlan:
     ValueError
         If the store does not hold a checkpoint of the plan yet.
     """
-    store, location = open_existing(plan.store)
+    opened = open_existing(plan.store)
     cohorts = []
     for cohort in plan.cohorts:
-        group = existing_group(store, location, cohort.name)
+        group = opened.group(cohort.name)
         labels = [str(label) for label in group.read("checkpoint")]
         lacking = sorted({entry.id for entry in cohort.checkpoints} - set(labels))
         if lacking:
             raise ValueError(
-                f"cohort {cohort.name!r} of {scrub(location)} has no place for {', '.join(lacking[:5])}, so their maps"
-                " could not be written; call create_or_extend with this plan first"
+                f"cohort {cohort.name!r} of {scrub(opened.location)} has no place for {', '.join(lacking[:5])}, so"
+                " their maps could not be written; call create_or_extend with this plan first"
             )
         cohorts.append(aligned(cohort, labels, group.document("fingerprints")))
     return replace(plan, cohorts=tuple(cohorts))

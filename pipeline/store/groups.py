@@ -19,10 +19,8 @@ from pipeline.store.backend import (
     delete_below,
     is_local,
     keys_below,
-    location_of,
     make_folder,
     names_in,
-    open_store,
     parse_json,
     read_json,
     read_many,
@@ -199,32 +197,6 @@ def cohort_names(store: Store) -> list[str]:
     ]
 
 
-def open_existing(store: str | Path, *, writable: bool = False, held: Store | None = None) -> tuple[Store, str]:
-    """The store at a location and its location's normal form.
-
-    Parameters
-    ----------
-    held
-        The store as the holder of its lease writes it.
-
-    Raises
-    ------
-    NoStoreError
-        If there is no store of gradmaps.
-    """
-    location = location_of(store)
-    opened = held or open_store(location, writable=writable)
-    root = read_json(opened, METADATA)
-    if root is None or "gradmap_format" not in root.get("attributes", {}):
-        found = "nothing there" if root is None else "a Zarr hierarchy of something else"
-        raise NoStoreError(
-            f"there is no store of gradmaps at {scrub(location)} ({found}), so there is nothing to read;"
-            " check the path, or make the store with `gradmap run CONFIG`"
-        )
-    _check_format(root, location)
-    return opened, location
-
-
 def copied_group(store: Store, location: str, name: str) -> Group | None:
     """The group of a cohort with its arrays as the root describes them: two objects read instead of one per array.
 
@@ -242,29 +214,6 @@ def copied_group(store: Store, location: str, name: str) -> Group | None:
     return Group(store, location, name, metadata["attributes"], arrays, root)
 
 
-def existing_group(store: Store, location: str, name: str, *, any_state: bool = False) -> Group:
-    """The group of a cohort.
-
-    Raises
-    ------
-    ValueError
-        If there is no such cohort, or a change of it was not finished.
-    """
-    group = copied_group(store, location, name) or read_group(store, location, name)
-    if group is None:
-        known = ", ".join(cohort_names(store)) or "none yet"
-        raise ValueError(
-            f"the store {scrub(location)} has no cohort {name!r} (its cohorts: {known}), so there is nothing to open;"
-            " check the name, or run a config that names it"
-        )
-    if group.state != READY and not any_state:
-        raise ValueError(
-            f"the cohort {name!r} of {scrub(location)} is {group.state}: a run is laying it out now, or was killed"
-            " while it did, so its axes may disagree; wait for that run, or start `gradmap run` again to mend it"
-        )
-    return group
-
-
 def claim_root(store: Store, location: str) -> bool:
     """Whether the root of the store had to be made; a folder that holds something else is refused."""
     if is_local(location) and Path(location).is_file():
@@ -276,7 +225,7 @@ def claim_root(store: Store, location: str) -> bool:
                 f"{scrub(location)} holds a Zarr hierarchy that this program did not make, and writing into it could"
                 " destroy it; give another store"
             )
-        _check_format(root, location)
+        check_format(root, location)
         return False
     others = [name for name in names_in(store) if not name.endswith(".partial")]
     if others and not any(_is_ours(store, name) for name in cohort_names(store)):
@@ -296,7 +245,7 @@ def _is_ours(store: Store, cohort: str) -> bool:
     return "gradmap_format" in document.get("attributes", {})
 
 
-def _check_format(root: dict[str, Any], location: str) -> None:
+def check_format(root: dict[str, Any], location: str) -> None:
     found = root["attributes"]["gradmap_format"]
     if found != FORMAT:
         raise ConfigError(

@@ -31,7 +31,8 @@ from pipeline.store.backend import (
     write_json,
 )
 from pipeline.store.fence import FencedStore, LeaseLostError
-from pipeline.store.groups import LEASE, claim_root, open_existing
+from pipeline.store.groups import LEASE, claim_root
+from pipeline.store.opened import open_existing
 
 __all__ = ["Lease", "LeaseLostError", "StoreBusyError", "hold_lease", "holder"]
 
@@ -232,8 +233,7 @@ def holder(store: str | Path) -> str | None:
 
     The record of a driver that was killed stays until the next one comes.
     """
-    opened, _ = open_existing(store)
-    found = _read(opened)
+    found = _read(open_existing(store).store)
     return None if found is None else _named(found)
 
 

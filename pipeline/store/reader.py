@@ -10,7 +10,7 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from pipeline.store.backend import scrub, storage_errors
-from pipeline.store.groups import cohort_names, existing_group, open_existing
+from pipeline.store.opened import OpenStore, open_existing
 from pipeline.words import DONE, NOT_COMPUTED, ROLES, map_of, role_of, status_name
 
 
@@ -37,19 +37,35 @@ def open_cube(store: str | Path, cohort: str | None = None) -> xr.Dataset:
         If there is no such store or cohort, if the store has several cohorts and none is named, or if a run that laid
         it out was killed half way.
     """
-    opened, location = open_existing(store)
+    opened = open_existing(store)
     if cohort is None:
-        names = cohort_names(opened)
+        names = opened.cohorts()
         if len(names) != 1:
             raise ValueError(
-                f"the store {scrub(location)} has {len(names)} cohorts ({', '.join(names) or 'none'}), so which cube"
-                " to open is not said; name one, as in open_cube(store, cohort)"
+                f"the store {scrub(opened.location)} has {len(names)} cohorts ({', '.join(names) or 'none'}), so which"
+                " cube to open is not said; name one, as in open_cube(store, cohort)"
             )
         cohort = names[0]
+    return _cube(opened, cohort)
+
+
+def open_cubes(store: str | Path) -> dict[str, xr.Dataset]:
+    """The cube of every cohort by its name, in the store's order; each as `open_cube` gives it.
+
+    Raises
+    ------
+    ValueError
+        If there is no such store, or a run that laid a cohort out was killed half way.
+    """
+    opened = open_existing(store)
+    return {cohort: _cube(opened, cohort) for cohort in opened.cohorts()}
+
+
+def _cube(opened: OpenStore, cohort: str) -> xr.Dataset:
     # A run that was killed as it laid out a first cube has not described it in the root yet.
-    described = existing_group(opened, location, cohort).root is not None
-    with storage_errors(location):
-        cube = xr.open_zarr(opened, group=cohort, consolidated=described, chunks=None)
+    described = opened.group(cohort).root is not None
+    with storage_errors(opened.location):
+        cube = xr.open_zarr(opened.store, group=cohort, consolidated=described, chunks=None)
     hidden = {}
     for name, variable in cube.variables.items():
         status = cube.variables.get(status_name(map_of(name, variable.attrs)))

@@ -15,7 +15,8 @@ from pipeline.plan.reports import Problem, ShardReport
 from pipeline.plan.shards import MapPlan, RunPlan, Shard
 from pipeline.store.backend import is_local, scrub, storage_errors
 from pipeline.store.content import companion_values
-from pipeline.store.groups import Group, copy_attributes, existing_group, open_existing, write_attributes
+from pipeline.store.groups import Group, copy_attributes, write_attributes
+from pipeline.store.opened import open_existing
 from pipeline.words import DONE, FAILED, PROBE, digest_name, status_name, variable_name
 
 #: Largest difference between two probes of one checkpoint, relative to the largest response.
@@ -56,12 +57,12 @@ def record(plan: RunPlan, reports: Sequence[ShardReport], *, held: Store | None 
     """
     if not reports:
         return
-    store, location = open_existing(plan.store, writable=True, held=held)
+    opened = open_existing(plan.store, writable=True, held=held)
     by_cohort: dict[str, list[ShardReport]] = defaultdict(list)
     for report in reports:
         by_cohort[report.shard.cohort].append(report)
     for name, entries in by_cohort.items():
-        _record_cohort(plan, existing_group(store, location, name), entries)
+        _record_cohort(plan, opened.group(name), entries)
 
 
 def _record_cohort(plan: RunPlan, group: Group, reports: list[ShardReport]) -> None:

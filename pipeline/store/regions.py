@@ -11,7 +11,8 @@ import zarr
 
 from pipeline.plan.shards import CohortPlan, MapPlan, RunPlan, Shard, VariablePlan
 from pipeline.store.backend import delete_object, location_of, scrub, storage_errors
-from pipeline.store.groups import Group, existing_group, open_existing
+from pipeline.store.groups import Group
+from pipeline.store.opened import open_existing
 from pipeline.store.refusals import same_labels
 from pipeline.words import is_map, status_name
 
@@ -172,8 +173,7 @@ def shard_extents(group: Group, map_name: str) -> dict[str, int]:
 def _handle(location: str, shard: Shard, name: str) -> _Handle:
     key = (location, shard.cohort, name)
     if key not in _handles:
-        store, _ = open_existing(location, writable=True)
-        group = existing_group(store, location, shard.cohort)
+        group = open_existing(location, writable=True).group(shard.cohort)
         if name not in group.arrays:
             raise RegionError(
                 f"{shard.key()}: {scrub(location)} has no map {name!r} in the cohort {shard.cohort!r}, so there is"

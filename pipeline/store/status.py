@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.plan.shards import CohortPlan, MapPlan, RunPlan, Shard, cut_blocks
-from pipeline.store.groups import Group, cohort_names, existing_group, open_existing
+from pipeline.store.groups import Group
+from pipeline.store.opened import open_existing
 from pipeline.store.regions import shard_extents
 from pipeline.words import DEGREES, DONE, FAILED, PENDING, Degree, flags_of, health_name, status_name
 
@@ -37,11 +38,11 @@ def backlog(plan: RunPlan) -> Backlog:
     ValueError
         If the store does not hold a cohort, a map or a checkpoint of the plan.
     """
-    store, location = open_existing(plan.store)
+    opened = open_existing(plan.store)
     pending: list[Shard] = []
     done = failed = 0
     for cohort in plan.cohorts:
-        group = existing_group(store, location, cohort.name)
+        group = opened.group(cohort.name)
         rows, changed = _rows(cohort, group)
         cut = [
             _Blocks(entry, group.read(status_name(entry.name)), changed, group.rows_of(entry.name))
@@ -182,10 +183,7 @@ def store_status(store: str | Path) -> tuple[CohortStatus, ...]:
     ValueError
         If there is no store of gradmaps.
     """
-    opened, location = open_existing(store)
-    return tuple(
-        _cohort_status(existing_group(opened, location, name, any_state=True)) for name in cohort_names(opened)
-    )
+    return tuple(_cohort_status(group) for group in open_existing(store).groups(any_state=True))
 
 
 def _cohort_status(group: Group) -> CohortStatus:

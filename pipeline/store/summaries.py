@@ -10,16 +10,9 @@ from zarr.abc.store import Store
 
 from pipeline.plan.config import plain
 from pipeline.store.backend import scrub
-from pipeline.store.groups import (
-    Group,
-    consolidate,
-    create_arrays,
-    delete_array,
-    existing_group,
-    open_existing,
-    write_attributes,
-)
+from pipeline.store.groups import Group, consolidate, create_arrays, delete_array, write_attributes
 from pipeline.store.layout import LABELS_PER_CHUNK, ArraySpec, bookkeeping_chunks
+from pipeline.store.opened import open_existing
 from pipeline.store.refusals import same_labels
 
 
@@ -42,10 +35,11 @@ def write_summaries(store: str | Path, cohort: str, summaries: xr.Dataset, *, he
     ValueError
         If a name is taken by something that is not a summary, or labels are not the cube's, before anything is written.
     """
-    opened, location = open_existing(store, writable=True, held=held)
-    existing_group(opened, location, cohort)
+    handle = open_existing(store, writable=True, held=held)
+    opened, location = handle.store, handle.location
+    handle.group(cohort)
     consolidate(opened)
-    group = existing_group(opened, location, cohort)
+    group = handle.group(cohort)
     ours = {name for name in group.arrays if group.array_attributes(name).get("role") == "summary"}
     fixed = set(group.arrays) - ours
     taken = sorted(str(name) for name in summaries.data_vars if str(name) in fixed)

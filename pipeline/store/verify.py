@@ -25,11 +25,11 @@ from pipeline.store.groups import (
     consolidate,
     delete_array,
     is_consolidated,
-    open_existing,
     read_group,
     write_attributes,
 )
 from pipeline.store.layout import BOOKKEEPING
+from pipeline.store.opened import open_existing
 from pipeline.store.record import edit_array, pruned
 from pipeline.store.regions import forget, object_grid, object_keys, shard_extents
 from pipeline.words import (
@@ -146,7 +146,8 @@ def verify_store(store: str | Path, *, requeue: bool = False, held: Store | None
     ValueError
         If there is no store of gradmaps.
     """
-    opened, location = open_existing(store, writable=requeue, held=held)
+    handle = open_existing(store, writable=requeue, held=held)
+    opened, location = handle.store, handle.location
     findings: list[Finding] = []
     regions = objects = done = requeued = 0
     for name in _every_cohort(opened):

@@ -144,11 +144,11 @@ def _chosen(
 ) -> dict[str, "ChosenMaps"]:
     """The maps that count, of each cohort that can answer; refused where none can, or where the one named cannot."""
     from pipeline.numbers.choosing import choose_maps
-    from pipeline.store.groups import cohort_names, open_existing
+    from pipeline.store.opened import open_existing
     from pipeline.store.reader import open_cube
 
     location = store_named(arguments.store)
-    names = cohort_names(open_existing(location)[0])
+    names = open_existing(location).cohorts()
     if arguments.cohort is not None and arguments.cohort not in names:
         raise ValueError(
             f"the store {location} has no cohort {arguments.cohort!r}, so there is nothing to compare; its cohorts"

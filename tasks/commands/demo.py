@@ -54,15 +54,12 @@ def _compare(files: Any) -> dict[str, Any]:
     """Print planted against recovered numbers, neuron by neuron, and draw the maps; the numbers."""
     from pipeline.demo.recovery import recovery
     from pipeline.numbers.catalogue import measure
-    from pipeline.store.groups import cohort_names, open_existing
-    from pipeline.store.reader import open_cube
+    from pipeline.store.reader import open_cubes
 
-    opened, _ = open_existing(files.store)
     labels = [neuron.label for neuron in files.population.neurons]
     scores: list[tuple[object, ...]] = []
     best: tuple[float, str, Any] | None = None
-    for cohort in cohort_names(opened):
-        cube = open_cube(files.store, cohort)
+    for cohort, cube in open_cubes(files.store).items():
         if "strf" not in cube:
             continue
         for checkpoint in cube["checkpoint"].values:
@@ -137,11 +134,9 @@ def _recovered(row: Any) -> tuple[object, ...]:
 def _draw(files: Any, neurons: list[str]) -> Path:
     """A picture of the maps of a few neurons in every checkpoint of the first cohort."""
     from pipeline.pictures.plots.grids import plot_grid
-    from pipeline.store.groups import cohort_names, open_existing
-    from pipeline.store.reader import open_cube
+    from pipeline.store.reader import open_cubes
 
-    opened, _ = open_existing(files.store)
-    cube = open_cube(files.store, cohort_names(opened)[0])
+    cube = next(iter(open_cubes(files.store).values()))
     figure = plot_grid(cube, "strf", neurons=neurons[:6]).get_figure(root=True)
     assert figure is not None
     path = files.folder / "maps.png"

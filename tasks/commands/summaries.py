@@ -54,13 +54,11 @@ def summarise(arguments: argparse.Namespace) -> Finished:
 def report(arguments: argparse.Namespace) -> Finished:
     """Write the page."""
     from pipeline.pictures.report import write_report
-    from pipeline.store.groups import cohort_names, open_existing
-    from pipeline.store.reader import open_cube
+    from pipeline.store.reader import open_cubes
 
     location = store_named(arguments.store)
     output = arguments.output or _beside(location)
-    opened, _ = open_existing(location)
-    path = write_report({name: open_cube(location, name) for name in cohort_names(opened)}, output)
+    path = write_report(open_cubes(location), output)
     return Finished(
         COMPLETE, last_line(COMPLETE, f"the report lies in {path}"), {"store": location, "report": str(path)}
     )

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from pipeline.store import open_cube, pending_shards, store_status, verify_store
+from pipeline.store import create_or_extend, open_cube, open_cubes, pending_shards, store_status, verify_store
 from tests.store.conftest import compute
+from tests.store.plans import HEALTH, cohort, run_plan
 
 
 def test_the_only_cohort_is_opened_in_chunks_of_one_object(finished, store):
@@ -71,3 +72,12 @@ def test_a_store_is_found_by_file_url_and_relative_path(finished, store, monkeyp
     assert open_cube(f"file://{store}").sizes["checkpoint"] == 3
     monkeypatch.chdir(store.parent)
     assert open_cube("gradmaps.zarr").sizes["checkpoint"] == 3
+
+
+def test_all_cubes_of_a_store_come_in_its_order_as_one_by_one(store):
+    plan = run_plan(store, cohort(), cohort(("w",), name="another", n_neurons=2))
+    create_or_extend(plan, health_flags=HEALTH)
+    cubes = open_cubes(store)
+    assert list(cubes) == [group.name for group in store_status(store)]
+    for name, cube in cubes.items():
+        xr.testing.assert_identical(cube, open_cube(store, name))

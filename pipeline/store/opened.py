@@ -1,0 +1,75 @@
+"""A store that is there: its place, its cohorts, and the group of each."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from zarr.abc.store import Store
+
+from pipeline.store.backend import METADATA, location_of, open_store, read_json, scrub
+from pipeline.store.groups import READY, Group, NoStoreError, check_format, cohort_names, copied_group, read_group
+
+
+@dataclass(frozen=True)
+class OpenStore:
+    """A store of gradmaps and its location in its normal form."""
+
+    store: Store
+    location: str
+
+    def cohorts(self) -> list[str]:
+        """Names of its cohorts."""
+        return cohort_names(self.store)
+
+    def group(self, cohort: str, *, any_state: bool = False) -> Group:
+        """The group of a cohort, as it stands now.
+
+        Raises
+        ------
+        ValueError
+            If there is no such cohort, or a change of it was not finished.
+        """
+        group = copied_group(self.store, self.location, cohort) or read_group(self.store, self.location, cohort)
+        if group is None:
+            known = ", ".join(self.cohorts()) or "none yet"
+            raise ValueError(
+                f"the store {scrub(self.location)} has no cohort {cohort!r} (its cohorts: {known}), so there is nothing"
+                " to open; check the name, or run a config that names it"
+            )
+        if group.state != READY and not any_state:
+            raise ValueError(
+                f"the cohort {cohort!r} of {scrub(self.location)} is {group.state}: a run is laying it out now, or was"
+                " killed while it did, so its axes may disagree; wait for that run, or start `gradmap run` again to"
+                " mend it"
+            )
+        return group
+
+    def groups(self, *, any_state: bool = False) -> Iterator[Group]:
+        """The groups of all cohorts, one after the other."""
+        return (self.group(name, any_state=any_state) for name in self.cohorts())
+
+
+def open_existing(store: str | Path, *, writable: bool = False, held: Store | None = None) -> OpenStore:
+    """The store at a location.
+
+    Parameters
+    ----------
+    held
+        The store as the holder of its lease writes it.
+
+    Raises
+    ------
+    NoStoreError
+        If there is no store of gradmaps.
+    """
+    location = location_of(store)
+    opened = held or open_store(location, writable=writable)
+    root = read_json(opened, METADATA)
+    if root is None or "gradmap_format" not in root.get("attributes", {}):
+        found = "nothing there" if root is None else "a Zarr hierarchy of something else"
+        raise NoStoreError(
+            f"there is no store of gradmaps at {scrub(location)} ({found}), so there is nothing to read;"
+            " check the path, or make the store with `gradmap run CONFIG`"
+        )
+    check_format(root, location)
+    return OpenStore(opened, location)
