@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 from torch import nn
 
-from pipeline.gradients.health import FLAGS
+from pipeline.gradients.health import TABLE
 from pipeline.plan.config import RunConfig
 from pipeline.plan.pace import Pace, Straggler
 from pipeline.plan.reports import Problem, ShardReport
@@ -25,6 +25,7 @@ from pipeline.store.cube import align, create_or_extend
 from pipeline.store.lease import Lease, hold_lease
 from pipeline.store.record import record
 from pipeline.store.status import backlog
+from pipeline.words import Flag
 
 T = TypeVar("T")
 
@@ -39,6 +40,12 @@ KEPT_PARAMETERS = 2**26
 
 #: Shards in one bundle at most, so that one checkpoint with many shards still spreads over the workers.
 BUNDLE_SHARDS = 16
+
+#: All that a cube tells of its health flags, by name.
+HEALTH_FLAGS = {
+    one.name: Flag(one.name, one.bit, one.degree, one.meaning, f"{one.threshold}; {one.decided}", one.remedy)
+    for one in TABLE
+}
 
 
 @dataclass(frozen=True)
@@ -193,7 +200,7 @@ def open_run(plan: RunPlan) -> Iterator[OpenedRun]:
     """
     with hold_lease(plan.store, owner=f"{getpass.getuser()}@{socket.gethostname()}") as lease:
         clean_partials(plan.store)
-        create_or_extend(plan, health_flags=FLAGS, held=lease.store)
+        create_or_extend(plan, health_flags=HEALTH_FLAGS, held=lease.store)
         plan = align(plan)
         left = backlog(plan)
         opened = OpenedRun(plan, left.pending, left.done, left.failed, lease, Pace(plan))

@@ -36,11 +36,12 @@ from pipeline.store.layout import cohort_arrays
 from pipeline.store.opened import open_existing
 from pipeline.store.refusals import check_plan, outdated_arrays, refuse_foreign
 from pipeline.store.regions import forget
+from pipeline.words import Flag
 
 __all__ = ["ABSENT", "align", "create_or_extend", "positions"]
 
 
-def create_or_extend(plan: RunPlan, *, health_flags: Mapping[str, int], held: Store | None = None) -> None:
+def create_or_extend(plan: RunPlan, *, health_flags: Mapping[str, int | Flag], held: Store | None = None) -> None:
     """Lay out every cohort of a plan: new cubes, new checkpoints at the end of old ones, new maps beside old ones.
 
     Only the driver that holds the store's lease calls it. What an earlier start left half done is undone first. Maps
@@ -51,7 +52,7 @@ def create_or_extend(plan: RunPlan, *, health_flags: Mapping[str, int], held: St
     Parameters
     ----------
     health_flags
-        Meaning of each bit of `<map>_health`.
+        The bit of each reason in `<map>_health` by its name, or all that is told about it.
     held
         The store as the holder of its lease writes it (`Lease.store`).
 
@@ -84,7 +85,9 @@ def create_or_extend(plan: RunPlan, *, health_flags: Mapping[str, int], held: St
     forget(location)
 
 
-def _sound_group(store: Store, location: str, cohort: CohortPlan, health_flags: Mapping[str, int]) -> Group | None:
+def _sound_group(
+    store: Store, location: str, cohort: CohortPlan, health_flags: Mapping[str, int | Flag]
+) -> Group | None:
     """The group of a cohort, with all that it needs; None where there is none, or one without anything in it yet."""
     group = read_group(store, location, cohort.name)
     if group is None:
@@ -122,7 +125,7 @@ def _undo_half_done(store: Store, location: str, name: str) -> None:
         write_attributes(store, name, {**with_label_digests(kept, digests), "state": READY})
 
 
-def _create(store: Store, plan: RunPlan, cohort: CohortPlan, health_flags: Mapping[str, int]) -> None:
+def _create(store: Store, plan: RunPlan, cohort: CohortPlan, health_flags: Mapping[str, int | Flag]) -> None:
     write_attributes(store, cohort.name, {"gradmap_format": FORMAT, "state": CREATING})
     clear_group(store, cohort.name)
     specs = cohort_arrays(cohort, health_flags)

@@ -25,14 +25,14 @@ from pipeline.store.groups import (
 from pipeline.store.layout import ArraySpec, cohort_arrays
 from pipeline.store.record import pruned
 from pipeline.store.refusals import checkpoints_with_done, is_changed
-from pipeline.words import FAILED, PENDING
+from pipeline.words import FAILED, PENDING, Flag
 
 #: Location of a checkpoint that the store holds and the config no longer names.
 ABSENT = ""
 
 
 def extend(
-    plan: RunPlan, cohort: CohortPlan, group: Group, health_flags: Mapping[str, int], outdated: frozenset[str]
+    plan: RunPlan, cohort: CohortPlan, group: Group, health_flags: Mapping[str, int | Flag], outdated: frozenset[str]
 ) -> None:
     """Give a cohort of the store what the plan has more or otherwise.
 
@@ -141,7 +141,7 @@ def _replaced(cohort: CohortPlan, group: Group, prints: Mapping[str, str]) -> se
     return changed - checkpoints_with_done(group) if changed else set()
 
 
-def as_stored(group: Group, cohort: CohortPlan, health_flags: Mapping[str, int]) -> dict[str, ArraySpec]:
+def as_stored(group: Group, cohort: CohortPlan, health_flags: Mapping[str, int | Flag]) -> dict[str, ArraySpec]:
     """Every array of a cohort by the name that it has in the store, or would get there.
 
     Metadata are known by the key that they came from.

@@ -17,10 +17,10 @@ from pipeline.words import (
     AXES,
     COMPANIONS,
     ENSEMBLE,
-    NOT_COMPUTED,
     PENDING,
     PROBE,
     STATES,
+    Flag,
     digest_name,
     status_name,
     variable_name,
@@ -62,7 +62,7 @@ class ArraySpec:
         return str(self.attributes["role"])
 
 
-def cohort_arrays(cohort: CohortPlan, health_flags: Mapping[str, int]) -> list[ArraySpec]:
+def cohort_arrays(cohort: CohortPlan, health_flags: Mapping[str, int | Flag]) -> list[ArraySpec]:
     """Every array of a cohort's group."""
     fixed = [*(coordinate_array(cohort, dim) for dim in cohort.dims()), *label_arrays(cohort)]
     maps = [spec for entry in cohort.maps for spec in map_arrays(cohort, entry, health_flags)]
@@ -191,7 +191,7 @@ def probe_array(cohort: CohortPlan) -> ArraySpec:
     return ArraySpec(PROBE, dims, shape, bookkeeping_chunks(dims, shape), "float32", nan, attributes)
 
 
-def map_arrays(cohort: CohortPlan, entry: MapPlan, health_flags: Mapping[str, int]) -> list[ArraySpec]:
+def map_arrays(cohort: CohortPlan, entry: MapPlan, health_flags: Mapping[str, int | Flag]) -> list[ArraySpec]:
     """The variables of one map, its status and the numbers that accompany it."""
     n_checkpoints = len(cohort.checkpoints)
     dims = entry.status_dims
@@ -250,10 +250,16 @@ def digest_attributes(entry: MapPlan) -> dict[str, Any]:
     }
 
 
-def flag_attributes(health_flags: Mapping[str, int]) -> dict[str, Any]:
-    """Bits and their meanings in the CF manner, with the one that says that there is nothing to trust."""
-    health_flags = {**health_flags, "not_computed": NOT_COMPUTED}
-    return {"flag_masks": [int(mask) for mask in health_flags.values()], "flag_meanings": " ".join(health_flags)}
+def flag_attributes(health_flags: Mapping[str, int | Flag]) -> dict[str, Any]:
+    """Bits and their meanings in the CF manner, and in words beside them where they are given."""
+    bits = {name: flag.bit if isinstance(flag, Flag) else int(flag) for name, flag in health_flags.items()}
+    told = {
+        name: {key: value for key, value in flag._asdict().items() if key not in ("name", "bit")}
+        for name, flag in health_flags.items()
+        if isinstance(flag, Flag)
+    }
+    table = {"flag_table": json.dumps(told)} if told else {}
+    return {"flag_masks": list(bits.values()), "flag_meanings": " ".join(bits), **table}
 
 
 def variable_attributes(entry: MapPlan, variable: VariablePlan) -> dict[str, Any]:

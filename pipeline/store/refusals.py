@@ -13,7 +13,7 @@ from pipeline.plan.shards import Checkpoint, CohortPlan, MapPlan, RunPlan, Varia
 from pipeline.store.backend import scrub
 from pipeline.store.groups import Group
 from pipeline.store.layout import flag_attributes, map_arrays, signature
-from pipeline.words import DONE, axis_of, health_name, map_of, status_name
+from pipeline.words import DONE, Flag, axis_of, health_name, map_of, status_name
 
 _WHAT_TO_SET = {
     "objects": "storage.object_mib",
@@ -52,7 +52,7 @@ def refuse_foreign(cohort: CohortPlan, group: Group) -> None:
         )
 
 
-def outdated_arrays(cohort: CohortPlan, group: Group, health_flags: Mapping[str, int]) -> frozenset[str] | None:
+def outdated_arrays(cohort: CohortPlan, group: Group, health_flags: Mapping[str, int | Flag]) -> frozenset[str] | None:
     """Arrays that were laid out under other settings and hold nothing yet; None where that is the whole cohort.
 
     Raises
@@ -85,7 +85,7 @@ def _without(group: Group, names: frozenset[str]) -> dict[str, Any]:
     return {name: entry for name, entry in group.arrays.items() if name not in names}
 
 
-def _refuse_differences(cohort: CohortPlan, group: Group, health_flags: Mapping[str, int]) -> None:
+def _refuse_differences(cohort: CohortPlan, group: Group, health_flags: Mapping[str, int | Flag]) -> None:
     """Refuse to continue a cohort whose numbers in the store were made under other settings."""
     _same_labels(cohort, group)
     for entry in cohort.maps:
@@ -98,7 +98,7 @@ def _refuse_differences(cohort: CohortPlan, group: Group, health_flags: Mapping[
     _same_checkpoints(cohort, group)
 
 
-def _same_flags(entry: MapPlan, group: Group, health_flags: Mapping[str, int]) -> None:
+def _same_flags(entry: MapPlan, group: Group, health_flags: Mapping[str, int | Flag]) -> None:
     name = health_name(entry.name)
     if name not in group.arrays:
         return

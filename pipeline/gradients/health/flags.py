@@ -1,6 +1,7 @@
 """The reasons not to trust a map: each with its bit, what it means, when it is raised and what helps."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Int
@@ -13,6 +14,9 @@ FINITE_DIFFERENCE_TOLERANCE = 2e-3
 OWN_PRECISION_TOLERANCE = 0.05
 WINDOW_TOLERANCE = 0.01  # relative change of a map when its window is doubled once more
 FUTURE_SHARE = 1e-6  # of the energy, after lag 0
+
+
+Degree = Literal["no map", "wrong", "incomplete", "notice"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,8 @@ class Flag:
         What to do about it.
     decided
         How, and for which maps at once.
+    degree
+        How much it takes from the map: "no map", "wrong", "incomplete" or "notice".
     """
 
     name: str
@@ -41,6 +47,7 @@ class Flag:
     threshold: str
     remedy: str
     decided: str
+    degree: Degree
 
 
 TABLE = (
@@ -51,6 +58,7 @@ TABLE = (
         "exactly zero",
         "take the gradient around sounds: at the null stimulus a rectifier may have no slope; or the neuron is dead",
         "each map by its own entries",
+        "no map",
     ),
     Flag(
         "truncated_window",
@@ -60,6 +68,7 @@ TABLE = (
         'more lags, or lags = "auto"',
         "each map by itself in that longer window, where noise before the window moves its response or a mixture of"
         " maps has a gradient there; by the share in its oldest tenth where the model takes no longer stimulus",
+        "incomplete",
     ),
     Flag(
         "window_before_stimulus",
@@ -68,6 +77,7 @@ TABLE = (
         "any lag before the first frame",
         "objectives at later frames, or fewer lags",
         "each map by its frame",
+        "notice",
     ),
     Flag(
         "clamped_or_silent_stimulus",
@@ -76,6 +86,7 @@ TABLE = (
         f"over {CLAMPED_SHARE:.0%} of the window",
         "another frame, or a sound without gaps",
         "each map by the stimulus inside its window",
+        "incomplete",
     ),
     Flag(
         "near_eps_normalisation",
@@ -84,6 +95,7 @@ TABLE = (
         "a variance under 10 eps",
         "take the gradient around sounds, or compare maps by shape only",
         "all maps of one stimulus, by one forward pass",
+        "notice",
     ),
     Flag(
         "routes_disagree",
@@ -92,6 +104,7 @@ TABLE = (
         f"by more than {ROUTES_TOLERANCE:g} of the largest entry",
         'route = "loop"',
         "all maps computed together, by a mixture of all of them",
+        "wrong",
     ),
     Flag(
         "finite_difference_off",
@@ -101,6 +114,7 @@ TABLE = (
         " the model does not compute in float64",
         "look for a custom backward pass, a detached part, or a kink exactly at this stimulus",
         "all maps of a block, by central differences of a few drawn from it: what is wrong in one is wrong in its like",
+        "wrong",
     ),
     Flag(
         "window_dependent_model",
@@ -109,6 +123,7 @@ TABLE = (
         f"by more than {WINDOW_TOLERANCE:.0%} each time the window is doubled",
         "the window that the model was trained on",
         "all maps of a block, by a few drawn from it: positions are the model's, not a neuron's",
+        "notice",
     ),
     Flag(
         "hears_the_future",
@@ -117,6 +132,7 @@ TABLE = (
         f"over {FUTURE_SHARE:g} of the energy after lag 0, or a response that moves before the stimulus does",
         "look at <map>_future_share; pad convolutions on the left only, and give up bidirectional layers",
         "each map by its own energy after lag 0, in cohorts with causal = false; other cohorts refuse such models",
+        "incomplete",
     ),
     Flag(
         "not_checked",
@@ -125,6 +141,7 @@ TABLE = (
         "any check that could not be made",
         "compare with another model of the kind that can be checked, or with float64",
         "all maps of a block, or those of the neurons concerned",
+        "notice",
     ),
 )
 
