@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pipeline.gradients.dynamic.strfs import dynamic_strfs
-    from pipeline.gradients.frame_jacobians import frame_gradmaps
     from pipeline.gradients.gradmaps import strf_gradmaps, waveform_gradmaps
     from pipeline.gradients.models import AudioEncodingModel
     from pipeline.gradients.window import find_window
@@ -31,7 +30,6 @@ __all__ = [
     "adapt",
     "dynamic_strfs",
     "find_window",
-    "frame_gradmaps",
     "gradmaps",
     "load_checkpoint",
     "load_config",
@@ -62,7 +60,6 @@ _HOMES = {
     "adapt": "pipeline.inputs.adapters",
     "dynamic_strfs": "pipeline.gradients.dynamic.strfs",
     "find_window": "pipeline.gradients.window",
-    "frame_gradmaps": "pipeline.gradients.frame_jacobians",
     "gradmaps": "pipeline.run.in_memory",
     "load_checkpoint": "pipeline.inputs.checkpoints",
     "load_config": "pipeline.plan.config",

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from pipeline.gradients.contract import ContractError, check_contract
-from pipeline.gradients.frame_jacobians import frame_gradmaps
+from pipeline.gradients.dynamic.strfs import dynamic_strfs
 from pipeline.gradients.gradmaps import (
     compute_strf_gradmaps,
     compute_waveform_gradmaps,
@@ -153,7 +153,7 @@ def test_direct_calls_refuse_other_numbers_of_frames_and_neurons():
         for call in (
             lambda model=model, around=around: strf_gradmaps(model, 64, around=around),
             lambda model=model: strf_gradmaps(model, 64),
-            lambda model=model, around=around: list(frame_gradmaps(model, around, [20], 6)),
+            lambda model=model, around=around: list(dynamic_strfs(model, around, 6, frames=[20])),
         ):
             with pytest.raises(ValueError, match=r"response frames|gave 4 outputs"):
                 call()
@@ -243,19 +243,12 @@ def test_a_mask_names_the_neurons_where_it_is_true():
         strf_gradmaps(model, 5, neurons=[False] * 3)
 
 
-def test_the_first_frame_of_a_sound_is_checked_against_plain_autograd(monkeypatch):
-    asked = []
-    from pipeline.gradients import frame_jacobians
-
-    take = frame_jacobians.take
-
-    def noted(model, problem, rows, route):
-        asked.append(rows.check)
-        return take(model, problem, rows, route)
-
-    monkeypatch.setattr(frame_jacobians, "take", noted)
-    list(frame_gradmaps(Kernels(KERNELS).eval(), torch.randn(4, 20), [3, 9, 12], 5))
-    assert asked == [True, False, False]
+@pytest.mark.parametrize("route", ["auto", "rows"])
+def test_the_first_maps_of_a_sound_are_checked_against_plain_autograd(route):
+    blocks = dynamic_strfs(Kernels(KERNELS).eval(), torch.randn(4, 20), 5, frames=[3, 9, 12], route=route)
+    frames, _ = next(blocks)
+    assert set(blocks.record.checked) & set(frames)
+    assert blocks.record.disagreement < 1e-6
 
 
 def test_many_stimuli_stay_within_the_memory_they_are_given():

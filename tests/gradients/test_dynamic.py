@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pipeline.gradients.dynamic.links import NoWayError
 from pipeline.gradients.dynamic.strfs import dynamic_strfs
+from pipeline.gradients.gradmaps import strf_gradmaps
 from tests.gradients.small import Kernels, OnOff, Recurrent, relative, seeded
 from tests.zoo import PREFILTERED, ZOO, hearing, make, spectrogram
 
@@ -172,6 +173,14 @@ def test_frames_asked_for_come_in_order_and_are_those_of_all():
     blocks = list(dynamic_strfs(model, stimulus, 10, frames=[150, 3, 64, 63]))
     assert [frame for frames, _ in blocks for frame in frames] == [3, 63, 64, 150]
     torch.testing.assert_close(together(blocks), everything[:, [3, 63, 64, 150]])
+
+
+@pytest.mark.parametrize("neurons", [None, [3, 1], "sum"])
+def test_each_frame_is_the_gradmap_of_that_frame(neurons):
+    model, stimulus = ZOO["StateNet-GRU"](20), spectrogram(30)
+    for (frame,), maps in dynamic_strfs(model, stimulus, 8, neurons=neurons, frames=[0, 12, 29], route="rows"):
+        expected = strf_gradmaps(model, 8, around=stimulus, objective={"frame": frame}, neurons=neurons, route="loop")
+        assert relative(maps[:, 0], expected) < 1e-5
 
 
 def test_a_block_that_is_kept_is_not_written_over():

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from pipeline.gradients.dynamic.mixers import Called, listen
-from pipeline.gradients.routes.problem import frames_of, windowed
+from pipeline.gradients.routes.problem import check_frames, frames_of, windowed
 from pipeline.gradients.routes.scope import Inventory, quiet
 
 
@@ -51,11 +51,7 @@ class Asked:
         leaf = stimulus.detach().clone().unsqueeze(1).requires_grad_(True)
         answer, calls, _ = listen(twin, leaf)
         response = frames_of(answer, 1, model)[0]
-        if response.shape[-1] != leaf.shape[-1]:
-            raise ValueError(
-                f"{type(model).__name__} gave {response.shape[-1]} response frames for {leaf.shape[-1]} frames of"
-                " sound, so no response frame belongs to a frame of the sound; give a model with one for each"
-            )
+        check_frames(response.shape[-1], leaf.shape[-1], 1, model)
         return Asked(model, twin, inventory, leaf, lags, frames, memory, response, calls)
 
     @property

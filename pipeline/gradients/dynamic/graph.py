@@ -161,5 +161,8 @@ def _pulled(later: Place, earlier: Place, cotangents: Tensor, limits: set[str]) 
         except (RuntimeError, NotImplementedError) as error:
             if is_out_of_memory(error) or isinstance(error, NotConnectedError):
                 raise
-            limits.add("vmap")
+        # What fails one row at a time as well is no fault of vmap's.
+        rows = torch.stack([one(cotangent) for cotangent in cotangents])
+        limits.add("vmap")
+        return rows
     return torch.stack([one(cotangent) for cotangent in cotangents])
