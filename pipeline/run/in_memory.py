@@ -19,7 +19,7 @@ Around = np.ndarray | Tensor | xr.DataArray | Mapping[str, "np.ndarray | Tensor 
 
 
 def gradmaps(
-    model: nn.Module,
+    model: nn.Module | Mapping[str, nn.Module],
     lags: int = 40,
     *,
     frequencies_hz: Sequence[float] | np.ndarray,
@@ -45,7 +45,7 @@ def gradmaps(
     ----------
     model
         Maps spectrograms (batch, 1, frequency, time) to responses (batch, neuron, 1, time), causally, in eval mode;
-        models of other layouts come through `adapt`.
+        models of other layouts come through `adapt`. Several of one population by name: ``checkpoint`` is an axis then.
     lags
         Frames kept, lag 0 included.
     frequencies_hz
@@ -88,6 +88,9 @@ def gradmaps(
     >>> maps.dims, float(maps.lag[-1])
     (('neuron', 'frequency', 'lag'), 45.0)
     """
+    if isinstance(model, Mapping):
+        words = {key: value for key, value in locals().items() if key not in ("model", "lags")}
+        return _stacked({label: gradmaps(entry, lags, **words) for label, entry in model.items()})
     stimuli, names = _stimuli(around)
     labels = _labels(model, neuron_names)
     rows = _rows(labels, neurons)
@@ -116,6 +119,16 @@ def gradmaps(
         Axis("lag", tuple(lag_ms(lags, frame_ms).tolist())),
     )
     return _labelled(values if names else values[0], axes, settings, name, found.route)
+
+
+def _stacked(maps: Mapping[str, xr.DataArray]) -> xr.DataArray:
+    """Maps of several models along ``checkpoint``, with what they have in common as attributes."""
+    if not maps:
+        raise ValueError("there is no model among those given, so there is nothing to map; give one or more by name")
+    stacked = xr.concat(list(maps.values()), "checkpoint", join="exact", combine_attrs="drop_conflicts")
+    stacked = stacked.assign_coords(checkpoint=np.array([str(label) for label in maps], dtype=object))
+    stacked.checkpoint.attrs.update(Axis("checkpoint", tuple(maps)).attributes())
+    return stacked
 
 
 def _labelled(values: np.ndarray, axes: Sequence[Axis], settings: StrfMapConfig, name: str, route: str) -> xr.DataArray:

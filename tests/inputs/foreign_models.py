@@ -63,7 +63,7 @@ class Listening(nn.Module):
 
 
 def hide_broken_companions() -> None:
-    """Take builds for another torch out of sight: transformers imports them, also for models that see nothing."""
+    """Take builds for another torch out of sight: large libraries import them, also for models that see nothing."""
     for name in ("torchvision", "torchaudio"):
         try:
             importlib.import_module(name)

@@ -91,3 +91,16 @@ def test_they_are_the_variable_of_a_cube(tmp_path, model):
 def test_labels_that_do_not_fit_are_refused(model, words, told):
     with pytest.raises(ValueError, match=told):
         gradmaps(model, 6, **{"frequencies_hz": FREQUENCIES, "frame_ms": 5.0, **words})
+
+
+def test_several_models_are_an_axis(model):
+    words = {"frequencies_hz": FREQUENCIES, "frame_ms": 5.0}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        other = LabModel().eval()
+    maps = gradmaps({"a": model, "b": other}, 6, **words)
+    assert maps.dims == ("checkpoint", "neuron", "frequency", "lag")
+    xr.testing.assert_equal(maps.sel(checkpoint="b", drop=True), gradmaps(other, 6, **words))
+    assert summarise(maps)["strf_norm"].dims == ("checkpoint", "neuron")
+    with pytest.raises(ValueError, match="no model among those given"):
+        gradmaps({}, 6, **words)
