@@ -6,7 +6,7 @@ WORKERS := 2
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint lowest bench chaos clean
+.PHONY: demo test lint lowest bench calibrate chaos clean
 
 demo: $(VENV)/.demo
 	$(BIN)/gradmap demo demo
@@ -30,6 +30,9 @@ bench: $(VENV)/.test
 	$(BIN)/python tests/benchmarks/bench_pipeline.py
 	$(BIN)/python tests/benchmarks/bench_engine.py --json benchmarks.json
 	$(BIN)/python tests/benchmarks/bench_dynamic.py --json benchmarks_dynamic.json
+
+calibrate: $(VENV)/.test
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.calibration.rates --trials 400
 
 chaos: $(VENV)/.test
 	$(BIN)/python -m tests.chaos --rounds 3

@@ -15,11 +15,12 @@ LARGE_BYTES = 2 * 2**30
 
 @dataclass(frozen=True)
 class Part:
-    """Neighbouring checkpoints of one cohort that are measured together."""
+    """Neighbouring checkpoints of one cohort that are measured together, without entries under a threshold."""
 
     cohort: str
     start: int
     stop: int
+    threshold: float = 0.0
 
 
 def summarise_store(
@@ -27,6 +28,7 @@ def summarise_store(
     *,
     table: Path | None = None,
     select: Sequence[str] = (),
+    threshold: float = 0.0,
     address: str | None = None,
     say: Callable[[str], None] = lambda sentence: None,
 ) -> pd.DataFrame:
@@ -38,6 +40,8 @@ def summarise_store(
         Where the table is written, Parquet or CSV by its ending.
     select
         Rules that rows of the table must meet, such as ``"cc_test > 0.3"``; the cubes hold every row.
+    threshold
+        Robust standard deviations under which an entry of an STRF map is taken as 0.
     address
         A Ray cluster to measure on. By default a store of more than `LARGE_BYTES` is measured on a Ray of its own.
     say
@@ -48,6 +52,7 @@ def summarise_store(
     ValueError
         If the store, a rule or the ending of the table is not right.
     """
+    from pipeline.numbers.strf import StrfSettings
     from pipeline.numbers.tables import check_table_path, population_table, write_table
     from pipeline.store.lease import hold_lease
     from pipeline.store.reader import open_cubes
@@ -55,9 +60,10 @@ def summarise_store(
 
     if table is not None:
         check_table_path(table)
+    StrfSettings(threshold=threshold)  # refused before anything is measured
     cohorts = _cohorts(location)
     with hold_lease(location, owner="gradmap summarise") as lease:
-        parts = [part for cohort in cohorts for part in _parts(location, cohort)]
+        parts = [part for cohort in cohorts for part in _parts(location, cohort, threshold)]
         measured: dict[str, list[xr.Dataset]] = {cohort: [] for cohort in cohorts}
         for number, (part, summaries) in enumerate(_measured(location, parts, address), start=1):
             measured[part.cohort].append(summaries)
@@ -78,7 +84,7 @@ def _cohorts(location: str) -> list[str]:
     return open_existing(location).cohorts()
 
 
-def _parts(location: str, cohort: str) -> Iterator[Part]:
+def _parts(location: str, cohort: str, threshold: float = 0.0) -> Iterator[Part]:
     from pipeline.numbers.tables import maps_per_neuron
     from pipeline.store.reader import open_cube
 
@@ -89,7 +95,7 @@ def _parts(location: str, cohort: str) -> Iterator[Part]:
     bytes_each = sum(cube[name].nbytes for name in maps_per_neuron(cube)) / checkpoints
     length = max(1, int(BLOCK_BYTES / max(1.0, bytes_each)))
     for start in range(0, checkpoints, length):
-        yield Part(cohort, start, min(start + length, checkpoints))
+        yield Part(cohort, start, min(start + length, checkpoints), threshold)
 
 
 def _measured(location: str, parts: Sequence[Part], address: str | None) -> Iterator[tuple[Part, xr.Dataset]]:
@@ -112,11 +118,12 @@ def _measured(location: str, parts: Sequence[Part], address: str | None) -> Iter
 
 def measure_part(location: str, part: Part) -> xr.Dataset:
     """The summaries of a few checkpoints, in memory."""
+    from pipeline.numbers.strf import StrfSettings
     from pipeline.numbers.tables import summarise
     from pipeline.store.reader import open_cube
 
     # In memory at once: a block is small by its making, and lazy steps over a hundred measures cost more than it.
     cube = open_cube(location, part.cohort).isel(checkpoint=slice(part.start, part.stop)).load()
-    found = summarise(cube).filter_by_attrs(role="summary")
+    found = summarise(cube, settings=StrfSettings(threshold=part.threshold)).filter_by_attrs(role="summary")
     wanted = {str(dim) for variable in found.data_vars.values() for dim in variable.dims}
     return found.drop_vars([name for name in found.coords if name not in wanted])

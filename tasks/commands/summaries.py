@@ -25,6 +25,13 @@ def add_parser(commands: Any) -> None:
     summarise_parser.add_argument(
         "--select", action="append", default=[], metavar="RULE", help="keep rows by a rule such as 'cc_test > 0.3'"
     )
+    summarise_parser.add_argument(
+        "--threshold",
+        type=float,
+        default=0.0,
+        metavar="SD",
+        help="measure STRF maps without the entries under so many robust standard deviations (default: 0, all entries)",
+    )
     summarise_parser.add_argument("--address", metavar="ADDR", help="measure on this Ray cluster")
     report_parser = new_command(
         commands,
@@ -43,7 +50,12 @@ def summarise(arguments: argparse.Namespace) -> Finished:
 
     location = store_named(arguments.store)
     table = summarise_store(
-        location, table=arguments.table, select=arguments.select, address=arguments.address, say=note
+        location,
+        table=arguments.table,
+        select=arguments.select,
+        threshold=arguments.threshold,
+        address=arguments.address,
+        say=note,
     )
     line = last_line(COMPLETE, f"{counted(len(table), 'row')} of measures; {arguments.table or location}")
     where = None if arguments.table is None else str(arguments.table)

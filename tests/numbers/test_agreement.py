@@ -394,6 +394,19 @@ def test_clusters_are_the_planted_shapes_whatever_their_gain_or_tuning():
     assert loose.max() > 2
 
 
+def test_maps_are_aligned_along_the_frequencies_and_keep_their_lags():
+    # two latencies, each at bands far apart: aligned along the lags instead, only the bands would be left to differ
+    late = np.array([20.0] * 5 + [90.0] * 4)
+    bands = [300.0, 5000.0, 900.0, 2500.0, 400.0, 5000.0, 300.0, 2500.0, 900.0]
+    fields = [Gabor(bf, ms, sigma_octaves=0.3, sigma_ms=12.0) for bf, ms in zip(bands, late, strict=True)]
+    values = np.stack([field.at(FREQUENCY, LAG) for field in fields])
+    maps = xr.DataArray(values, dims=("neuron", "frequency", "lag"), coords={"frequency": FREQUENCY, "lag": LAG})
+    expected = np.where(late == 20.0, 1, 2)
+    np.testing.assert_array_equal(agreement.cluster_by_shape(maps, 2, align_frequency=True), expected)
+    turned = agreement.cluster_by_shape(maps.transpose("lag", "frequency", "neuron"), 2, align_frequency=True)
+    np.testing.assert_array_equal(turned, expected)
+
+
 def test_trend_and_labels_equal_scipy_and_find_a_planted_gradient():
     rng = np.random.default_rng(0)
     depth = rng.uniform(0, 2000, 60)

@@ -1,5 +1,6 @@
 """From a cube to a tidy table: every row once, every label kept, nothing counted that is not done."""
 
+import csv
 import json
 
 import numpy as np
@@ -144,7 +145,7 @@ def test_a_table_has_one_row_per_checkpoint_and_neuron_with_every_column():
         sick = at == {"checkpoint": "gru-1", "neuron": "n2"}
         assert (row["strf_health_all_zero"], row["strf_health_truncated_window"]) == (sick, False)
         assert row["strf_health_routes_disagree"] == sick
-    assert table["strf_health_all_zero"].dtype == bool
+    assert table["strf_health_all_zero"].dtype == "boolean"
     assert table["site"].isna().sum() == 3
     assert not {"strf_health", "probe_response", "strf_singular_values", "strf_singular_values_4"} & set(table.columns)
     assert table.attrs["units"]["strf_best_frequency"] == "Hz"
@@ -235,11 +236,50 @@ def test_tables_come_back_from_parquet_with_their_record_and_from_csv_with_their
     plain = pd.read_csv(tmp_path / "table.csv")
     assert list(plain.columns) == list(table.columns)
     np.testing.assert_allclose(plain["strf_best_rate"], table["strf_best_rate"])
+    columns = pd.read_csv(tmp_path / "table.columns.csv").set_index("column")
+    assert columns.loc["strf_best_frequency", "units"] == "Hz"
+    assert "argmax |g|" in columns.loc["strf_best_frequency", "description"]
+    assert columns.loc[["strf_health_all_zero", "seed", "site"], "type"].tolist() == [
+        "TRUE or FALSE", "whole number", "text",
+    ]  # fmt: skip
+    pd.testing.assert_frame_equal(
+        pd.read_parquet(tmp_path / "table.columns.parquet").fillna("NA"),
+        columns.reset_index().fillna("NA"),
+        check_dtype=False,
+    )
     beside = json.loads((tmp_path / "table.csv.json").read_text(encoding="utf-8"))
     assert beside["select"] == ["cc_test > 0.1"]
     assert beside["units"]["strf_best_frequency"] == "Hz"
     with pytest.raises(ValueError, match=r"\.xlsx"):
         tables.write_table(table, tmp_path / "table.xlsx")
+
+
+def test_cells_of_a_csv_are_what_other_programs_take_for_flags_whole_numbers_and_nothing(tmp_path):
+    dataset = cube()
+    dataset["strf_health"][0] = 1
+    dataset["strf_status"][2] = 2
+    dataset = dataset.assign_coords(fold=("checkpoint", [1, 2, 3]))
+    tables.write_table(tables.summary_table(tables.summarise(dataset)), tmp_path / "t.csv")
+    with (tmp_path / "t.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    plain = [row for row in rows if row["stimulus"] == "NA"]
+    flags = {row["checkpoint"]: row["strf_health_all_zero"] for row in plain}
+    assert flags == {"gru-0": "TRUE", "gru-1": "FALSE", "gru-2": "NA"}
+    assert {row["strf_health_all_zero"] for row in rows if row["stimulus"] != "NA"} == {"NA"}
+    assert {row["fold"] for row in rows} == {"1", "2", "3"}
+    assert {row["strf_onset_class"] for row in plain} == {"on", "NA"}
+    assert not [name for row in rows for name, cell in row.items() if cell == ""]
+
+
+def test_a_flag_of_a_map_that_failed_is_missing_and_meets_no_rule():
+    dataset = cube()[["strf", "strf_status", "strf_health"]]
+    dataset["strf_status"][1] = 2
+    dataset["strf_status"][2, 0] = 0
+    table = tables.summary_table(tables.summarise(dataset))
+    assert table["strf_health_all_zero"].isna().sum() == 4 + 1
+    kept = tables.summary_table(tables.summarise(dataset), "strf_health_all_zero == false")
+    assert len(kept) == 12 - 5
+    assert "gru-1" not in set(kept["checkpoint"])
 
 
 def test_summaries_survive_a_zarr_store(tmp_path):

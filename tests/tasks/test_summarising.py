@@ -8,6 +8,7 @@ import pytest
 
 from pipeline import open_cube
 from pipeline.numbers.catalogue import measure
+from pipeline.numbers.strf import StrfSettings
 from tasks import summarising
 from tasks.cli import main
 
@@ -46,6 +47,18 @@ def test_a_rule_keeps_rows_of_the_table_only(store, tmp_path):
     assert (kept.cc_test > 0.6).all()
     assert len(kept) > 0
     assert "cc_test > 0.6" in str(kept.attrs)
+
+
+def test_a_threshold_leaves_the_noise_out_of_the_measures_and_is_recorded(store):
+    assert main(["summarise", str(store)]) == 0
+    all_entries = open_cube(store, "demo")["strf_duration_analytic"].load()
+    assert main(["summarise", str(store), "--threshold", "3"]) == 0
+    cube = open_cube(store, "demo")
+    assert "under 3 robust" in cube["strf_duration_analytic"].attrs["entries"]
+    expected = measure(cube["strf"], "duration_analytic", settings=StrfSettings(threshold=3)).compute()
+    np.testing.assert_allclose(cube["strf_duration_analytic"], expected, rtol=1e-5)
+    assert float(np.nanmedian(cube["strf_duration_analytic"].values - all_entries.values)) < 0
+    assert main(["summarise", str(store), "--threshold", "-1"]) == 2
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def mixed_model(
     An effect whose column varies within groups may differ between them. Without a slope of its own for each group that
     difference would count as evidence once per neuron; with one, it is judged by how it varies over groups. p values
     and intervals come from Student's t: groups - 1 degrees of freedom for effects that have a slope per group, those
-    of the residual for effects whose slopes do not differ, and groups - effects between groups for these.
+    of the residual where slopes do not differ over ten groups or more, and groups - effects between groups for these.
 
     Parameters
     ----------
@@ -168,7 +168,15 @@ def _fitted(response: np.ndarray, fixed: pd.DataFrame, labels: np.ndarray, steep
         re_formula="1",
         data=data,
     )
-    return model.fit(reml=reml, method=["powell"] if slopes else None)
+    for method in ("powell", "lbfgs", "nm") if slopes else (None, "powell", "nm"):
+        try:
+            return model.fit(reml=reml, method=method and [method])
+        except np.linalg.LinAlgError:
+            continue
+    raise ValueError(
+        "the model cannot be fitted: its matrices are singular whichever way the optimum is searched; the effects, or"
+        " the groups, cannot be told apart; leave out effects, or test the means of the groups"
+    )
 
 
 def _level(fit: Any, steep: Sequence[str]) -> list[str]:
@@ -188,7 +196,8 @@ def _coefficients(
     def freedom_of(name: str) -> int:
         if name in between:
             return max(1, groups - len(between))
-        return max(1, groups - 1 if name in steep else rest)
+        # of few groups, that slopes do not differ is not known well enough to count rows
+        return max(1, groups - 1 if name in steep or groups < MANY else rest)
 
     freedom = pd.Series({name: freedom_of(name) for name in fixed.columns})
     estimate = pd.Series(np.asarray(fit.fe_params), index=fixed.columns)

@@ -93,6 +93,23 @@ def beyond_separable(residual: np.ndarray, noise: np.ndarray, bands: int, lags: 
     return (ratio - 1) / spread > stats.norm.isf(RATE)
 
 
-def beyond_noise_gini(gini: np.ndarray, entries: int) -> np.ndarray:
-    """Whether magnitudes are held by fewer entries than in normal noise."""
+def beyond_noise_gini(gini: np.ndarray, magnitudes: np.ndarray) -> np.ndarray:
+    """Whether magnitudes (map, frequency, lag) are held by fewer entries than in normal noise.
+
+    Entries that resemble their neighbours count for fewer: by (1 + r) / (1 - r) along each axis, with the correlation r
+    of neighbours, as in a series that forgets at that rate.
+    """
+    apart = _neighbours_count(magnitudes, 1) * _neighbours_count(magnitudes, 2)
+    entries = magnitudes[0].size / apart
     return (gini - GINI_OF_NOISE) * np.sqrt(entries) / GINI_SPREAD > stats.norm.isf(RATE)
+
+
+def _neighbours_count(magnitudes: np.ndarray, axis: int) -> np.ndarray:
+    centred = magnitudes - magnitudes.mean(axis=(1, 2), keepdims=True)
+    size = centred.shape[axis]
+    if size < 2:
+        return np.ones(len(centred))
+    products = (np.take(centred, range(size - 1), axis) * np.take(centred, range(1, size), axis)).mean(axis=(1, 2))
+    variance = (centred**2).mean(axis=(1, 2))
+    r = np.clip(products / np.where(variance > 0, variance, 1.0), 0.0, 0.99)
+    return (1 + r) / (1 - r)

@@ -128,8 +128,8 @@ def _gini_of(magnitudes: np.ndarray) -> np.ndarray:
 
 
 def _sparse(block: StrfBlock) -> np.ndarray:
-    magnitudes = np.abs(block.even).reshape(len(block.even), -1)
-    return beyond_noise_gini(_gini_of(magnitudes), magnitudes.shape[1]).astype(float)
+    magnitudes = np.abs(block.even)
+    return beyond_noise_gini(_gini_of(magnitudes.reshape(len(magnitudes), -1)), magnitudes).astype(float)
 
 
 def _vinje_gallant(block: StrfBlock) -> np.ndarray:
@@ -264,7 +264,7 @@ MEASURES: dict[str, Measure] = {
         _sparse,
         "whether fewer entries hold the map than hold noise",
         "1",
-        "whether the Gini coefficient exceeds that of normal noise, sqrt(2) - 1",
+        "whether the Gini coefficient exceeds that of normal noise, sqrt(2) - 1, of as smooth a map",
         UNUSABLE,
         threshold="5 % of maps of white noise; an exponential decay of the noise is undone first",
         flags={0: "no", 1: "yes"},

@@ -138,6 +138,8 @@ def _measured(maps: xr.DataArray, table: Mapping[str, Measure], settings: StrfSe
         if measure.axis == "octaves" and grid.resampling():
             found[name].attrs["resampling"] = grid.resampling()
             found.attrs["resampling"] = grid.resampling()
+        if settings.threshold:
+            found[name].attrs["entries"] = f"those under {settings.threshold:g} robust standard deviations are 0"
     return found
 
 

@@ -1,0 +1,19 @@
+"""Summaries of whole cubes, and tidy tables of them."""
+
+from pipeline.numbers.tables.cubes import ROW_DIMS, maps_per_neuron, plain_axes, summarise
+from pipeline.numbers.tables.files import check_table_path, columns_of, write_table
+from pipeline.numbers.tables.rows import population_table, summary_table
+from pipeline.numbers.tables.rules import Rules
+
+__all__ = [
+    "ROW_DIMS",
+    "Rules",
+    "check_table_path",
+    "columns_of",
+    "maps_per_neuron",
+    "plain_axes",
+    "population_table",
+    "summarise",
+    "summary_table",
+    "write_table",
+]
