@@ -161,7 +161,7 @@ class StorageConfig(Frozen):
     """How the cube lies in its store."""
 
     object_mib: float = Field(default=8.0, gt=0, le=LARGEST_OBJECT_MIB)
-    chunks_per_object: int = Field(default=1, ge=1, le=2**16)
+    chunks_per_object: int | None = Field(default=None, ge=1, le=2**16)
 
 
 class RunConfig(Frozen):
@@ -182,6 +182,12 @@ class RunConfig(Frozen):
             suffix = next((end for end in RESERVED_ENDINGS if name.endswith(end)), None)
             if name in RESERVED_NAMES or suffix:
                 raise ValueError(f"the map name {name!r} is used by the cube itself; choose another")
+            twin = next((other for other in maps if other != name and other.casefold() == name.casefold()), None)
+            if twin:
+                raise ValueError(
+                    f"the maps {name!r} and {twin!r} differ in capitals alone, which some file systems do not tell"
+                    " apart; rename one"
+                )
         return maps
 
     @model_validator(mode="after")

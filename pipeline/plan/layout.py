@@ -70,6 +70,8 @@ def _lay_out(
     axes = {axis.name: axis for axis in asked}
     variables = settings.variables(axes)
     block = block_lengths(settings, axes, variables, config.storage.object_mib)
+    if config.storage.chunks_per_object is None:
+        block = in_whole_chunks(block)
     return MapPlan(
         name=name,
         settings=settings,
@@ -160,10 +162,29 @@ def _bytes_of_one(entry: Variable, axes: Mapping[str, Axis], cut: list[str]) -> 
     return np.dtype(entry.dtype).itemsize * prod(others)
 
 
-def inner_chunk_shape(chunks: Mapping[str, int], per_object: int) -> tuple[int, ...] | None:
-    """Chunks inside an object: its neurons cut into up to ``per_object`` equal parts; None where that is one part."""
+#: Most neurons of one chunk inside an object, where the config does not say how many chunks there are. So one neuron of
+#: hundreds of checkpoints is read without its whole population.
+CHUNK_NEURONS = 64
+
+
+def in_whole_chunks(block: Mapping[str, int]) -> dict[str, int]:
+    """Blocks of which the one along the neurons consists of equal chunks of at most `CHUNK_NEURONS`."""
+    neurons = block.get("neuron", 0)
+    parts = -(-neurons // CHUNK_NEURONS)
+    return {**block, "neuron": -(-neurons // parts) * parts} if parts > 1 else dict(block)
+
+
+def inner_chunk_shape(chunks: Mapping[str, int], per_object: int | None) -> tuple[int, ...] | None:
+    """Chunks inside an object: its neurons cut into equal parts; None where that is one part.
+
+    Parameters
+    ----------
+    per_object
+        Most parts; None for as few as hold at most `CHUNK_NEURONS` each.
+    """
     neurons = chunks.get("neuron", 1)
-    parts = max(k for k in range(1, per_object + 1) if neurons % k == 0)
+    parts = -(-neurons // CHUNK_NEURONS) if per_object is None else per_object
+    parts = max(k for k in range(1, parts + 1) if neurons % k == 0)
     return None if parts == 1 else tuple(size // parts if dim == "neuron" else size for dim, size in chunks.items())
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pipeline.plan.axes import Axis, blocks
 from pipeline.plan.config import CheckpointsConfig, CohortConfig, RunConfig
 from pipeline.plan.kinds.strf import StrfMapConfig
-from pipeline.plan.layout import block_lengths, inner_chunk_shape, lay_out_maps
+from pipeline.plan.layout import block_lengths, in_whole_chunks, inner_chunk_shape, lay_out_maps
 from pipeline.plan.maps import CohortFacts, MapConfig, Stimuli
 from pipeline.plan.shards import Checkpoint, CheckpointSource, CohortPlan, RunPlan, cut_shards, plan_shards
 from pipeline.plan.weight import weigh
@@ -119,6 +119,17 @@ def test_inner_chunks_divide_an_object_evenly():
     assert inner_chunk_shape(extent, 1) is None
     assert inner_chunk_shape(extent, 8) == (1, 20, 34, 40)
     assert inner_chunk_shape(extent | {"neuron": 7}, 4) is None
+
+
+@given(n_neurons=st.integers(1, 3000))
+def test_by_default_a_chunk_holds_at_most_64_neurons_and_an_object_whole_chunks(n_neurons):
+    block = in_whole_chunks({"neuron": n_neurons})["neuron"]
+    inner = inner_chunk_shape({"checkpoint": 1, "neuron": block, "lag": 3}, None)
+    chunk = block if inner is None else inner[1]
+    assert chunk <= 64
+    assert block % chunk == 0
+    assert n_neurons <= block < n_neurons + block // chunk
+    assert (inner is None) == (n_neurons <= 64)
 
 
 def test_the_weight_of_a_run_counts_its_bytes_and_objects():

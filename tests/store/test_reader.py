@@ -7,10 +7,21 @@ import sys
 import numpy as np
 import pytest
 import xarray as xr
+import zarr
 
-from pipeline.store import create_or_extend, open_cube, open_cubes, pending_shards, store_status, verify_store
+from pipeline.plan.shards import plan_shards
+from pipeline.store import (
+    create_or_extend,
+    open_cube,
+    open_cubes,
+    pending_shards,
+    store_status,
+    verify_store,
+    write_summaries,
+)
+from pipeline.words import FAILED, NOT_COMPUTED
 from tests.store.conftest import compute
-from tests.store.plans import HEALTH, cohort, run_plan
+from tests.store.plans import HEALTH, cohort, numbers, run_plan, strf
 
 
 def test_the_only_cohort_is_opened_in_chunks_of_one_object(finished, store):
@@ -19,6 +30,30 @@ def test_the_only_cohort_is_opened_in_chunks_of_one_object(finished, store):
     assert cube.waveform.chunks == ((1, 1, 1), (1, 1), (5,), (6,))
     assert cube.checkpoint.dtype == object
     assert cube.strf.sel(checkpoint="b", neuron="n001", frequency=200.0).shape == (3,)
+
+
+def test_one_neuron_of_a_large_population_is_read_from_its_chunk_alone(store):
+    plan = run_plan(store, cohort(("a",), maps=[strf(120, 4, 3, block=120, inner=60)], n_neurons=120))
+    create_or_extend(plan, health_flags=HEALTH)
+    compute(plan)
+    cube = open_cube(store)
+    (shard,) = plan_shards(plan)
+    np.testing.assert_array_equal(cube.strf.sel(neuron="n077")[0], numbers(plan, shard)[77])
+    assert zarr.open_array(store, path="speech/strf").chunks == (1, 60, 4, 3)
+    assert verify_store(store).complete
+
+
+def test_what_is_not_done_has_no_health_and_shows_no_summary(laid_out, store):
+    compute(laid_out)
+    whole = open_cube(store)
+    best = whole.strf.max(("frequency", "lag")).rename("strf_best").assign_attrs(map="strf")
+    write_summaries(store, "speech", best.to_dataset())
+    array = zarr.open_array(store, path="speech/strf_status", mode="r+")
+    array[1, 2:4] = FAILED
+    cube = open_cube(store)
+    assert (cube.strf_health[1, 2:4] == NOT_COMPUTED).all()
+    assert cube.strf_best[1].isnull().values.tolist() == [False, False, True, True, False]
+    np.testing.assert_array_equal(cube.strf_best[0], best[0])
 
 
 def test_a_cube_opens_the_same_without_dask(laid_out, store):
