@@ -157,6 +157,7 @@ def test_a_linear_model_does_not_move_and_blocks_of_neurons_change_nothing(tmp_p
         kernel = np.pad(kernel_of(tmp_path / "checkpoints" / str(name)), ((0, 0), (0, 0), (0, 6 - KERNEL)))
         np.testing.assert_allclose(cube.dstrf_mean.sel(checkpoint=name), kernel, atol=1e-6)
     np.testing.assert_allclose(cube.dstrf_sd, 0.0, atol=1e-6)
+    assert (cube.dstrf_health == 0).all()
     np.testing.assert_allclose(cube.dstrf_complexity, 1.0, atol=1e-3)
     np.testing.assert_allclose(cube.dstrf_local_linearity, 1.0, atol=1e-6)
     before = {name: cube[name].values.tobytes() for name in cube.data_vars if str(name).startswith("dstrf_")}
@@ -190,6 +191,16 @@ def test_what_cannot_be_asked_is_refused_before_compute(tmp_path, more, words):
     with pytest.raises(ConfigError, match=words):
         plan_shards(load_config(write_config(tmp_path, maps=dynamic_map(more))))
     assert not (tmp_path / "cube.zarr").exists()
+
+
+def test_maps_that_reach_beyond_the_window_say_so_and_others_do_not(tmp_path):
+    write_checkpoint(tmp_path / "checkpoints/lab-0", 0)
+    write_spectrograms(tmp_path / "sounds.npz", frames=40)
+    cut = write_config(tmp_path, maps=dynamic_map(), lags="3")
+    run_locally(load_config(cut))
+    health = open_cube(tmp_path / "cube.zarr", "lab").dstrf_health
+    flags = dict(zip(health.attrs["flag_meanings"].split(), health.attrs["flag_masks"], strict=True))
+    assert (health == flags["truncated_window"]).all()
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from pipeline.gradients.dynamic.strfs import Record, dynamic_strfs
+from pipeline.gradients.gradmaps import compute_strf_gradmaps
 from pipeline.gradients.health import memory_length, oldest_share
 from pipeline.gradients.health.flags import ROUTES_TOLERANCE, TRUNCATED_SHARE, raised
 from pipeline.numbers import dynamic
@@ -35,9 +36,10 @@ class _Sound:
 
 @dataclass
 class _Records:
-    """How the maps were computed, over sounds and members."""
+    """How the maps were computed, and the share of each neuron's energy beyond the window, over sounds and members."""
 
     all: list[Record] = field(default_factory=list)
+    beyond: list[np.ndarray] = field(default_factory=list)
 
     @property
     def route(self) -> str:
@@ -86,7 +88,7 @@ def _companions(job: Job, maps: np.ndarray, records: _Records) -> dict[str, np.n
     disagrees = torch.full(oldest.shape, records.disagreement > ROUTES_TOLERANCE)
     flags = (
         raised("all_zero_map", rooted.amax(dim=(2, 3)) == 0)
-        | raised("truncated_window", oldest > TRUNCATED_SHARE)
+        | raised("truncated_window", torch.from_numpy(np.max(records.beyond, axis=0))[None] > TRUNCATED_SHARE)
         | raised("routes_disagree", disagrees)
         | raised("not_checked", torch.full(oldest.shape, math.isnan(records.disagreement)))
     )
@@ -156,7 +158,20 @@ def _along(
         maps[:, done : done + len(block)] = values.permute(0, 1, 3, 2).cpu().numpy()
         done += len(block)
     records.all.append(blocks.record)
+    records.beyond.append(_beyond_window(job, model, neurons, heard[:, : frames[-1] + 1]))
     return maps, blocks.responses.cpu().numpy()
+
+
+def _beyond_window(job: Job, model: nn.Module, neurons: tuple[int, ...], heard: np.ndarray) -> np.ndarray:
+    """Share of the energy of each neuron's map at the last frame that lies in as many lags again as are kept."""
+    lags = job.cohort.lags
+    if heard.shape[1] <= lags:
+        return np.zeros(len(neurons))
+    stimulus = torch.as_tensor(heard, dtype=job.dtype, device=job.device)[None]
+    wide = compute_strf_gradmaps(model, stimulus, 2 * lags, neurons=list(neurons), dtype=job.dtype, check=False)
+    energy = wide.values[0].double().square().sum(dim=-2).cpu().numpy()  # (neuron, lag)
+    total = energy.sum(axis=1)
+    return np.divide(energy[:, lags:].sum(axis=1), total, out=np.zeros(len(neurons)), where=total > 0)
 
 
 def _together(members: list[np.ndarray], consistency: float | None) -> np.ndarray:
