@@ -12,7 +12,8 @@ from pipeline.gradients.dynamic.links import NoWayError
 from pipeline.gradients.dynamic.strfs import dynamic_strfs
 from pipeline.gradients.gradmaps import strf_gradmaps
 from tests.gradients.small import Kernels, OnOff, Recurrent, relative, seeded
-from tests.zoo import PREFILTERED, ZOO, hearing, make, spectrogram
+from tests.zoo import PREFILTERED, ZOO, audio, hearing, make, prefiltering, spectrogram
+from tests.zoo import seeded as zoo_seeded
 
 EXACT = 1e-12
 N_FRAMES, LAGS = 30, 9
@@ -295,6 +296,34 @@ def test_attention_of_every_shape(arguments):
     blocks = dynamic_strfs(model, spectrogram(N_FRAMES), LAGS, dtype=torch.float64)
     assert relative(together(blocks), reference(model, spectrogram(N_FRAMES), LAGS)) < EXACT
     assert "attention" in blocks.record.parts
+
+
+@pytest.mark.parametrize("prefilter", [None, "adaptrans", "icadaptation"])
+def test_frames_one_field_apart_share_a_backward_pass(prefilter):
+    model = make("ConvNet2D", 2, kernel_size=(3, 3), c_hidden=3, n_hidden=4, prefilter=prefilter)
+    blocks = dynamic_strfs(model, spectrogram(50), LAGS, dtype=torch.float64)
+    assert relative(together(blocks), reference(model, spectrogram(50), LAGS)) < EXACT
+    assert blocks.record.route == "comb"
+
+
+def test_a_filter_may_be_followed_as_a_band_if_asked_for_by_name():
+    model = make("NetworkReceptiveField", 2, temporal_window_size=4)
+    comb, windows = (
+        together(dynamic_strfs(model, spectrogram(40), LAGS, route=route, dtype=torch.float64))
+        for route in ("comb", "windows")
+    )
+    assert relative(comb, windows) < EXACT
+
+
+@pytest.mark.parametrize("kind", ["adaptrans", "icadaptation"])
+@pytest.mark.parametrize("n_frames", [15, 40])
+def test_adaptation_over_more_frames_than_the_sound_has(kind, n_frames):
+    front = prefiltering.make_prefiltering(kind, 16, 5.0)
+    assert front.K > 500
+    model = zoo_seeded(lambda: audio.StateNet(16, out_neurons=2, rnn_type="RNN", prefiltering=front), 0)
+    blocks = dynamic_strfs(model, spectrogram(n_frames), LAGS, dtype=torch.float64)
+    assert relative(together(blocks), reference(model, spectrogram(n_frames), LAGS)) < EXACT
+    assert blocks.record.parts == ("filter", "recurrence")
 
 
 @pytest.mark.parametrize("kind", ["GRUCell", "LSTMCell", "RNNCell"])
