@@ -10,8 +10,9 @@ from pipeline.plan.config import RunConfig
 from pipeline.plan.shards import RunPlan
 from pipeline.run import OpenedRun, RunReport, open_run, prepare_run, run_bundle
 from pipeline.run.driver import computable
-from tasks.dispatch import Dispatcher, Limits, Work
+from tasks.dispatch import Dispatcher, Limits
 from tasks.ledger import Ledger
+from tasks.on_ray import RayExecutor, Work
 from tasks.session import attached_ray, cluster_address, local_ray
 
 
@@ -77,17 +78,9 @@ def run_on_ray(
         begin()
         with _session(opened.plan, where, workers):
             ready()
-            dispatcher = Dispatcher(
-                opened.plan,
-                ledger,
-                notify,
-                work,
-                pace=opened.pace,
-                gpus=_gpus_per_task(say) if gpus is None else gpus,
-                limits=limits,
-                stop=stop,
-                say=say,
-            )
+            share = _gpus_per_task(say) if gpus is None else gpus
+            executor = RayExecutor(opened.plan, work, gpus=share, head_s=limits.head_s)
+            dispatcher = Dispatcher(executor, ledger, notify, limits=limits, stop=stop, say=say, pace=opened.pace)
             finished = dispatcher.run()
             notify.flush()
         return _summary(opened, ledger, stopped=not finished)

@@ -79,7 +79,7 @@ def compute_bundle(plan_ref: list[Any], order: bytes, device: str, folder: str, 
     import_ours()
     put_last([beside, *_moved(beside, folder, here), folder, here])
     assignment, work = pickle.loads(order)
-    yield from import_module("tasks.dispatch").reports(plan_ref, assignment, device, work)
+    yield from import_module("tasks.on_ray").reports(plan_ref, assignment, device, work)
 
 
 def _moved(beside: str, folder: str, here: str) -> list[str]:

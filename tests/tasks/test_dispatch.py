@@ -17,6 +17,7 @@ from pipeline.plan.reports import Problem, ShardReport
 from pipeline.plan.shards import RunPlan, Shard
 from tasks.dispatch import BUNDLES_PER_SLOT, Dispatcher, Limits
 from tasks.ledger import Ledger
+from tasks.on_ray import RayExecutor
 
 pytestmark = pytest.mark.usefixtures("own_ray")
 
@@ -115,10 +116,10 @@ def storage_fails_twice(plan, shards, device):
         yield ShardReport(shard, Problem("storage", "OSError: try later") if failing else None)
 
 
-def dispatch(tmp_path, shards, work, **settings):
+def dispatch(tmp_path, shards, work, *, gpus=0.0, **settings):
     plan, record = a_plan(tmp_path), Record()
     ledger = Ledger(shards)
-    finished = Dispatcher(plan, ledger, record, work, **settings).run()
+    finished = Dispatcher(RayExecutor(plan, work, gpus=gpus), ledger, record, **settings).run()
     return plan, record, ledger, finished
 
 
@@ -194,7 +195,7 @@ def test_no_more_than_two_bundles_per_slot_are_on_the_way(tmp_path):
     # One shard each, so that each bundle is one shard.
     ledger = Watched([shard for checkpoint in range(60) for shard in shards_of(checkpoint, 1)])
     record = Record()
-    assert Dispatcher(a_plan(tmp_path), ledger, record, healthy).run()
+    assert Dispatcher(RayExecutor(a_plan(tmp_path), healthy), ledger, record).run()
     assert len(record.reports) == 60
     assert ledger.most == BUNDLES_PER_SLOT * 2
 
@@ -256,7 +257,7 @@ class BrokenRecord(Record):
 def test_a_record_that_cannot_be_written_stops_the_run(tmp_path, monkeypatch):
     monkeypatch.setattr("tasks.dispatch.RECORD_TRIES", 2)
     ledger = Ledger(shards_of(0, 3))
-    finished = Dispatcher(a_plan(tmp_path), ledger, BrokenRecord(), healthy).run()
+    finished = Dispatcher(RayExecutor(a_plan(tmp_path), healthy), ledger, BrokenRecord()).run()
     assert not finished
     assert "read-only" in ledger.stop_reason
 

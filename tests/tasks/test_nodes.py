@@ -8,6 +8,7 @@ import pytest
 
 from tasks.dispatch import Dispatcher, Limits
 from tasks.ledger import Ledger
+from tasks.on_ray import RayExecutor
 from tests.tasks.conftest import forget_ray
 from tests.tasks.test_dispatch import Record, a_plan, begun, shards_of, slow
 
@@ -39,7 +40,7 @@ def run(tmp_path, shards, **settings):
     """The dispatcher in a thread of its own, so that the test can disturb it."""
     plan, record = a_plan(tmp_path), Record()
     ledger = Ledger(shards)
-    dispatcher = Dispatcher(plan, ledger, record, slow, **settings)
+    dispatcher = Dispatcher(RayExecutor(plan, slow), ledger, record, **settings)
     finished = []
     thread = threading.Thread(target=lambda: finished.append(dispatcher.run()))
     thread.start()
