@@ -4,13 +4,14 @@ import pickle
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 from pipeline.plan.config import RunConfig
 from pipeline.plan.shards import RunPlan
 from pipeline.run import OpenedRun, RunReport, open_run, prepare_run, run_bundle
 from pipeline.run.driver import computable
 from tasks.dispatch import Dispatcher, Limits
+from tasks.gpus import gpus_per_task
 from tasks.ledger import Ledger
 from tasks.on_ray import RayExecutor, Work
 from tasks.session import attached_ray, cluster_address, local_ray
@@ -27,7 +28,7 @@ def run_on_ray(
     run: RunConfig | RunPlan,
     *,
     address: str | None = None,
-    gpus: float | None = None,
+    gpus: float | Literal["auto"] | None = None,
     report: Callable[[OpenedRun], None] | None = None,
     say: Callable[[str], None] = lambda sentence: None,
     stop: Callable[[], bool] = lambda: False,
@@ -45,7 +46,8 @@ def run_on_ray(
         A cluster's ``host:port`` or ``"auto"``. By default a Ray of our own is started on this machine, or,
         inside a submitted job, the job's cluster is used.
     gpus
-        Share of a GPU per task, 0 for CPUs. By default a whole GPU where the cluster has one.
+        Share of a GPU per task, 0 for CPUs, ``"auto"`` for as many tasks on a GPU as its memory takes. By default a
+        whole GPU where the cluster has one.
     report
         Called when the run is open, then after every record, for a progress display.
     say
@@ -78,7 +80,7 @@ def run_on_ray(
         begin()
         with _session(opened.plan, where, workers):
             ready()
-            share = _gpus_per_task(say) if gpus is None else gpus
+            share = gpus_per_task(gpus, opened.plan, say)
             executor = RayExecutor(opened.plan, work, gpus=share, head_s=limits.head_s)
             dispatcher = Dispatcher(executor, ledger, notify, limits=limits, stop=stop, say=say, pace=opened.pace)
             finished = dispatcher.run()
@@ -119,18 +121,6 @@ def named_modules(config: RunConfig) -> Iterator[str]:
         for entry in cohort.checkpoints:
             names = [entry.class_name, entry.factory, *(module.class_name for module in entry.modules.values())]
             yield from (name.partition(":")[0] for name in names if name)
-
-
-def _gpus_per_task(say: Callable[[str], None]) -> float:
-    import ray
-
-    resources = ray.cluster_resources()
-    if resources.get("GPU", 0) > 0:
-        return 1.0
-    if resources.get("CPU", 0) > 0:
-        return 0.0
-    say("the cluster has neither CPUs nor GPUs yet, so GPUs are asked for; use --gpus 0 where only CPU nodes will join")
-    return 1.0
 
 
 def _summary(opened: OpenedRun, ledger: Ledger, *, stopped: bool) -> ClusterReport:

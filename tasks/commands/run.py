@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pipeline.plan.config import ConfigError, RunConfig, load_config
 from pipeline.text import printable
@@ -24,6 +24,9 @@ from tasks.parsing import new_command
 from tasks.progress import Progress
 from tasks.stopping import StopRequest
 from tasks.terminal import BAD, DOUBTFUL, LONGEST_LINE, conclude, tell
+
+#: GPUs per task: a number, "auto", or None for what the cluster has.
+Share = float | Literal["auto"] | None
 
 #: Failures and slow shards that are listed on the screen; the others are counted, and all are in the report.
 LISTED = 20
@@ -54,14 +57,20 @@ def add_execution_options(parser: argparse.ArgumentParser) -> None:
     where.add_argument("--local", action="store_true", help="in this process, without Ray")
     where.add_argument("--address", metavar="HOST:PORT", help="on this Ray cluster ('auto' on one of its machines)")
     parser.add_argument(
-        "--gpus", type=_share, metavar="SHARE", help="GPUs per task; 0 for CPUs (default: 1 where the cluster has GPUs)"
+        "--gpus",
+        type=_share,
+        metavar="SHARE",
+        help="GPUs per task; 0 for CPUs; auto for as many tasks on each as its memory takes (default: 1 where the"
+        " cluster has GPUs)",
     )
 
 
-def _share(text: str) -> float:
+def _share(text: str) -> float | Literal["auto"]:
+    if text == "auto":
+        return "auto"
     share = float(text)
     if not 0 <= share < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is no share of a GPU; give 0 or more, such as 0.5")
+        raise argparse.ArgumentTypeError(f"{text} is no share of a GPU; give 0 or more, such as 0.5, or auto")
     return share
 
 
@@ -148,7 +157,7 @@ class Ended:
         return Finished(self.status, line, {**more, **self.as_json()}, at_once=self.asked)
 
 
-def compute(config: RunConfig, *, local: bool = False, address: str | None = None, gpus: float | None = None) -> Ended:
+def compute(config: RunConfig, *, local: bool = False, address: str | None = None, gpus: Share = None) -> Ended:
     """Compute what is missing, with a progress display, until it is done or asked to stop."""
     with Progress() as progress, StopRequest(lambda: _last_words(config, progress)) as stop:
         try:
@@ -170,7 +179,7 @@ def _refused(error: BaseException, progress: Progress) -> bool:
 
 
 def _executor(
-    local: bool, address: str | None, gpus: float | None, progress: Progress, stop: StopRequest
+    local: bool, address: str | None, gpus: Share, progress: Progress, stop: StopRequest
 ) -> Callable[[RunConfig], Any]:
     progress.busy("reading checkpoints and stimuli")
     if local:
@@ -201,12 +210,12 @@ def _executor(
     )
 
 
-def _check_cuda(gpus: float) -> None:
+def _check_cuda(gpus: Share) -> None:
     import torch
 
     if not torch.cuda.is_available():
         raise ConfigError(
-            f"--gpus {gpus:g} --local asks for a GPU of this machine, and torch {torch.__version__} sees none, so every"
+            f"--gpus {gpus} --local asks for a GPU of this machine, and torch {torch.__version__} sees none, so every"
             " shard would fail; leave --gpus out to compute on CPUs, or install a torch with CUDA and see `nvidia-smi`"
         )
 
