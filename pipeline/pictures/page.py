@@ -10,6 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from pipeline.text import harmless
+
 DOTS_PER_INCH = 144
 CSS_PIXELS_PER_INCH = 88
 LONG_WORD = 32
@@ -80,8 +82,9 @@ def joined(parts: Iterable[object]) -> Markup:
 
 
 def escaped(value: object) -> str:
-    """A text in which no character opens a tag, closes an attribute, or steers a terminal."""
-    return html.escape(re.sub(r"[\x00-\x08\x0b-\x1f\x7f]", "\ufffd", str(value)), quote=True)
+    """Return a text in which no character opens a tag, closes an attribute, or steers what stands around it."""
+    lines = str(value).replace("\t", "    ").split("\n")
+    return html.escape("\n".join(map(harmless, lines)), quote=True)
 
 
 def cell(value: object, kind: str = "") -> Markup:
