@@ -11,9 +11,6 @@ from pipeline.plan.weight import weigh
 #: Memory of a GPU that each process takes before it computes anything: CUDA itself, and torch's kernels.
 PROCESS_BYTES = 700 * 2**20
 
-#: What the engine may take where the config gives no budget.
-BUDGET_MIB = 512
-
 #: Tasks on one GPU at most; further ones only wait for each other.
 MOST_TASKS = 16
 
@@ -71,8 +68,12 @@ def share_of_gpu(task_bytes: int, gpu_bytes: int) -> float:
 
 
 def _fitting(plan: RunPlan, say: Callable[[str], None]) -> float:
-    budget = (plan.config.engine.memory_mib or BUDGET_MIB) * 2**20
+    from pipeline.gradients.routes.memory import SHARE_OF_DEVICE
+
     gpu_bytes = _smallest_gpu()
+    asked = plan.config.engine.memory_mib
+    # Without a budget in the config, the engine's passes take up to this share of the device each.
+    budget = int(SHARE_OF_DEVICE * gpu_bytes) if asked is None else asked * 2**20
     share = share_of_gpu(weigh(plan).largest_task_bytes + budget, gpu_bytes)
     say(f"{int(1 / share)} task(s) on each GPU of {gpu_bytes / 2**30:.0f} GiB: each takes a share of {share:g}")
     return share

@@ -54,9 +54,13 @@ class FrequencyGrid(Frozen):
     """Evenly spaced bands, ``{min = 80.0, max = 3800.0, count = 32, scale = "mel"}``."""
 
     min: float = Field(gt=0, le=1e9)
+    """Centre of the lowest band, in Hz."""
     max: float = Field(gt=0, le=1e9)
+    """Centre of the highest band, in Hz."""
     count: int = Field(gt=0, le=LARGEST_BANDS)
+    """Number of bands."""
     scale: Literal["log", "linear", "mel"] = "log"
+    """How the centres are spaced."""
 
     @model_validator(mode="after")
     def _ordered(self) -> "FrequencyGrid":
@@ -82,25 +86,40 @@ class AdaptConfig(Frozen):
     """How the layout of a model of one's own becomes the contract's: einops patterns, and which output is meant."""
 
     bands: int | None = Field(default=None, gt=0, le=LARGEST_BANDS)
+    """Frequency bands that the model takes, where it does not say so itself."""
     neurons: int | None = Field(default=None, gt=0, le=2**24)
+    """Neurons that it answers for, where it does not say so itself."""
     input: str | None = Field(default=None, min_length=1, max_length=200)
+    """Pattern from the contract's spectrogram to what the model takes: "b 1 f t -> b t f"."""
     output: str | None = Field(default=None, min_length=1, max_length=200)
+    """Pattern from what the model gives to the contract's response: "b t n -> b n 1 t"."""
     select: str | int | None = None
+    """Which of several outputs is the response, by name or position."""
 
 
 class CheckpointsConfig(Frozen):
     """One entry of ``[[cohort.checkpoints]]``: folders or files, and what they do not record."""
 
     path: str = Field(min_length=1)
+    """Folders or files of checkpoints; * matches anything, {word} as well, and becomes a label."""
     id: str | None = Field(default=None, min_length=1)
+    """Label of a checkpoint in the cube; {parent}, {folder} and words in braces may stand in it."""
     class_name: str | None = Field(default=None, alias="class", pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$")
+    """Class of the model, where the folder does not name one of deepSTRF's."""
     arguments: dict[str, Any] = Field(default_factory=dict)
+    """Keyword arguments of the class, or of the factory."""
     modules: dict[str, ModuleSpec] = Field(default_factory=dict)
+    """Parts that a checkpoint folder does not record, such as wav2spec, each with its class."""
     factory: str | None = Field(default=None, pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$")
+    """Function of a checkpoint's path that returns the model: "my_lab.models:build"."""
     state_dict: str | None = Field(default=None, min_length=1, max_length=200)
+    """Name of the entry that holds the weights, in a nested file."""
     strip_prefix: str | None = Field(default=None, min_length=1, max_length=200)
+    """What the names of the weights begin with, and the model's do not."""
     labels: dict[Annotated[str, Field(pattern=NAME)], bool | int | float | str] = Field(default_factory=dict)
+    """Labels of all these checkpoints, for what no path says."""
     adapt: AdaptConfig | None = None
+    """The layout of a model of one's own."""
 
     @field_validator("labels")
     @classmethod
@@ -126,12 +145,19 @@ class CohortConfig(Frozen):
     """Checkpoints that share neurons, frequency axis, frame width and front-end input: what stacks into one cube."""
 
     name: str = Field(pattern=COHORT_PATTERN)
+    """Name of the cube; {word} makes one cohort of each value that the paths have."""
     frame_ms: float = Field(gt=0, le=LONGEST_FRAME_MS)
+    """Width of a frame of the spectrogram, in ms."""
     lags: Annotated[int, Field(gt=0, le=LARGEST_LAGS)] | Literal["auto"]
+    """Frames of the window, lag 0 included; "auto" grows it until the maps stop changing."""
     frequencies_hz: tuple[float, ...] | FrequencyGrid | str
+    """Centres of the bands in Hz: a list, a file with one number a line, or an even grid."""
     neurons: str | None = None
+    """Table with one row per neuron of the models, in their order, and any columns."""
     causal: bool = True
+    """False for models that hear the future: their maps are computed, and what lies after lag 0 is recorded."""
     checkpoints: tuple[CheckpointsConfig, ...] = Field(min_length=1)
+    """Which checkpoints."""
 
 
 def _map_config(given: Any) -> Any:
@@ -153,25 +179,35 @@ class EngineConfig(Frozen):
     """How the maps are computed; none of it changes a number beyond rounding, but ``precision``."""
 
     precision: Literal["float32", "float64"] = "float32"
+    """Numbers that the gradients are computed in; they are stored in float32."""
     memory_mib: int | None = Field(default=None, gt=0, le=2**30)
+    """Memory that the passes of one task may take; by default a part of the machine's, or of the GPU's."""
     finite_difference_neurons: int = Field(default=2, ge=0, le=10_000)
+    """Neurons of each block whose maps are compared with central differences; 0 for none."""
 
 
 class StorageConfig(Frozen):
     """How the cube lies in its store."""
 
     object_mib: float = Field(default=8.0, gt=0, le=LARGEST_OBJECT_MIB)
+    """Size of one object of the store, at most, before compression."""
     chunks_per_object: int | None = Field(default=None, ge=1, le=2**16)
+    """Chunks in one object, of which a reader takes as many as it needs; by default of at most 64 neurons each."""
 
 
 class RunConfig(Frozen):
     """Everything that one run was asked for."""
 
     store: str = Field(min_length=1)
+    """Where the cubes are written: a folder beside the config, or a URL."""
     cohort: tuple[CohortConfig, ...] = Field(min_length=1)
+    """What stacks into one cube each."""
     maps: dict[Annotated[str, Field(pattern=NAME)], AnyMapConfig] = Field(min_length=1)
+    """The maps, by the name of their variable in the cube."""
     engine: EngineConfig = EngineConfig()
+    """How the maps are computed."""
     storage: StorageConfig = StorageConfig()
+    """How the cube lies in its store."""
     folder: str = Field(default=".", exclude=True)
     text: str = Field(default="", exclude=True, repr=False)
 

@@ -26,7 +26,9 @@ BACKWARD_COPIES = 8
 class Frozen(BaseModel):
     """A table of the config: every key known, nothing changed after it was read."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,9 @@ class MapConfig(Frozen):
     """One entry of ``[maps]``; each kind adds its keys, and says here what it computes and writes."""
 
     kind: str
+    """Which kind of map."""
     cohorts: tuple[str, ...] | None = None
+    """Cohorts that the map is computed for; all by default."""
 
     #: Axes along which shards cut the map; everything else lies whole in one shard.
     cut_along: ClassVar[tuple[str, ...]] = ("neuron", "stimulus")
@@ -203,12 +207,14 @@ class FrameObjective(Frozen):
     """The response at one frame of the stimulus, counted from 0."""
 
     frame: int = Field(ge=0, lt=2**31)
+    """Frame of the stimulus, counted from 0."""
 
 
 class MeanObjective(Frozen):
     """The mean response over the frames ``start`` to ``stop - 1``."""
 
     mean_over: tuple[int, int]
+    """First frame, and one past the last."""
 
     @model_validator(mode="after")
     def _ordered(self) -> "MeanObjective":
@@ -225,8 +231,11 @@ class GradientConfig(MapConfig):
     """A map that is the gradient of an objective, of each neuron or of their sum."""
 
     objective: ObjectiveConfig = "last"
+    """What the gradient is taken of: the response at the last frame, at its peak, at a frame, or a mean or sum."""
     neurons: Literal["each", "sum"] = "each"
+    """One map for each neuron, or one for the sum of all."""
     route: Route = "auto"
+    """Way to the gradient; it changes no number beyond rounding."""
 
     def engine_objective(self) -> str | dict[str, Any]:
         """The objective in the words of the engine: a name, ``{"frame": k}`` or ``{"mean_over": [a, b]}``."""

@@ -91,6 +91,7 @@ def _kinds() -> list[Entry]:
 
 
 def _measures() -> list[Entry]:
+    """Every measure of every kind of map, as its entry tells it."""
     from pipeline.numbers.catalogue import MEASURES
 
     return [
@@ -100,8 +101,8 @@ def _measures() -> list[Entry]:
             "meaning": measure.long_name,
             "unit": measure.units,
             "definition": measure.definition,
-            "threshold": measure.threshold,
             "source": measure.source,
+            "must stand out": measure.threshold,
             "missing where": measure.nan,
         }
         for kind, table in MEASURES.items()

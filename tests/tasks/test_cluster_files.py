@@ -1,6 +1,7 @@
 """The files that describe a cluster and a job, against Ray's own rules."""
 
 import json
+import subprocess
 from pathlib import Path
 
 import jsonschema
@@ -62,3 +63,14 @@ def test_a_job_carries_the_packages_but_no_data():
     data = ("checkpoints/a/model.safetensors", "demo/run.toml", "gradmaps.zarr/zarr.json", "lab/sounds/a.wav")
     bulk = (".git/config", ".venv/bin/python", "notebooks/query_cubes.ipynb", "tests/conftest.py")
     assert [name for name in (*data, *bulk) if not left_out(name)] == []
+
+
+def test_the_batch_file_is_a_sound_script_and_keeps_its_token_off_the_command_line():
+    path = ROOT / "docs" / "gradmap.sbatch"
+    subprocess.run(["bash", "-n", str(path)], check=True)
+    text = path.read_text()
+    lines = [line for line in text.splitlines() if line.startswith("#SBATCH ")]
+    assert "#SBATCH --signal=B:TERM@60" in lines
+    assert "--include-dashboard=false" in text
+    assert not [line for line in text.splitlines() if "ray start" in line and "TOKEN" in line]
+    assert "export RAY_AUTH_MODE=token" in text

@@ -185,6 +185,13 @@ def test_a_topic_is_explained_in_lines_that_fit_from_the_entries_themselves(topi
     assert named[topic] in lines
 
 
+@pytest.mark.parametrize("topic", ["config", "kinds"])
+def test_every_key_says_what_it_means(topic, capsys):
+    main(["help", topic, "--json", "-"])
+    entries = json.loads(capsys.readouterr().out)["entries"]
+    assert [entry["name"] for entry in entries if not entry.get("meaning")] == []
+
+
 def test_without_a_topic_help_lists_them(capsys):
     assert main(["help"]) == 0
     assert "measures" in capsys.readouterr().out

@@ -17,10 +17,15 @@ class StrfMapConfig(GradientConfig):
     """A map over the spectrogram."""
 
     kind: Literal["strf"]
+    """A map over the spectrogram."""
     baseline: Baseline = "null"
+    """What the gradient is taken around: no sound, silence, the mean of the stimuli, or each of them."""
     silence_level: float | None = Field(default=None, ge=-1e30, le=1e30)
+    """What silence is, in the units that the models were trained on."""
     stimuli: str | tuple[str, ...] | None = None
+    """File or files of spectrograms: named arrays (frequency, time) in an .npz."""
     space: Literal["spectrogram", "prefiltered"] = "spectrogram"
+    """Before the prefilter, or after it: one map per channel."""
 
     @model_validator(mode="after")
     def _baseline_has_what_it_needs(self) -> "StrfMapConfig":

@@ -21,8 +21,11 @@ class WaveformMapConfig(GradientConfig):
     """A map over the audio samples."""
 
     kind: Literal["waveform"]
+    """A map over the audio samples."""
     stimuli: str | tuple[str, ...]
+    """Sound files; * matches anything."""
     window_ms: float | None = Field(default=None, gt=0, le=LONGEST_WINDOW_MS)
+    """What is kept before the objective's frame, in ms; the whole sound by default, where all are of one length."""
 
     @property
     def hears(self) -> Hears:
