@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from textwrap import fill
 from typing import Any
 
+from pipeline.words import DEGREES
 from tasks.outcome import COMPLETE, Finished, counted
 from tasks.parsing import new_command
 from tasks.terminal import COLUMNS, tell, tell_table
@@ -21,6 +22,7 @@ TOPICS = {
     "config": "the keys of run.toml",
     "kinds": "the kinds of map, and what each asks for",
     "measures": "the numbers that summarise and the page take of each map",
+    "flags": "the reasons not to trust a map, and what to do about each",
 }
 
 
@@ -41,7 +43,7 @@ def explain(arguments: argparse.Namespace) -> Finished:
     if arguments.topic is None:
         tell_table(("topic", "what it explains"), list(TOPICS.items()))
         return _finished("topics", [{"name": name, "meaning": words} for name, words in TOPICS.items()])
-    find = {"config": _config, "kinds": _kinds, "measures": _measures}[arguments.topic]
+    find = {"config": _config, "kinds": _kinds, "measures": _measures, "flags": _flags}[arguments.topic]
     entries = find()
     for entry in entries:
         tell(entry["name"])
@@ -107,6 +109,24 @@ def _measures() -> list[Entry]:
         }
         for kind, table in MEASURES.items()
         for name, measure in table.items()
+    ]
+
+
+def _flags() -> list[Entry]:
+    """Every health flag, as its entry tells it."""
+    from pipeline.gradients.health import TABLE
+
+    return [
+        {
+            "name": flag.name,
+            "bit": flag.bit,
+            "degree": f"{flag.degree}: {DEGREES[flag.degree]}",
+            "meaning": flag.meaning,
+            "raised": flag.threshold,
+            "what to do": flag.remedy,
+            "decided for": flag.decided,
+        }
+        for flag in TABLE
     ]
 
 

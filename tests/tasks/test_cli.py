@@ -80,10 +80,12 @@ def test_a_run_and_a_status_say_in_one_line_how_many_maps_carry_which_flag(tmp_p
     _, status, _ = gradmap("status", short, "--json", tmp_path / "status.json")
     lines = {line for line in (*run, *status) if line.startswith("health: ")}
     assert len(lines) == 1
-    assert " of 6 maps (truncated_window 6)" in lines.pop()
+    assert lines.pop() == "health: 6 incomplete of 6 maps (truncated_window 6)"
     (cohort,) = json.loads((tmp_path / "status.json").read_text())["cohorts"]
     assert cohort["maps"][0]["flags"] == {"truncated_window": 6}
-    assert sum(cohort["maps"][0]["flagged"].values()) == 6
+    assert cohort["maps"][0]["flagged"] == {"incomplete": 6}
+    attributes = json.loads((tmp_path / "cube.zarr/lab/strf_health/zarr.json").read_text())["attributes"]
+    assert "more lags" in json.loads(attributes["flag_table"])["truncated_window"]["remedy"]
 
 
 def test_verify_requeues_what_failed_for_the_next_run(tmp_path, gradmap):

@@ -176,16 +176,21 @@ def test_a_log_says_what_is_being_done_and_how_long_the_last_thing_took(capsys, 
     ]
 
 
-@pytest.mark.parametrize("topic", ["config", "kinds", "measures"])
+@pytest.mark.parametrize("topic", ["config", "kinds", "measures", "flags"])
 def test_a_topic_is_explained_in_lines_that_fit_from_the_entries_themselves(topic, capsys):
     assert main(["help", topic]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80
-    named = {"config": "[[cohort]] frame_ms", "kinds": 'kind = "strf"', "measures": "best_frequency"}
+    named = {
+        "config": "[[cohort]] frame_ms",
+        "kinds": 'kind = "strf"',
+        "measures": "best_frequency",
+        "flags": "truncated_window",
+    }
     assert named[topic] in lines
 
 
-@pytest.mark.parametrize("topic", ["config", "kinds"])
+@pytest.mark.parametrize("topic", ["config", "kinds", "flags"])
 def test_every_key_says_what_it_means(topic, capsys):
     main(["help", topic, "--json", "-"])
     entries = json.loads(capsys.readouterr().out)["entries"]

@@ -36,15 +36,25 @@ class DynamicConfig(MapConfig):
 
     kind: Literal["dynamic"]
     stimuli: str | tuple[str, ...]
+    """File or files of spectrograms: named arrays (frequency, time) in an .npz."""
     every: int = Field(default=1, ge=1, le=10**6)
+    """A map at every so many frames."""
     skip_ms: float | None = Field(default=None, ge=0, le=1e9)
+    """What is left out at the start of each sound, in ms; a window by default."""
     measures: tuple[Measure, ...] | None = None
+    """Numbers that are computed along the sound, beside mean and deviation."""
     components: int = Field(default=15, ge=1, le=1000)
+    """Components of the maps that are kept."""
     first_component: Literal["principal", "mean"] = "principal"
+    """Whether the first component is the principal one, or the mean map."""
     keep: dict[str, tuple[int, ...]] = Field(default_factory=dict)
+    """Frames at which the map is kept in full, by the name of the sound."""
     ensemble: str | None = None
+    """Label of the checkpoints whose maps are averaged frame by frame before any number is taken, such as seed."""
     consistency: float | None = Field(default=None, gt=0, lt=0.5)
+    """A quantile q of an ensemble's members: entries are 0 where those at q and at 1 - q differ in sign."""
     route: DynamicRoute = "auto"
+    """Way to the maps; it changes no number beyond rounding."""
 
     companions: ClassVar[tuple[str, ...]] = ("health", "memory_90", "memory_99", "oldest_share")
 
