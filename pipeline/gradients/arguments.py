@@ -1,7 +1,6 @@
 """What the gradmap functions accept: every argument is checked here, before anything is computed."""
 
 import math
-from collections.abc import Sequence
 from numbers import Integral
 from typing import Any
 
@@ -11,12 +10,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from pipeline.gradients.objectives import Objective, check_objective
+from pipeline.gradients.question import SPACES, Neurons, Question
 from pipeline.gradients.routes.choice import check_route
+from pipeline.gradients.routes.memory import check_memory
 from pipeline.gradients.routes.scope import Inventory
-
-Neurons = Sequence[int] | int | str | None
-
-SPACES = ("spectrogram", "prefiltered")
 
 # torch's layers that compute the same in training mode as in eval mode, unless they drop out.
 _MODELESS = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd, nn.RReLU)
@@ -126,6 +123,16 @@ def check_common(model: nn.Module, objective: Objective, route: str) -> None:
     check_route(route)
 
 
+def check_question(model: nn.Module, question: Question) -> None:
+    """Refuse what is no model, objective, route or space, and a budget that nothing fits in."""
+    check_memory(question.memory_bytes)
+    if question.space not in SPACES:
+        raise ValueError(
+            f"space {question.space!r} is not known, so there is nothing to differentiate; give one of {SPACES}"
+        )
+    check_common(model, question.objective, question.route)
+
+
 def check_eval(twin: nn.Module, model: nn.Module) -> None:
     """Refuse a model that would behave as in training: ``twin`` is what will be run of it."""
     name = type(model).__name__
@@ -156,7 +163,7 @@ def check_finite(stimuli: Tensor, what: str) -> None:
         )
 
 
-def check_count(value: int, name: str, unit: str) -> None:
+def check_count(value: int | None, name: str, unit: str) -> None:
     """Refuse what is not a positive whole number."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{name} = {value!r} keeps nothing of the gradient; give a whole number of {unit} from 1")

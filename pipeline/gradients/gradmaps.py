@@ -9,11 +9,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from pipeline.gradients.arguments import (
-    SPACES,
-    Neurons,
-    check_common,
     check_count,
     check_eval,
+    check_question,
     checked_dtype,
     chosen_rows,
     has_front_end,
@@ -22,8 +20,9 @@ from pipeline.gradients.arguments import (
 )
 from pipeline.gradients.hop import hop_of
 from pipeline.gradients.objectives import Objective, Weighing, weigh
+from pipeline.gradients.question import Neurons, Question
 from pipeline.gradients.routes.choice import TOLERANCE, limits_of, take
-from pipeline.gradients.routes.memory import budget, check_memory, in_blocks
+from pipeline.gradients.routes.memory import budget, in_blocks
 from pipeline.gradients.routes.plain import few_rows
 from pipeline.gradients.routes.posing import pose_after_front_end
 from pipeline.gradients.routes.problem import Problem, Rows, before_start, check_frames, pose
@@ -133,8 +132,8 @@ def strf_gradmaps(
         stimuli = around.unsqueeze(0)
     elif around is not None:
         level = float(around)
-    check = route == "auto"
-    values, _ = _strf(model, stimuli, lags, neurons, objective, route, space, level, dtype, memory_bytes, check, True)
+    question = Question(lags, neurons, objective, space, level, route, dtype, memory_bytes, check=route == "auto")
+    values, _ = _around_spectrograms(model, stimuli, question, few=True)
     return values[0]
 
 
@@ -177,17 +176,10 @@ def waveform_gradmaps(
             f"waveform has shape {tuple(waveform.shape)}, which is not one mono sound; give (sample,), or use"
             " compute_waveform_gradmaps for several of one length"
         )
-    return compute_waveform_gradmaps(
-        model,
-        waveform.unsqueeze(0),
-        window,
-        neurons=neurons,
-        objective=objective,
-        route=route,
-        dtype=dtype,
-        memory_bytes=memory_bytes,
-        check=route == "auto",
-    ).values[0]
+    question = Question(
+        window, neurons, objective, route=route, dtype=dtype, memory_bytes=memory_bytes, check=route == "auto"
+    )
+    return gradmaps_around_sounds(model, waveform.unsqueeze(0), question).values[0]
 
 
 def compute_strf_gradmaps(
@@ -207,63 +199,56 @@ def compute_strf_gradmaps(
 ) -> Gradmaps:
     """Gradmaps around several spectrograms, with what is recorded about them.
 
-    As :func:`strf_gradmaps`. ``stimuli`` None means one spectrogram of ``lags`` frames at ``level``. With ``check``
-    a mixture of all rows is compared with plain autograd; where it differs and the route was not asked for by name,
-    another one is taken. With ``whole`` every window ends with the stimulus, whatever frame the objective looks at.
+    As :func:`strf_gradmaps`; the arguments are the fields of :class:`~pipeline.gradients.question.Question`.
+    ``stimuli`` None means one spectrogram of ``lags`` frames at ``level``.
     """
-    values, found = _strf(
-        model, stimuli, lags, neurons, objective, route, space, level, dtype, memory_bytes, check, False, whole
+    return gradmaps_around_spectrograms(
+        model,
+        stimuli,
+        Question(lags, neurons, objective, space, level, route, dtype, memory_bytes, check, whole),
     )
+
+
+def gradmaps_around_spectrograms(
+    model: nn.Module, stimuli: Float[Tensor, "stimulus frequency time"] | None, question: Question
+) -> Gradmaps:
+    """Answer to a question around spectrograms of one length; None for a constant one of the window's length."""
+    values, found = _around_spectrograms(model, stimuli, question, few=False)
     assert found is not None
     return replace(found, values=values)
 
 
-def _strf(
-    model: nn.Module,
-    stimuli: Float[Tensor, "stimulus frequency time"] | None,
-    lags: int,
-    neurons: Neurons,
-    objective: Objective,
-    route: str,
-    space: str,
-    level: float,
-    dtype: torch.dtype | None,
-    memory_bytes: int | None,
-    check: bool,
-    few: bool,
-    whole: bool = False,
+def _around_spectrograms(
+    model: nn.Module, stimuli: Float[Tensor, "stimulus frequency time"] | None, question: Question, *, few: bool
 ) -> tuple[Tensor, Gradmaps | None]:
     """Gradmaps around spectrograms, and what is recorded of them.
 
     With ``few`` a handful of neurons may be computed in one plain pass, of which nothing is recorded.
     """
+    lags = question.lags if stimuli is None or question.lags is not None else stimuli.shape[-1]
     check_count(lags, "lags", "frames")
-    check_memory(memory_bytes)
-    if space not in SPACES:
-        raise ValueError(f"space {space!r} is not known, so there is nothing to differentiate; give one of {SPACES}")
-    check_common(model, objective, route)
+    check_question(model, question)
     inventory = Inventory.of(model)
-    dtype, device = checked_dtype(dtype, inventory), inventory.device
-    stimuli = spectrograms(model, stimuli, lags, level).to(device=device, dtype=dtype)
+    dtype, device = checked_dtype(question.dtype, inventory), inventory.device
+    stimuli = spectrograms(model, stimuli, lags or 0, question.level).to(device=device, dtype=dtype)
     with quiet(inventory, dtype):
         source = converted(model, inventory, dtype)
         silent = {"wav2spec": nn.Identity()} if has_front_end(source) else {}
         leaf = _fresh(stimuli).unsqueeze(1)
-        if space == "prefiltered":
+        if question.space == "prefiltered":
             leaf = _prefiltered(source, leaf)
             silent["prefiltering"] = nn.Identity()
         values, found = None, None
-        if few and route == "auto" and _are_few(source, leaf, neurons):
+        if few and question.route == "auto" and _are_few(source, leaf, question.neurons):
             twin = twin_of(source, silent, light=True)
             check_eval(twin, model)
-            values = _few(twin, leaf, lags, neurons, objective)
+            values = _few(twin, leaf, question)
         if values is None:
             twin = twin_of(source, silent)
             check_eval(twin, model)
-            memory = budget(device, memory_bytes)
-            found = _rows(model, twin, leaf, lags, 1, neurons, objective, route, memory, check, None, whole)
+            found = _answer(_Asked(model, twin, question, 1, budget(device, question.memory_bytes)), leaf)
             values = found.values
-    return values if space == "prefiltered" else values.squeeze(2), found
+    return values if question.space == "prefiltered" else values.squeeze(2), found
 
 
 def compute_waveform_gradmaps(
@@ -281,17 +266,28 @@ def compute_waveform_gradmaps(
 ) -> Gradmaps:
     """Waveform gradmaps around several sounds of one length, with what is recorded about them.
 
-    As :func:`waveform_gradmaps`; ``check`` and ``whole`` as in :func:`compute_strf_gradmaps`. Where a front-end has no
-    derivative at digital silence, as behind the magnitude of a Fourier transform, it is taken beside silence (see
-    :func:`~pipeline.gradients.silence.beside_silence`).
+    As :func:`waveform_gradmaps`; the arguments are the fields of :class:`~pipeline.gradients.question.Question`.
     """
-    if window is not None:
-        check_count(window, "window", "samples")
-    check_common(model, objective, route)
+    question = Question(
+        window, neurons, objective, route=route, dtype=dtype, memory_bytes=memory_bytes, check=check, whole=whole
+    )
+    return gradmaps_around_sounds(model, waveforms, question)
+
+
+def gradmaps_around_sounds(
+    model: nn.Module, waveforms: Float[Tensor, "stimulus sample"], question: Question
+) -> Gradmaps:
+    """Answer to a question around several sounds of one length, with respect to their samples.
+
+    Where a front-end has no derivative at digital silence, as behind the magnitude of a Fourier transform, it is taken
+    beside silence (see :func:`~pipeline.gradients.silence.beside_silence`).
+    """
+    if question.lags is not None:
+        check_count(question.lags, "window", "samples")
+    check_question(model, question)
     inventory = Inventory.of(model)
-    dtype, device = checked_dtype(dtype, inventory), inventory.device
+    dtype, device = checked_dtype(question.dtype, inventory), inventory.device
     waveforms = sounds(model, waveforms).to(device=device, dtype=dtype)
-    n_samples = waveforms.shape[-1]
     with quiet(inventory, dtype):
         source = converted(model, inventory, dtype)
         twin = twin_of(source)
@@ -299,11 +295,8 @@ def compute_waveform_gradmaps(
         if has_no_slope(twin.wav2spec, waveforms):
             waveforms = beside_silence(waveforms)
         leaf = _fresh(waveforms).unsqueeze(1)
-        memory = budget(device, memory_bytes)
-        hop, silent = hop_of(twin.wav2spec, leaf), _silent(twin)
-        found = _rows(
-            model, twin, leaf, window or n_samples, hop, neurons, objective, route, memory, check, silent, whole
-        )
+        memory = budget(device, question.memory_bytes)
+        found = _answer(_Asked(model, twin, question, hop_of(twin.wav2spec, leaf), memory, _silent(twin)), leaf)
     return replace(found, values=found.values.squeeze(2))
 
 
@@ -312,21 +305,31 @@ def _silent(twin: nn.Module) -> nn.Module:
     return twin_of(twin, {"wav2spec": nn.Identity()})
 
 
-def _rows(
-    model: nn.Module,
-    twin: nn.Module,
-    leaf: Float[Tensor, "stimulus ... time"],
-    lags: int,
-    hop: int,
-    neurons: Neurons,
-    objective: Objective,
-    route: str,
-    memory: int,
-    check: bool,
-    silent: nn.Module | None = None,
-    whole: bool = False,
-) -> Gradmaps:
-    """Rows around all stimuli, as many stimuli at a time as the memory allows."""
+@dataclass(frozen=True)
+class _Asked:
+    """A question to one model, made ready.
+
+    Attributes
+    ----------
+    twin, silent
+        The module to differentiate, and the same without its front-end where it has one.
+    hop
+        Positions of the stimulus in one frame of the response.
+    memory
+        Bytes that temporary tensors may take.
+    """
+
+    model: nn.Module
+    twin: nn.Module
+    question: Question
+    hop: int
+    memory: int
+    silent: nn.Module | None = None
+
+
+def _answer(asked: _Asked, leaf: Float[Tensor, "stimulus ... time"]) -> Gradmaps:
+    """Gradmaps around all stimuli, as many stimuli at a time as the memory allows."""
+    twin, memory = asked.twin, asked.memory
     n_stimuli = len(leaf)
     together = n_stimuli
     if n_stimuli > 1:
@@ -334,24 +337,24 @@ def _rows(
         together = max(1, min(n_stimuli, memory // (4 * alone.trace.total * leaf.element_size())))
     parts: list[Gradmaps] = []
 
-    limits = limits_of(model)
-
-    def solved(problem: Problem) -> Gradmaps:
-        return _solve(model, problem, lags, hop, neurons, objective, route, check, whole)
+    limits = limits_of(asked.model)
 
     def some(start: int, stop: int) -> None:
-        if silent is not None and "front-end" not in limits:
-            problem = pose_after_front_end(twin, silent, leaf[start:stop], memory, limits)
-            part = solved(problem) if problem is not None else None
+        if asked.silent is not None and "front-end" not in limits:
+            problem = pose_after_front_end(twin, asked.silent, leaf[start:stop], memory, limits)
+            part = _solve(asked, problem) if problem is not None else None
             if part is not None and not part.disagreement > TOLERANCE:
                 parts.append(part)
                 return
             limits.add("front-end")
-        parts.append(solved(pose(twin, leaf[start:stop], memory, limits)))
+        parts.append(_solve(asked, pose(twin, leaf[start:stop], memory, limits)))
 
     in_blocks(n_stimuli, together, some)
-    if len(parts) == 1:
-        return parts[0]
+    return parts[0] if len(parts) == 1 else _joined(parts)
+
+
+def _joined(parts: list[Gradmaps]) -> Gradmaps:
+    """The maps around some stimuli after those around others."""
     checked = [part.disagreement for part in parts if not math.isnan(part.disagreement)]
     return Gradmaps(
         values=torch.cat([part.values for part in parts]),
@@ -374,38 +377,32 @@ def _are_few(model: nn.Module, leaf: Tensor, neurons: Neurons) -> bool:
     return n_rows <= FEW_ROWS and n_rows * leaf.numel() <= FEW_ENTRIES
 
 
-def _few(
-    twin: nn.Module, leaf: Tensor, lags: int, neurons: Neurons, objective: Objective
-) -> Float[Tensor, "1 neuron channel frequency lag"] | None:
+def _few(twin: nn.Module, leaf: Tensor, question: Question) -> Float[Tensor, "1 neuron channel frequency lag"] | None:
     """Their rows, in one plain pass; None where that cannot give them."""
     count = int(getattr(twin, "O"))  # noqa: B009  (an attribute of the contract, which nn.Module does not declare)
-    chosen = chosen_rows(neurons, count, leaf.device)
-    values = few_rows(twin, leaf, chosen, objective, lags) if chosen is not None else None
+    chosen = chosen_rows(question.neurons, count, leaf.device)
+    if chosen is None:
+        return None
+    values = few_rows(twin, leaf, chosen, question.objective, question.window(leaf.shape[-1]))
     return None if values is None else values.unsqueeze(0)
 
 
-def _solve(
-    model: nn.Module,
-    problem: Problem,
-    lags: int,
-    hop: int,
-    neurons: Neurons,
-    objective: Objective,
-    route: str,
-    check: bool,
-    whole: bool,
-) -> Gradmaps:
+def _solve(asked: _Asked, problem: Problem) -> Gradmaps:
     """Rows around the stimuli of one problem."""
+    question, hop = asked.question, asked.hop
     response = problem.response.detach()
     n_frames = response.shape[-1]
     given = problem.leaf if problem.source is None else problem.source.leaf
-    check_frames(n_frames, given.shape[-1], hop, model)
-    weighing = weigh(objective, response)
-    chosen = chosen_rows(neurons, response.shape[1], response.device)
+    check_frames(n_frames, given.shape[-1], hop, asked.model)
+    weighing = weigh(question.objective, response)
+    chosen = chosen_rows(question.neurons, response.shape[1], response.device)
     frames, values = _of_rows(weighing, chosen)
-    ends = (torch.full_like(frames, n_frames - 1) if whole else frames) * hop + hop - 1
-    rows = Rows(weighing.weights, chosen, ends, lags, objective if weighing.couples else None, check)
-    taken = take(model, problem, rows, route)
+    ends = (torch.full_like(frames, n_frames - 1) if question.whole else frames) * hop + hop - 1
+    lags = question.window(given.shape[-1])
+    coupled = question.objective if weighing.couples else None
+    taken = take(
+        asked.model, problem, Rows(weighing.weights, chosen, ends, lags, coupled, question.check), question.route
+    )
     return Gradmaps(
         taken.values, frames, before_start(ends, lags), values, taken.route, taken.block, taken.disagreement, n_frames
     )

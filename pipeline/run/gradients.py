@@ -7,7 +7,9 @@ from torch import Tensor
 
 from pipeline.gradients.gradmaps import Gradmaps
 from pipeline.gradients.health import Health
+from pipeline.gradients.question import Question
 from pipeline.numbers.lags import reach
+from pipeline.plan.maps import GradientConfig
 from pipeline.run.job import Computed, Job
 
 
@@ -74,6 +76,17 @@ def _by_neuron(job: Job, values: np.ndarray) -> np.ndarray:
     return by_neuron if "neuron" in job.map.dims else by_neuron[0]
 
 
-def engine_neurons(job: Job) -> list[int] | str:
-    """The neurons in the words of the engine: positions, or their sum where the map has no axis of them."""
-    return list(job.neurons) if "neuron" in job.map.dims else "sum"
+def question_of(
+    job: Job, asked: GradientConfig, lags: int, *, space: str = "spectrogram", level: float = 0.0
+) -> Question:
+    """What the engine is asked for the neurons of a shard, or for their sum where the map has no axis of them."""
+    return Question(
+        lags=lags,
+        neurons=list(job.neurons) if "neuron" in job.map.dims else "sum",
+        objective=asked.engine_objective(),
+        space=space,
+        level=level,
+        route=asked.route,
+        dtype=job.dtype,
+        memory_bytes=job.memory_bytes,
+    )

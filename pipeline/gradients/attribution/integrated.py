@@ -8,10 +8,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pipeline.gradients.arguments import Neurons, check_common, check_count, chosen_rows, spectrograms
+from pipeline.gradients.arguments import check_common, check_count, chosen_rows, spectrograms
 from pipeline.gradients.attribution.listening import listening
 from pipeline.gradients.gradmaps import compute_strf_gradmaps
 from pipeline.gradients.objectives import Objective, weigh
+from pipeline.gradients.question import Neurons
 
 #: Gradients held at one time: nodes x neurons x spectrogram.
 BLOCK_BYTES = 256 * 2**20

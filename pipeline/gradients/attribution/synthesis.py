@@ -6,9 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pipeline.gradients.arguments import Neurons, check_common, check_count, chosen_rows
+from pipeline.gradients.arguments import check_common, check_count, chosen_rows
 from pipeline.gradients.attribution.listening import Listener, listening
 from pipeline.gradients.objectives import Objective, evaluate
+from pipeline.gradients.question import Neurons
 
 #: Size of the first step, of a step that was too long, and of one that was good, relative to the bound.
 FIRST_STEP, SHORTER, LONGER, LONGEST = 0.1, 0.5, 1.5, 1e3

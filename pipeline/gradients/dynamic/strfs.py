@@ -9,7 +9,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pipeline.gradients.arguments import (
-    Neurons,
     check_common,
     check_count,
     check_eval,
@@ -23,6 +22,7 @@ from pipeline.gradients.dynamic.asked import Asked
 from pipeline.gradients.dynamic.links import NoWayError
 from pipeline.gradients.dynamic.rows import Rowwise
 from pipeline.gradients.objectives import check_objective
+from pipeline.gradients.question import Neurons
 from pipeline.gradients.routes.choice import limits_of
 from pipeline.gradients.routes.memory import budget, check_memory, is_out_of_memory
 from pipeline.gradients.routes.scope import Inventory, converted, quiet, twin_of

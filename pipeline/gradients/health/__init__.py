@@ -1,6 +1,6 @@
 """Whether a gradmap can be trusted: its flags, and what each is decided by."""
 
-from pipeline.gradients.health.assessment import Health, Maps, assess, map_flags
+from pipeline.gradients.health.assessment import Health, Maps, assess, assess_answer, map_flags
 from pipeline.gradients.health.differences import finite_difference_check
 from pipeline.gradients.health.energy import memory_length, oldest_share
 from pipeline.gradients.health.flags import FLAGS, TABLE, Flag, flag_names
@@ -12,6 +12,7 @@ __all__ = [
     "Health",
     "Maps",
     "assess",
+    "assess_answer",
     "finite_difference_check",
     "flag_names",
     "map_flags",

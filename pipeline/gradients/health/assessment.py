@@ -1,13 +1,12 @@
 """Whether the maps of one checkpoint can be trusted, told by numbers from the maps, their model and their stimulus."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from pipeline.gradients.arguments import Neurons
 from pipeline.gradients.contract import Contract
 from pipeline.gradients.health.differences import OWN_PRECISION, draw, finite_difference_errors
 from pipeline.gradients.health.energy import energy_of, share_of_oldest
@@ -26,6 +25,7 @@ from pipeline.gradients.health.setting import Maps, Setting, check_maps, setting
 from pipeline.gradients.health.views import in_longer_windows, in_wider_views
 from pipeline.gradients.objectives import Objective
 from pipeline.gradients.probes import clamped_bins, near_eps, silent_samples, undisturbed
+from pipeline.gradients.question import Neurons, Question
 
 
 @dataclass(frozen=True)
@@ -84,21 +84,41 @@ def assess(
     ValueError
         If the maps do not belong to these stimuli or neurons.
     """
+    question = Question(lags, neurons, objective, space, level)
+    return assess_answer(
+        model, gradmaps, stimuli, question, sample=sample if finite_difference else 0, seed=seed, contract=contract
+    )
+
+
+def assess_answer(
+    model: nn.Module,
+    gradmaps: Maps,
+    stimuli: Float[Tensor, "stimulus *frequency time"] | None,
+    question: Question,
+    *,
+    sample: int = 3,
+    seed: int = 0,
+    contract: Contract | None = None,
+) -> Health:
+    """Flags of every map of the answer to a question; the other arguments are those of :func:`assess`.
+
+    With a ``sample`` of 0 no map is compared with differences.
+    """
     values = gradmaps.values
     flags = map_flags(values, gradmaps.before_start, gradmaps.disagreement)
-    setting = setting_of(model, gradmaps, stimuli, lags, neurons, level, space)
+    setting = setting_of(model, gradmaps, stimuli, question)
     generator = torch.Generator().manual_seed(seed)
     with undisturbed(setting.listener, setting.heard.dtype), torch.no_grad():
         flags = flags | raised("near_eps_normalisation", _near_eps(setting))
-    if setting.constant is not None and objective == "last":
-        flags = in_longer_windows(model, values, flags, setting, space, generator)
+    if setting.constant is not None and question.objective == "last":
+        flags = in_longer_windows(model, values, flags, setting, question, generator)
     elif setting.constant is None:
         assert stimuli is not None
         flags = flags | raised("clamped_or_silent_stimulus", _clamped_or_silent(model, stimuli, setting))
-        flags = in_wider_views(model, values, flags, setting, objective, stimuli, space, generator)
+        flags = in_wider_views(model, values, flags, setting, question, stimuli, generator)
     error = math.nan
-    if finite_difference:
-        told, error = _by_finite_differences(setting, values, objective, sample, generator)
+    if sample:
+        told, error = _by_finite_differences(setting, values, question.objective, sample, generator)
         flags = flags | told
     # A dead neuron answers to nothing, which its all-zero map says already.
     future = torch.zeros(flags.shape)
@@ -106,8 +126,7 @@ def assess(
         unchecked = _of_maps(contract.unchecked, setting, flags)
         flags = flags | raised("not_checked", unchecked & (flags & FLAGS["all_zero_map"] == 0))
     if contract is not None and bool(contract.hears_future.any()):
-        about = {"neurons": neurons, "level": level, "space": space}
-        future = future_shares(model, gradmaps, stimuli, setting.lags, objective, **about)  # type: ignore[arg-type]
+        future = future_shares(model, gradmaps, stimuli, replace(question, lags=setting.lags))
         ahead = _of_maps(contract.hears_future, setting, flags) | (future > FUTURE_SHARE).to(flags.device)
         flags = flags | raised("hears_the_future", ahead)
     return Health(flags, future, error)

@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pipeline.gradients.arguments import Neurons
 from pipeline.gradients.health.setting import Maps, Setting, setting_of
 from pipeline.gradients.objectives import Objective, evaluate
 from pipeline.gradients.probes import in_double, undisturbed
+from pipeline.gradients.question import Neurons, Question
 
 DOUBLE_STEP = 1e-6  # of the stimulus's rms, in float64; a longer one meets more kinks
 OWN_STEPS = (1e-3, 4e-3, 1.6e-2)  # of the rms, in the model's own precision, where rounding asks for longer ones
@@ -37,7 +37,7 @@ def finite_difference_check(
     objective changes along a direction as if the map were zero there. Differences are taken in float64, or in the
     model's own precision where it does not compute in float64; NaN where neither tells.
     """
-    setting = setting_of(model, gradmaps, stimuli, None, neurons, level, space)
+    setting = setting_of(model, gradmaps, stimuli, Question(None, neurons, objective, space, level))
     generator = torch.Generator().manual_seed(seed)
     pairs = draw(gradmaps.values.shape[0], gradmaps.values.shape[1], sample, generator)
     errors, _ = finite_difference_errors(setting, gradmaps.values, objective, pairs, generator)

@@ -7,9 +7,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pipeline.gradients.arguments import Neurons, chosen_rows
+from pipeline.gradients.arguments import chosen_rows
 from pipeline.gradients.hop import hop_of
 from pipeline.gradients.probes import home_of, undisturbed
+from pipeline.gradients.question import Neurons, Question
 from pipeline.gradients.routes.scope import twin_of
 
 
@@ -48,15 +49,7 @@ class Setting:
         return "sum" if self.neurons is None else [self.neurons[row] for row in rows]
 
 
-def setting_of(
-    model: nn.Module,
-    gradmaps: Maps,
-    stimuli: Tensor | None,
-    lags: int | None,
-    neurons: Neurons,
-    level: float,
-    space: str,
-) -> Setting:
+def setting_of(model: nn.Module, gradmaps: Maps, stimuli: Tensor | None, question: Question) -> Setting:
     """The setting in which these maps were taken.
 
     Raises
@@ -66,9 +59,9 @@ def setting_of(
     """
     values = gradmaps.values
     check_maps(values)
-    lags = values.shape[-1] if lags is None else lags
+    lags = question.window(values.shape[-1])
     count = getattr(model, "O", None)
-    chosen = chosen_rows(neurons, count if isinstance(count, int) else values.shape[1], torch.device("cpu"))
+    chosen = chosen_rows(question.neurons, count if isinstance(count, int) else values.shape[1], torch.device("cpu"))
     names = None if chosen is None else chosen.tolist()
     n_names = 1 if names is None else len(names)
     n_stimuli = 1 if stimuli is None else len(stimuli)
@@ -82,13 +75,13 @@ def setting_of(
     if values.ndim == 3:
         return _waveform_setting(model, stimuli, names, frames, lags)
     if stimuli is None:
-        stimuli = torch.full((1, _bands(model, values, space), lags), level)
+        stimuli = torch.full((1, _bands(model, values, question.space), lags), question.level)
     heard = stimuli.to(device, dtype).unsqueeze(1)
     still = heard.shape[-1] == lags and len(heard) == 1 and bool((heard == heard[..., :1]).all())
     constant = heard[0, 0, :, 0] if still else None
     listener = twin_of(model, {"wav2spec": nn.Identity()})
     prefilter = None
-    if space == "prefiltered":
+    if question.space == "prefiltered":
         prefilter = listener.get_submodule("prefiltering")
         with undisturbed(listener, dtype), torch.no_grad():
             heard = prefilter(heard)

@@ -1,18 +1,18 @@
 """What lies beyond the window of each map, found by looking further back."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pipeline.gradients.gradmaps import compute_strf_gradmaps, compute_waveform_gradmaps
+from pipeline.gradients.gradmaps import gradmaps_around_sounds, gradmaps_around_spectrograms
 from pipeline.gradients.health.energy import energy_of, share_from
 from pipeline.gradients.health.flags import FLAGS, TRUNCATED_SHARE, WINDOW_TOLERANCE
 from pipeline.gradients.health.setting import Setting
 from pipeline.gradients.objectives import Objective, Weighing, weigh
 from pipeline.gradients.probes import undisturbed
+from pipeline.gradients.question import Question
 from pipeline.gradients.routes.plain import vjp
 
 WINDOW_SAMPLE = 3  # maps looked at in longer windows for whether positions matter
@@ -57,7 +57,7 @@ class _Mixtures:
 
 
 def in_longer_windows(
-    model: nn.Module, values: Tensor, flags: Tensor, setting: Setting, space: str, generator: torch.Generator
+    model: nn.Module, values: Tensor, flags: Tensor, setting: Setting, question: Question, generator: torch.Generator
 ) -> Tensor:
     """The flags corrected by what a longer window of the same constant stimulus shows.
 
@@ -69,9 +69,8 @@ def in_longer_windows(
     def longer(factor: int, rows: list[int]) -> Tensor:
         assert setting.constant is not None
         heard = setting.constant[:, None].expand(-1, factor * lags)[None]
-        found = compute_strf_gradmaps(
-            model, heard, factor * lags, neurons=setting.asked(rows), space=space, check=False
-        )
+        longer_window = Question(factor * lags, setting.asked(rows), space=question.space, check=False)
+        found = gradmaps_around_spectrograms(model, heard, longer_window)
         return found.values[0].to(values)
 
     lags, n_maps = values.shape[-1], values.shape[1]
@@ -145,9 +144,8 @@ def in_wider_views(
     values: Tensor,
     flags: Tensor,
     setting: Setting,
-    objective: Objective,
+    question: Question,
     stimuli: Tensor,
-    space: str,
     generator: torch.Generator,
 ) -> Tensor:
     """The flags of truncation corrected by what lies before each window in the same stimulus.
@@ -164,35 +162,35 @@ def in_wider_views(
     for start in range(0, len(cut_at_start), together):
         some = cut_at_start[start : start + together]
         try:
-            doubtful = _doubtful_around(setting, values, objective, some, generator)
+            doubtful = _doubtful_around(setting, values, question.objective, some, generator)
         except REFUSALS:
             continue
         for stimulus, rows in zip(some, doubtful, strict=True):
             flags[stimulus] &= ~truncated
             rows = [row for row in rows if not whole[stimulus, row]]
             if rows:
-                cut = _cut_off(model, setting, objective, stimuli, space, stimulus, rows)
+                cut = _cut_off(
+                    model,
+                    setting,
+                    question,
+                    stimuli[stimulus : stimulus + 1],
+                    int(setting.ends[stimulus].max()) + 1,
+                    rows,
+                )
                 flags[stimulus, rows] |= cut.to(flags) * truncated
     return flags
 
 
 def _cut_off(
-    model: nn.Module,
-    setting: Setting,
-    objective: Objective,
-    stimuli: Tensor,
-    space: str,
-    stimulus: int,
-    rows: list[int],
+    model: nn.Module, setting: Setting, question: Question, stimulus: Tensor, everything: int, rows: list[int]
 ) -> Tensor:
-    """Whether each of these maps goes on before its window, in one that begins with the stimulus."""
-    heard = stimuli[stimulus : stimulus + 1].to(setting.heard)
-    everything = int(setting.ends[stimulus].max()) + 1
-    asked: dict[str, Any] = {"neurons": setting.asked(rows), "objective": objective, "check": False}
+    """Whether each of these maps goes on before its window, in one of ``everything`` that begins with the stimulus."""
+    heard = stimulus.to(setting.heard)
+    whole = Question(everything, setting.asked(rows), question.objective, question.space, check=False)
     if heard.ndim == 2:
-        found = compute_waveform_gradmaps(model, heard, everything, **asked)
+        found = gradmaps_around_sounds(model, heard, whole)
     else:
-        found = compute_strf_gradmaps(model, heard, everything, space=space, **asked)
+        found = gradmaps_around_spectrograms(model, heard, whole)
     return share_from(energy_of(found.values)[0].nan_to_num(nan=0.0), setting.lags) > TRUNCATED_SHARE
 
 

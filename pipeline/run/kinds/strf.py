@@ -1,16 +1,15 @@
 """One shard of a map over the spectrogram."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from pipeline.gradients.gradmaps import compute_strf_gradmaps
-from pipeline.gradients.health import assess
+from pipeline.gradients.gradmaps import gradmaps_around_spectrograms
+from pipeline.gradients.health import assess_answer
 from pipeline.plan.kinds.strf import StrfMapConfig
 from pipeline.run.contract import contract_of
-from pipeline.run.gradients import batch_of, engine_neurons, joined
+from pipeline.run.gradients import batch_of, joined, question_of
 from pipeline.run.job import Computed, Job
 from pipeline.run.kinds import COMPUTE
 
@@ -20,20 +19,14 @@ def compute(job: Job) -> Computed:
     """Gradients and health of the shard's neurons, around each of its stimuli."""
     asked = job.map.settings
     assert isinstance(asked, StrfMapConfig)
-    lags, sample = job.cohort.lags, job.engine.finite_difference_neurons
-    about: dict[str, Any] = {
-        "neurons": engine_neurons(job),
-        "objective": asked.engine_objective(),
-        "level": asked.silence_level or 0.0,
-        "space": asked.space,
-    }
+    level = asked.silence_level or 0.0
+    question = question_of(job, asked, job.cohort.lags, space=asked.space, level=level)
     model, batches = job.model, []
     for stimuli in _around(job, asked):
-        kept = contract_of(model, job, stimuli, level=about["level"])
-        maps = compute_strf_gradmaps(
-            model, stimuli, lags, route=asked.route, dtype=job.dtype, memory_bytes=job.memory_bytes, **about
-        )
-        health = assess(model, maps, stimuli, lags, sample=sample, finite_difference=sample > 0, contract=kept, **about)
+        kept = contract_of(model, job, stimuli, level=level)
+        maps = gradmaps_around_spectrograms(model, stimuli, question)
+        sample = job.engine.finite_difference_neurons
+        health = assess_answer(model, maps, stimuli, question, sample=sample, contract=kept)
         batches.append(batch_of(maps, health, job.cohort.frame_ms))
     return joined(job, batches)
 

@@ -1,0 +1,57 @@
+"""What a model is asked: whose gradient, of what, with respect to what, how far back, and how it may be computed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from pipeline.gradients.objectives import Objective
+
+#: Positions of neurons, one of them, None for all, or "sum" for the sum over all.
+Neurons = Sequence[int] | int | str | None
+
+#: What the gradient is taken with respect to: the model's own input, or what its prefilter makes of that.
+SPACES = ("spectrogram", "prefiltered")
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """What is asked of a model, whatever the stimulus.
+
+    Attributes
+    ----------
+    lags
+        Frames or samples of the window, lag 0 included; None for as many as the stimulus has.
+    neurons
+        Whose gradient: positions, None for all, or "sum" for that of the sum over all.
+    objective
+        Of what: a name, ``{"frame": k}``, ``{"mean_over": [a, b]}``, or a function of responses (neuron, time).
+    space, level
+        With respect to what; and the value of a constant spectrogram, where no stimulus is given.
+    route
+        The way to the Jacobian, by name; "auto" for the one predicted to be cheapest that the model allows.
+    dtype
+        Precision; None for the model's own.
+    memory_bytes
+        What temporary tensors may take; None for a share of the device's memory.
+    check
+        Whether a mixture of all rows is compared with plain autograd. Where it differs and the route is "auto", another
+        one is taken.
+    whole
+        Whether every window ends with the stimulus, whatever frame the objective looks at.
+    """
+
+    lags: int | None = None
+    neurons: Neurons = None
+    objective: Objective = "last"
+    space: str = "spectrogram"
+    level: float = 0.0
+    route: str = "auto"
+    dtype: torch.dtype | None = None
+    memory_bytes: int | None = None
+    check: bool = True
+    whole: bool = False
+
+    def window(self, positions: int) -> int:
+        """Positions of the window around a stimulus of so many."""
+        return positions if self.lags is None else self.lags
