@@ -30,7 +30,7 @@ def test_a_rate_is_as_promised(test, data):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", cases(), ids=lambda case: f"{case.test}: {case.data}")
+@pytest.mark.parametrize("case", list(cases()), ids=lambda case: f"{case.test}: {case.data}")
 def test_every_rate_is_as_promised(case):
     # of a hundred intervals of 95 % some miss what is right: here they are those of 99.9 %
     rate = rate_of(case, 100)
