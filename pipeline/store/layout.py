@@ -17,6 +17,7 @@ from pipeline.words import (
     AXES,
     COMPANIONS,
     ENSEMBLE,
+    NOT_COMPUTED,
     PENDING,
     PROBE,
     STATES,
@@ -32,6 +33,16 @@ BOOKKEEPING_ENTRIES = 2**20
 
 #: Roles of what the driver alone writes while maps are computed; every chunk of these is there from the start.
 BOOKKEEPING = ("status", "digest", "companion", "probe")
+
+#: The flag of what is pending or failed.
+NOTHING_THERE = Flag(
+    "not_computed",
+    NOT_COMPUTED,
+    "no map",
+    meaning="there is no map: it is pending, or it failed",
+    threshold="the status does not say done",
+    remedy="see `gradmap status` for the cause, and run again",
+)
 
 #: Labels of so many checkpoints lie in one chunk.
 LABELS_PER_CHUNK = 1024
@@ -251,15 +262,18 @@ def digest_attributes(entry: MapPlan) -> dict[str, Any]:
 
 
 def flag_attributes(health_flags: Mapping[str, int | Flag]) -> dict[str, Any]:
-    """Bits and their meanings in the CF manner, and in words beside them where they are given."""
+    """Bits and their meanings in the CF manner, and in words beside them where they are given.
+
+    One bit more says that there is nothing to trust, so that no rule on flags keeps what is not done.
+    """
+    health_flags = {**health_flags, NOTHING_THERE.name: NOTHING_THERE}
     bits = {name: flag.bit if isinstance(flag, Flag) else int(flag) for name, flag in health_flags.items()}
     told = {
         name: {key: value for key, value in flag._asdict().items() if key not in ("name", "bit")}
         for name, flag in health_flags.items()
         if isinstance(flag, Flag)
     }
-    table = {"flag_table": json.dumps(told)} if told else {}
-    return {"flag_masks": list(bits.values()), "flag_meanings": " ".join(bits), **table}
+    return {"flag_masks": list(bits.values()), "flag_meanings": " ".join(bits), "flag_table": json.dumps(told)}
 
 
 def variable_attributes(entry: MapPlan, variable: VariablePlan) -> dict[str, Any]:
