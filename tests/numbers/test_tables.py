@@ -113,7 +113,7 @@ def test_maps_that_are_not_done_have_no_numbers(chunks):
 def test_a_second_summary_replaces_the_first():
     first = tables.summarise(cube())
     both = xr.merge([cube(), first.filter_by_attrs(kind="summary")], compat="override")
-    both["strf_best_rate"] = both["strf_best_rate"] * 0
+    both["strf_best_rate"] = both["strf_best_rate"].copy(data=np.zeros((3, 4)))
     xr.testing.assert_identical(tables.summarise(both)["strf_best_rate"], first["strf_best_rate"])
     kept = tables.summarise(both, ["wave"])
     assert (kept["strf_best_rate"] == 0).all()
@@ -230,7 +230,8 @@ def test_tables_come_back_from_parquet_with_their_record_and_from_csv_with_their
     table = tables.summary_table(tables.summarise(cube()), "cc_test > 0.1", cohort="speech")
     tables.write_table(table, tmp_path / "table.parquet")
     back = pd.read_parquet(tmp_path / "table.parquet")
-    pd.testing.assert_frame_equal(back, table)
+    # Before version 3, a missing text may be None or NaN in pandas.
+    pd.testing.assert_frame_equal(back.where(back.notna(), np.nan), table.where(table.notna(), np.nan))
     assert back.attrs == table.attrs
     tables.write_table(table, tmp_path / "table.csv")
     plain = pd.read_csv(tmp_path / "table.csv")

@@ -72,6 +72,6 @@ def _refined(matrix: np.ndarray, vectors: np.ndarray, count: int) -> tuple[np.nd
 
 
 def _without_rounding(values: np.ndarray) -> np.ndarray:
-    # n eps of the largest is what the eigenvalues of a rank-one matrix scatter by.
-    rounding = len(values) * np.finfo(np.float64).eps * max(values[0], 0.0)
+    # A few times n eps of the largest is what the eigenvalues of a rank-one matrix scatter by.
+    rounding = 8 * len(values) * np.finfo(np.float64).eps * max(values[0], 0.0)
     return np.where(values > rounding, values, 0.0)
