@@ -22,7 +22,7 @@ from pipeline.store.groups import (
     text_as_objects,
     write_attributes,
 )
-from pipeline.store.layout import ArraySpec, cohort_arrays
+from pipeline.store.layout import NONE_OF, ArraySpec, cohort_arrays
 from pipeline.store.record import pruned
 from pipeline.store.refusals import checkpoints_with_done, is_changed
 from pipeline.words import FAILED, PENDING, Flag
@@ -127,7 +127,9 @@ def _left_over(group: Group, wanted: Mapping[str, ArraySpec]) -> frozenset[str]:
         name
         for name in group.with_role("metadata")
         if "source" in group.array_attributes(name)
-        if name not in wanted or group.arrays[name]["data_type"] != _stored_type(wanted[name])
+        if name not in wanted
+        or group.arrays[name]["data_type"] != _stored_type(wanted[name])
+        or group.array_attributes(name).get("missing_value") != wanted[name].attributes.get("missing_value")
     )
 
 
@@ -187,7 +189,7 @@ def _recalled(group: Group, cohort: CohortPlan) -> CohortPlan:
             if dims != ("checkpoint",):
                 per_neuron[row][key] = tuple(values[row].tolist())
             elif not _is_missing(values[row]):
-                scalars[row][key] = values[row].item() if isinstance(values[row], np.generic) else values[row]
+                scalars[row][key] = _recalled_scalar(values[row])
     checkpoints = list(cohort.checkpoints)
     for row in unknown:
         entry = checkpoints[row]
@@ -198,7 +200,14 @@ def _recalled(group: Group, cohort: CohortPlan) -> CohortPlan:
 
 
 def _is_missing(value: Any) -> bool:
-    return value == "" or bool(value != value)
+    none = NONE_OF.get(str(value.dtype)) if isinstance(value, np.generic) else None
+    return value == "" or bool(value != value) or (none is not None and bool(value == none))
+
+
+def _recalled_scalar(value: Any) -> Any:
+    """A stored label as it was given: truth values lie as 0 and 1 beside one that is missing."""
+    plain = value.item() if isinstance(value, np.generic) else value
+    return bool(plain) if isinstance(value, np.int8) else plain
 
 
 def _write_values(group: Group, name: str, spec: ArraySpec) -> None:

@@ -44,6 +44,9 @@ NOTHING_THERE = Flag(
     remedy="see `gradmap status` for the cause, and run again",
 )
 
+#: What stands for "not known" among whole numbers, and among truth values that are kept as 0 and 1.
+NONE_OF = {"int64": -(2**63), "int8": -1}
+
 #: Labels of so many checkpoints lie in one chunk.
 LABELS_PER_CHUNK = 1024
 
@@ -140,9 +143,11 @@ def metadata_arrays(cohort: CohortPlan, taken: set[str]) -> list[ArraySpec]:
 
 def _column(name: str, dim: str, values: np.ndarray, chunk: int, source: str) -> ArraySpec:
     text = values.dtype == object
-    fill: Any = "" if text else nan if values.dtype.kind == "f" else 0
-    attributes = {"role": "metadata", "long_name": f"{source} of the {dim}", "source": source}
     dtype = "str" if text else str(values.dtype)
+    fill: Any = "" if text else nan if values.dtype.kind == "f" else NONE_OF.get(dtype, 0)
+    attributes: dict[str, Any] = {"role": "metadata", "long_name": f"{source} of the {dim}", "source": source}
+    if dtype in NONE_OF and bool((values == NONE_OF[dtype]).any()):
+        attributes["missing_value"] = NONE_OF[dtype]  # readers that know CF show NaN there
     return ArraySpec(name, (dim,), values.shape, (chunk,), dtype, fill, attributes, values=values)
 
 
@@ -158,18 +163,19 @@ def per_neuron_row(values: Sequence[float] | None, size: int) -> np.ndarray:
 
 
 def column_values(entries: Iterable[Any]) -> np.ndarray:
-    """Entries as one array: truth values and whole numbers as they are, where none is missing.
+    """Entries as one array: truth values as they are, or as 0 and 1 where one is missing; whole numbers as they are.
 
-    Other numbers are float64 with NaN for none, and anything else is text with "" for none.
+    Other numbers are float64 with NaN for none, and anything else is text with "" for none. `NONE_OF` holds what stands
+    for none among whole numbers.
     """
     entries = [None if isinstance(entry, float) and isnan(entry) else _unboxed(entry) for entry in entries]
     present = [entry for entry in entries if entry is not None]
     if present and all(isinstance(entry, (bool, int, float)) for entry in present):
-        if len(present) == len(entries):
-            if all(isinstance(entry, bool) for entry in present):
-                return np.array(entries, dtype=bool)
-            if all(type(entry) is int and abs(entry) < 2**63 for entry in present):
-                return np.array(entries, dtype=np.int64)
+        if all(isinstance(entry, bool) for entry in present):
+            kind = bool if len(present) == len(entries) else np.int8
+            return np.array([NONE_OF["int8"] if entry is None else entry for entry in entries], dtype=kind)
+        if all(type(entry) is int and abs(entry) < 2**63 for entry in present):
+            return np.array([NONE_OF["int64"] if entry is None else entry for entry in entries], dtype=np.int64)
         return np.array([nan if entry is None else float(entry) for entry in entries])
     return np.array(["" if entry is None else str(entry) for entry in entries], dtype=object)
 
