@@ -232,7 +232,7 @@ def test_checkpoints_alone_in_their_group_are_shown_without_a_number(demo_store,
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["reliability", "--cohort", "nothing"], "demo, demo_wav"),
+        (["reliability", "--cohort", "nothing"], "demo, demo_moving, demo_wav"),
         (["reliability", "--map", "strv"], "its maps are"),
         (["reliability", "--by", "fold"], "they have architecture, class"),
         (["reliability", "--select", "cc_tset > 0.3"], "names no column"),
