@@ -119,7 +119,7 @@ def test_a_model_that_asks_the_process_to_end_fails_alone(tmp_path, capsys):
     assert main(["run", "--local", str(config)]) == 3
     told = capsys.readouterr().out
     assert "6 shards done (6 of them now), 3 failed" in told.splitlines()[-1]
-    assert "lab/exits strf: compute (3 shards): the model's code asked the process to end (sys.exit(0))" in told
+    assert "lab/exits strf: contract (3 shards): the model's code asked the process to end (sys.exit(0))" in told
 
 
 def test_megabytes_and_escapes_in_an_exception_reach_no_terminal_and_no_record(tmp_path, capsys):
