@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +45,7 @@ class DemoFiles:
     checkpoints: tuple[Path, ...]
     sounds: tuple[Path, ...]
     population: Population
-    moving: MovingPopulation
+    moving: MovingPopulation = field(compare=False)
 
 
 @dataclass(frozen=True)

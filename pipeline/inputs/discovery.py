@@ -6,6 +6,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from glob import escape
+from pathlib import PurePath
 
 from pipeline.inputs.files import Match, find, list_names, refuse_secrets, split
 from pipeline.inputs.weights import SUFFIXES, listed
@@ -134,8 +135,9 @@ def _locations(pattern: str, where: str, any_file: bool) -> list[str]:
     found = _checkpoints(matches)
     if not found:
         raise ConfigError(
-            f"{where} matches only {listed(match.path for match in matches)}, which are neither folders nor weights"
-            f" ({', '.join(SUFFIXES)}); name the checkpoints' folders or files, or a `factory` that reads them"
+            f"{where} matches only {listed(PurePath(match.path).name for match in matches)}, which are neither"
+            f" folders nor weights ({', '.join(SUFFIXES)}); name the checkpoints' folders or files, or a `factory` that"
+            " reads them"
         )
     return found
 

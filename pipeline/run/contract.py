@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.gradients.contract import Contract, ContractError, NotFiniteError, check_contract
+from pipeline.gradients.routes.memory import is_out_of_memory
 from pipeline.inputs.checkpoints import load_checkpoint
 from pipeline.plan.shards import Checkpoint, CohortPlan, MapPlan, RunPlan
 from pipeline.run.job import Job
@@ -51,9 +52,17 @@ def _checked(model: nn.Module, cohort: CohortPlan, heard: Tensor | None, hears: 
     try:
         return check_contract(model, heard, frames=frames, level=level, hears=hears, causal=cohort.causal)
     except NotFiniteError:
-        # Which neuron and stimulus it is, the maps tell.
-        nobody = torch.zeros(len(cohort.neurons), dtype=torch.bool)
-        return Contract(nobody, ~nobody, 0)
+        return _unchecked(cohort)  # which neuron and stimulus it is, the maps tell
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        # The engine takes smaller blocks; a few stimuli side by side are already too many for this check.
+        return _unchecked(cohort)
+
+
+def _unchecked(cohort: CohortPlan) -> Contract:
+    nobody = torch.zeros(len(cohort.neurons), dtype=torch.bool)
+    return Contract(nobody, ~nobody, 0)
 
 
 def with_contracts(plan: RunPlan, modules: "dict[str, nn.Module]") -> RunPlan:

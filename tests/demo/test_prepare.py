@@ -96,7 +96,7 @@ def test_the_run_reads_what_lies_beside_it(quick_demo):
                 assert json.loads((checkpoint / "config.json").read_text())["n_frequency_bands"] == expected
     assert sorted(matched) == sorted([*quick_demo.checkpoints, quick_demo.folder / "planted/moving"])
     assert quick_demo.folder / config["store"] == quick_demo.store
-    assert set(config["maps"]) == {"strf", "strf_sound", "waveform"}
+    assert set(config["maps"]) == {"strf", "strf_sound", "waveform", "dstrf"}
     with np.load(quick_demo.folder / config["maps"]["strf_sound"]["stimuli"]) as spectrograms:
         assert sorted(spectrograms) == [path.stem for path in quick_demo.sounds]
         assert {spectrograms[name].shape for name in spectrograms} == {(24, 300)}

@@ -43,8 +43,11 @@ class ScaledConfig(MapConfig):
 
     kind: Literal["scaled"]
     stimuli: str
+    """Spectrograms."""
     factors: tuple[float, ...] = Field(min_length=1)
+    """What the mean map is multiplied by."""
     ensemble: str | None = None
+    """A label of the checkpoints."""
 
     cut_along: ClassVar[tuple[str, ...]] = ("neuron",)
     companions: ClassVar[tuple[str, ...]] = ("health",)
@@ -84,7 +87,7 @@ def compute(job: Job) -> Computed:
     asked = job.map.settings
     assert isinstance(asked, ScaledConfig)
     (stimuli,) = job.stacks(job.spectrograms())
-    models = list(job.members()) if job.checkpoint.members else [job.model]
+    models = [model for model, _ in job.members()]
     maps = [compute_strf_gradmaps(model, stimuli, job.cohort.lags, neurons=list(job.neurons)) for model in models]
     mean = np.mean([each.values.mean(0).numpy() for each in maps], axis=0)
     with torch.no_grad():
