@@ -13,6 +13,9 @@ from pipeline.numbers.tables.rules import Rules, selected
 from pipeline.numbers.waveform import MEASURES as WAVEFORM_MEASURES
 from pipeline.words import DONE, axis_of, health_name, role_of, status_name
 
+#: Text with missing cells: before pandas 3, ``str`` would write "None" into them.
+TEXT: Any = "str" if int(pd.__version__.split(".")[0]) >= 3 else "object"
+
 #: What a table keeps of each column's attributes.
 WORDS = ("units", "long_name", "description", "source")
 
@@ -227,7 +230,7 @@ def _decoded(
         codes = [float(code) for code in np.atleast_1d(attrs["flag_values"])]
         meaning = dict(zip(codes, words, strict=True))
         decoded = [meaning.get(float(value)) for value in values]
-        return [(name, pd.array(decoded, dtype="str"), {k: v for k, v in plain.items() if k != "units"})]
+        return [(name, pd.array(decoded, dtype=TEXT), {k: v for k, v in plain.items() if k != "units"})]
     return [(name, values, plain)]
 
 
