@@ -17,6 +17,7 @@ settings.load_profile("gradmap")
 ONE_AT_A_TIME = ("tests/tasks/", "tests/faults/", "tests/run/test_speech.py", "tests/store/test_lease.py")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Say which tests stay together where pytest-xdist has several processes."""
     for item in items:
