@@ -17,13 +17,11 @@ settings.load_profile("gradmap")
 ONE_AT_A_TIME = ("tests/tasks/", "tests/faults/", "tests/run/test_speech.py", "tests/store/test_lease.py")
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say which tests stay together where pytest-xdist has several processes."""
-    for item in items:
-        file = item.nodeid.partition("::")[0]
-        group = "one at a time" if file.startswith(ONE_AT_A_TIME) else file
-        item.add_marker(pytest.mark.xdist_group(group))
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Say which tests stay together where pytest-xdist has several processes, before it reads the marks."""
+    file = item.nodeid.partition("::")[0]
+    group = "one at a time" if file.startswith(ONE_AT_A_TIME) else file
+    item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")
