@@ -18,9 +18,6 @@ from tests.faults import flaky
 from tests.faults.lab import LAGS, contents, write_lab, written
 from tests.run.lab import write_checkpoint, write_config
 
-# One process alone: the lock of a machine is by the name of the store, which all of these share.
-pytestmark = pytest.mark.slow
-
 STORE = "flaky://lab/cube.zarr"
 SHARDS = 6
 #: What the third try means, in seconds, and the room that a busy machine needs.
