@@ -13,7 +13,7 @@ demo: $(VENV)/.demo
 
 # One thread each: two processes with threads for every core would wait for each other.
 test: $(VENV)/.test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadscope
 
 lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
@@ -24,7 +24,7 @@ lint: $(VENV)/.test
 LOWEST := tests/plan tests/numbers tests/pictures tests/store tests/inputs tests/gradients
 
 lowest: $(VENV)-lowest/.lowest
-	OMP_NUM_THREADS=1 $(VENV)-lowest/bin/python -m pytest -n $(WORKERS) --dist loadgroup $(LOWEST)
+	OMP_NUM_THREADS=1 $(VENV)-lowest/bin/python -m pytest -n $(WORKERS) --dist loadscope $(LOWEST)
 
 bench: $(VENV)/.test
 	$(BIN)/python tests/benchmarks/bench_pipeline.py

@@ -1,6 +1,7 @@
 """Fixtures that several rooms share."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -12,16 +13,26 @@ settings.register_profile("gradmap", deadline=None, print_blob=True)
 settings.load_profile("gradmap")
 
 
-#: Folders and files whose tests start Ray, or measure how long something takes: side by side they would disturb each
-#: other, so one process has them all. Every other file stays whole, with the fixtures of its module.
+#: Folders and files whose tests start Ray, measure how long something takes, or lock one store of a machine: side by
+#: side they would disturb each other, so one process has them all. Every other file stays whole, with the fixtures of
+#: its module.
 ONE_AT_A_TIME = ("tests/tasks/", "tests/faults/", "tests/run/test_speech.py", "tests/store/test_lease.py")
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Say which tests stay together where pytest-xdist has several processes, before it reads the marks."""
-    file = item.nodeid.partition("::")[0]
-    group = "one at a time" if file.startswith(ONE_AT_A_TIME) else file
-    item.add_marker(pytest.mark.xdist_group(group))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Which tests stay together where pytest-xdist has several processes, by their files.
+
+    Not by marks: pytest-xdist 3.8 writes the group into an attribute that pytest 9.2 no longer reads.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Together(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return "one at a time" if file.startswith(ONE_AT_A_TIME) else file
+
+    return Together(config, log)
 
 
 @pytest.fixture(scope="session")
