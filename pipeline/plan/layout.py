@@ -1,7 +1,7 @@
 """One map laid out in the cube of its cohort: names of its axes, chunks of its variables, blocks of its shards."""
 
 from bisect import bisect_left
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from math import prod
 from typing import Any
 
@@ -26,37 +26,32 @@ def lay_out_maps(
         If two arrays would have one name.
     """
     asked = {name: entry.axes(cohort, stimuli[name]) for name, entry in settings.items()}
+    variables = {name: entry.variables({axis.name: axis for axis in asked[name]}) for name, entry in settings.items()}
     maps = tuple(
-        _lay_out(
-            config, name, entry, asked[name], stimuli[name], _axis_names(asked, name, _suffixes(entry, asked[name]))
-        )
+        _lay_out(config, name, entry, asked[name], variables[name], stimuli[name], _axis_names(asked, variables, name))
         for name, entry in settings.items()
     )
     _refuse_one_name_for_two(cohort, maps)
     return maps
 
 
-def _suffixes(settings: MapConfig, axes: tuple[Axis, ...]) -> set[str]:
-    return {entry.suffix for entry in settings.variables({axis.name: axis for axis in axes})}
-
-
-def _axis_names(asked: Mapping[str, tuple[Axis, ...]], name: str, suffixes: Collection[str]) -> dict[str, str]:
+def _axis_names(
+    asked: Mapping[str, tuple[Axis, ...]], variables: Mapping[str, tuple[Variable, ...]], name: str
+) -> dict[str, str]:
     """What the axes of a map are called in the cube, by their plain names.
 
     Maps with the same labels share an axis, and the first one has the plain name. An axis with other labels than the
-    cohort's first is called after the first map that has it.
+    cohort's first is called after the first map that has it: ``<map>_<axis>``, or ``<map>_<axis>_number`` where one of
+    that map's variables is called so.
     """
     names = {}
     for axis in asked[name]:
         alike = {key: own for key, axes in asked.items() for own in axes if own.name == axis.name}
         owner = next(key for key, own in alike.items() if own == axis)
-        names[axis.name] = axis.name if owner == next(iter(alike)) else _own_name(owner, axis.name, suffixes)
+        taken = axis.name in {entry.suffix for entry in variables[owner]}
+        own = own_axis(owner, f"{axis.name}_number" if taken else axis.name)
+        names[axis.name] = axis.name if owner == next(iter(alike)) else own
     return names
-
-
-def _own_name(owner: str, axis: str, suffixes: Collection[str]) -> str:
-    """``<map>_<axis>``, or ``<map>_<axis>_number`` where one of the map's variables is called so."""
-    return own_axis(owner, axis) if axis not in suffixes else own_axis(owner, f"{axis}_number")
 
 
 def _lay_out(
@@ -64,11 +59,11 @@ def _lay_out(
     name: str,
     settings: MapConfig,
     asked: tuple[Axis, ...],
+    variables: tuple[Variable, ...],
     stimuli: Stimuli,
     names: Mapping[str, str],
 ) -> MapPlan:
     axes = {axis.name: axis for axis in asked}
-    variables = settings.variables(axes)
     block = block_lengths(settings, axes, variables, config.storage.object_mib)
     if config.storage.chunks_per_object is None:
         block = in_whole_chunks(block)

@@ -199,3 +199,13 @@ def test_the_gradient_of_integrated_gradients_is_plain_autograds():
     nodes, weights = torch.tensor([0.5 - 0.15**0.5, 0.5, 0.5 + 0.15**0.5]), torch.tensor([5.0, 8.0, 5.0]) / 18
     direct = sum(w * by_autograd(model, a * sound, lambda r: r[:, -1]) for a, w in zip(nodes, weights, strict=True))
     assert relative(found.values, (direct * sound).flip(-1)) < 1e-6
+
+
+@pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated:FutureWarning")
+def test_a_model_whose_weights_follow_others_can_be_shuffled():
+    model = seeded(lambda: Recurrent("GRU", hidden_readout=5))
+    torch.nn.utils.weight_norm(model.encoder[0])
+    model(a_sound()[None, None])  # from now on the layer holds a weight that autograd's graph leads to
+    found = randomised_maps(model, lambda one: strf_gradmaps(one, 8))
+    assert found.parts == ("readout", "rnn", "encoder")
+    assert found.correlation[-1].abs().max() < 0.9

@@ -1,7 +1,6 @@
 """Whether a map can be believed: it falls apart with the weights, and it tells what small changes of the sound do."""
 
 from collections.abc import Callable
-from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 
 from pipeline.gradients.attribution.listening import listening
 from pipeline.gradients.objectives import Objective, evaluate
+from pipeline.gradients.routes.scope import Inventory, copied
 
 #: Perturbed sounds that are heard in one batch.
 TOGETHER = 16
@@ -52,7 +52,8 @@ def randomised_maps(
         Seed of the shuffles.
     """
     trained = maps_of(model).flatten(1).double()
-    shuffled, generator = deepcopy(model), torch.Generator().manual_seed(seed)
+    inventory = Inventory.of(model)
+    shuffled, generator = copied(model, inventory, inventory.dtype), torch.Generator().manual_seed(seed)
     names, rows = [], []
     for name, part in reversed(list(shuffled.named_children())):
         if not any(parameter.numel() > 1 for parameter in part.parameters()):

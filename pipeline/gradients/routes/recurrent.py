@@ -200,7 +200,22 @@ def _run(
     return torch.stack(states)
 
 
-class _Gru:
+class _Stateful:
+    """What layers share whose state is what they give."""
+
+    def _step(self, weights: _Weights, given: Tensor, hidden: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def run(self, weights: _Weights, frames: Tensor, known: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        if known is not None:
+            return known, None
+        return _run(weights, frames, lambda given, hidden: self._step(weights, given, hidden)), None
+
+    def gives(self, weights: _Weights, frames: Tensor, states: _States) -> Tensor:
+        return self._step(weights, weights.of_input(frames), states.before)
+
+
+class _Gru(_Stateful):
     def _gates(self, weights: _Weights, given: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         from_input, from_hidden = given.chunk(3, dim=-1), weights.of_hidden(hidden).chunk(3, dim=-1)
         reset = torch.sigmoid(from_input[0] + from_hidden[0])
@@ -210,14 +225,6 @@ class _Gru:
     def _step(self, weights: _Weights, given: Tensor, hidden: Tensor) -> Tensor:
         _, update, new, _ = self._gates(weights, given, hidden)
         return (1 - update) * new + update * hidden
-
-    def run(self, weights: _Weights, frames: Tensor, known: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        if known is not None:
-            return known, None
-        return _run(weights, frames, lambda given, hidden: self._step(weights, given, hidden)), None
-
-    def gives(self, weights: _Weights, frames: Tensor, states: _States) -> Tensor:
-        return self._step(weights, weights.of_input(frames), states.before)
 
     def steps(self, weights: _Weights, frames: Tensor, states: _States) -> Linearised:
         before = states.before
@@ -293,20 +300,12 @@ class _Lstm:
 
 
 @dataclass(frozen=True)
-class _Rnn:
+class _Rnn(_Stateful):
     rectified: bool
 
     def _step(self, weights: _Weights, given: Tensor, hidden: Tensor) -> Tensor:
         drive = given + weights.of_hidden(hidden)
         return torch.relu(drive) if self.rectified else torch.tanh(drive)
-
-    def run(self, weights: _Weights, frames: Tensor, known: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        if known is not None:
-            return known, None
-        return _run(weights, frames, lambda given, hidden: self._step(weights, given, hidden)), None
-
-    def gives(self, weights: _Weights, frames: Tensor, states: _States) -> Tensor:
-        return self._step(weights, weights.of_input(frames), states.before)
 
     def steps(self, weights: _Weights, frames: Tensor, states: _States) -> Linearised:
         out = self.gives(weights, frames, states)

@@ -164,16 +164,22 @@ class Inventory:
 
 
 def converted(model: nn.Module, inventory: Inventory, dtype: torch.dtype) -> nn.Module:
-    """The model in ``dtype``: itself where it is that already, a converted deep copy otherwise.
+    """The model in ``dtype``: itself where it is that already, a converted deep copy otherwise."""
+    if all(
+        (tensor.dtype == dtype or not tensor.is_floating_point()) and not tensor.is_inference()
+        for tensor in inventory.tensors
+    ):
+        return model
+    return copied(model, inventory, dtype)
+
+
+def copied(model: nn.Module, inventory: Inventory, dtype: torch.dtype) -> nn.Module:
+    """A deep copy of the model in ``dtype``.
 
     What cannot be copied deeply, as a lock or an open file that a part holds, is shared with the model; its weights and
     buffers never are.
     """
     tensors = inventory.tensors
-    if all(
-        (tensor.dtype == dtype or not tensor.is_floating_point()) and not tensor.is_inference() for tensor in tensors
-    ):
-        return model
     original = getattr(model, "_orig_mod", model)
     with torch.inference_mode(False):
         memo: dict[int, Any] = {id(tensor): _plain_copy(tensor, dtype) for tensor in tensors}

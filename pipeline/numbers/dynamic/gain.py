@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from pipeline.numbers.correlation import correlation
 from pipeline.numbers.dynamic.arrays import checked
 
 
@@ -74,11 +75,3 @@ def local_linearity(maps: np.ndarray, windows: np.ndarray, response: np.ndarray)
     maps = checked(maps, frames=2)
     predicted = np.stack([np.einsum("tlf,tlf->t", one.astype(np.float64), windows) for one in maps])
     return correlation(predicted, np.asarray(response, dtype=np.float64))
-
-
-def correlation(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Pearson correlation along the last axis; NaN where either side is constant."""
-    one, other = (side - side.mean(axis=-1, keepdims=True) for side in (one, other))
-    scale = np.sqrt((one**2).sum(-1) * (other**2).sum(-1))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(scale > 0, (one * other).sum(-1) / scale, np.nan)

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from pipeline.numbers.correlation import correlation
 from pipeline.numbers.prediction.windows import Windows
 
 
@@ -87,13 +88,3 @@ def _flat(maps: np.ndarray, windows: Windows) -> np.ndarray:
             f" {windows.shape[1]} lags; give maps (neuron, frequency, lag) over the same"
         )
     return maps.reshape(len(maps), -1)
-
-
-def correlation(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Pearson r along the last axis; NaN where a side is constant up to rounding."""
-    sides = [side - side.mean(axis=-1, keepdims=True) for side in (one, other)]
-    norms = [np.linalg.norm(side, axis=-1) for side in sides]
-    sizes = [np.abs(side).max(axis=-1) * side.shape[-1] * np.finfo(np.float64).eps for side in (one, other)]
-    varies = (norms[0] > sizes[0]) & (norms[1] > sizes[1])
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(varies, (sides[0] * sides[1]).sum(axis=-1) / (norms[0] * norms[1]), np.nan)

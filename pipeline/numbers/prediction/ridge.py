@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 from scipy import linalg
 
-from pipeline.numbers.prediction.filtering import correlation
+from pipeline.numbers.correlation import correlation
 from pipeline.numbers.prediction.windows import Windows
 
 #: Penalties that are tried, relative to the mean variance of a stimulus entry times the number of frames.

@@ -47,7 +47,7 @@ class _Records:
 
     @property
     def disagreement(self) -> float:
-        return float(np.nanmax([record.disagreement for record in self.all] or [np.nan]))
+        return max((one.disagreement for one in self.all if not math.isnan(one.disagreement)), default=math.nan)
 
 
 @COMPUTE.register("dynamic")
