@@ -23,6 +23,9 @@ RECORD_TRIES = 5
 #: Seconds given to reports that are already on their way when a run is stopped.
 LAST_REPORTS_S = 0.3
 
+#: Seconds within which such a report arrives.
+ON_ITS_WAY_S = 0.1
+
 #: A round of the driver that took longer says nothing of the shards: it was busy with the record.
 BUSY_S = 2.0
 
@@ -152,7 +155,8 @@ class Dispatcher:
 
     def _take_last_reports(self) -> None:
         until = time.monotonic() + LAST_REPORTS_S
-        while time.monotonic() < until and self._collect(timeout_s=0):
+        # A report that left its worker a moment ago is not here yet: without the wait it would be computed again.
+        while time.monotonic() < until and self._collect(timeout_s=ON_ITS_WAY_S):
             pass
 
     def _receive(self, bundle: Bundle, item: Item) -> None:
