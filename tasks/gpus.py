@@ -68,7 +68,7 @@ def share_of_gpu(task_bytes: int, gpu_bytes: int) -> float:
 
 
 def _fitting(plan: RunPlan, say: Callable[[str], None]) -> float:
-    from pipeline.gradients.routes.memory import SHARE_OF_DEVICE
+    from pipeline.gradients.torch_state.memory import SHARE_OF_DEVICE
 
     gpu_bytes = _smallest_gpu()
     asked = plan.config.engine.memory_mib

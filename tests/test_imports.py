@@ -86,9 +86,9 @@ def test_the_words_import_nothing_but_the_standard_library():
 
 
 def test_what_the_config_may_name_is_what_the_engine_has():
-    from pipeline.gradients.routes.choice import NAMES
+    from pipeline.gradients.routes.cheapest import ROUTES
 
-    assert get_args(words.Route) == NAMES
+    assert get_args(words.Route) == ("auto", *ROUTES)
     assert get_args(words.Role) == words.ROLES
 
 

@@ -2,18 +2,21 @@
 
 import math
 from numbers import Integral
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from pipeline import words
 from pipeline.gradients.objectives import Objective, check_objective
 from pipeline.gradients.question import SPACES, Neurons, Question
-from pipeline.gradients.routes.choice import check_route
-from pipeline.gradients.routes.memory import check_memory
-from pipeline.gradients.routes.scope import Inventory
+from pipeline.gradients.torch_state.copies import Inventory
+from pipeline.gradients.torch_state.memory import check_memory
+
+#: Ways to the Jacobian that may be asked for.
+ROUTES: tuple[str, ...] = get_args(words.Route)
 
 # torch's layers that compute the same in training mode as in eval mode, unless they drop out.
 _MODELESS = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd, nn.RReLU)
@@ -120,7 +123,10 @@ def check_common(model: nn.Module, objective: Objective, route: str) -> None:
             f"model is a {type(model).__name__}, which cannot be differentiated part by part; give a torch.nn.Module"
         )
     check_objective(objective)
-    check_route(route)
+    if route not in ROUTES:
+        raise ValueError(
+            f"route {route!r} is not known, so there is no way to the gradient; give one of {', '.join(ROUTES)}"
+        )
 
 
 def check_question(model: nn.Module, question: Question) -> None:

@@ -9,11 +9,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from pipeline.gradients.arguments import check_eval, has_front_end
-from pipeline.gradients.hop import hop_of
-from pipeline.gradients.probes import undisturbed
-from pipeline.gradients.routes.memory import is_out_of_memory
-from pipeline.gradients.routes.problem import check_frames, frames_of
-from pipeline.gradients.routes.scope import Inventory, twin_of
+from pipeline.gradients.front_end.hop import hop_of
+from pipeline.gradients.passes.forward_pass import check_frames, frames_of
+from pipeline.gradients.torch_state.arithmetic import undisturbed
+from pipeline.gradients.torch_state.copies import Inventory, twin_of
+from pipeline.gradients.torch_state.memory import is_out_of_memory
 
 AHEAD = 1e-4  # change of a response before the stimulus changes, relative to its change afterwards
 SAME = 1e-4  # difference of two responses to one stimulus, relative to their range

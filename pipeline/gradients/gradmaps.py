@@ -18,16 +18,19 @@ from pipeline.gradients.arguments import (
     sounds,
     spectrograms,
 )
-from pipeline.gradients.hop import hop_of
+from pipeline.gradients.front_end.hop import hop_of
+from pipeline.gradients.front_end.silence import beside_silence, has_no_slope
+from pipeline.gradients.front_end.spectrogram import pass_after_front_end
 from pipeline.gradients.objectives import Objective, Weighing, weigh
+from pipeline.gradients.passes.forward_pass import ForwardPass, check_frames, pass_through
+from pipeline.gradients.passes.rows import Rows
+from pipeline.gradients.passes.windows import before_start
 from pipeline.gradients.question import Neurons, Question
-from pipeline.gradients.routes.choice import TOLERANCE, limits_of, take
-from pipeline.gradients.routes.memory import budget, in_blocks
-from pipeline.gradients.routes.plain import few_rows
-from pipeline.gradients.routes.posing import pose_after_front_end
-from pipeline.gradients.routes.problem import Problem, Rows, before_start, check_frames, pose
-from pipeline.gradients.routes.scope import Inventory, converted, quiet, twin_of
-from pipeline.gradients.silence import beside_silence, has_no_slope
+from pipeline.gradients.routes.autograd import few_rows
+from pipeline.gradients.routes.cheapest import TOLERANCE, limits_of, take
+from pipeline.gradients.torch_state.arithmetic import quiet
+from pipeline.gradients.torch_state.copies import Inventory, converted, twin_of
+from pipeline.gradients.torch_state.memory import budget, in_blocks
 
 # Up to here, replicating the stimulus once per neuron is quicker than any look at the model's inside.
 FEW_ROWS = 16
@@ -333,7 +336,7 @@ def _answer(asked: _Asked, leaf: Float[Tensor, "stimulus ... time"]) -> Gradmaps
     n_stimuli = len(leaf)
     together = n_stimuli
     if n_stimuli > 1:
-        alone = pose(twin, leaf[:1], memory, set(), graph=False)
+        alone = pass_through(twin, leaf[:1], memory, set(), graph=False)
         together = max(1, min(n_stimuli, memory // (4 * alone.trace.total * leaf.element_size())))
     parts: list[Gradmaps] = []
 
@@ -341,13 +344,13 @@ def _answer(asked: _Asked, leaf: Float[Tensor, "stimulus ... time"]) -> Gradmaps
 
     def some(start: int, stop: int) -> None:
         if asked.silent is not None and "front-end" not in limits:
-            problem = pose_after_front_end(twin, asked.silent, leaf[start:stop], memory, limits)
-            part = _solve(asked, problem) if problem is not None else None
+            forward_pass = pass_after_front_end(twin, asked.silent, leaf[start:stop], memory, limits)
+            part = _solve(asked, forward_pass) if forward_pass is not None else None
             if part is not None and not part.disagreement > TOLERANCE:
                 parts.append(part)
                 return
             limits.add("front-end")
-        parts.append(_solve(asked, pose(twin, leaf[start:stop], memory, limits)))
+        parts.append(_solve(asked, pass_through(twin, leaf[start:stop], memory, limits)))
 
     in_blocks(n_stimuli, together, some)
     return parts[0] if len(parts) == 1 else _joined(parts)
@@ -387,12 +390,12 @@ def _few(twin: nn.Module, leaf: Tensor, question: Question) -> Float[Tensor, "1 
     return None if values is None else values.unsqueeze(0)
 
 
-def _solve(asked: _Asked, problem: Problem) -> Gradmaps:
-    """Rows around the stimuli of one problem."""
+def _solve(asked: _Asked, forward_pass: ForwardPass) -> Gradmaps:
+    """Rows around the stimuli of one forward_pass."""
     question, hop = asked.question, asked.hop
-    response = problem.response.detach()
+    response = forward_pass.response.detach()
     n_frames = response.shape[-1]
-    given = problem.leaf if problem.source is None else problem.source.leaf
+    given = forward_pass.leaf if forward_pass.source is None else forward_pass.source.leaf
     check_frames(n_frames, given.shape[-1], hop, asked.model)
     weighing = weigh(question.objective, response)
     chosen = chosen_rows(question.neurons, response.shape[1], response.device)
@@ -401,7 +404,7 @@ def _solve(asked: _Asked, problem: Problem) -> Gradmaps:
     lags = question.window(given.shape[-1])
     coupled = question.objective if weighing.couples else None
     taken = take(
-        asked.model, problem, Rows(weighing.weights, chosen, ends, lags, coupled, question.check), question.route
+        asked.model, forward_pass, Rows(weighing.weights, chosen, ends, lags, coupled, question.check), question.route
     )
     return Gradmaps(
         taken.values, frames, before_start(ends, lags), values, taken.route, taken.block, taken.disagreement, n_frames

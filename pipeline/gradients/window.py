@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from pipeline.gradients.gradmaps import strf_gradmaps
 from pipeline.gradients.health import memory_length, oldest_share
-from pipeline.gradients.probes import home_of, undisturbed
 from pipeline.gradients.question import Neurons
-from pipeline.gradients.routes.scope import twin_of
+from pipeline.gradients.torch_state.arithmetic import undisturbed
+from pipeline.gradients.torch_state.copies import home_of, twin_of
 
 DRIFT = 1e-4  # of the response: how far it may still move late in a constant stimulus
 

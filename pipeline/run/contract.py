@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.gradients.contract import Contract, ContractError, NotFiniteError, check_contract
-from pipeline.gradients.routes.memory import is_out_of_memory
+from pipeline.gradients.torch_state.memory import is_out_of_memory
 from pipeline.inputs.checkpoints import load_checkpoint
 from pipeline.plan.shards import Checkpoint, CohortPlan, MapPlan, RunPlan
 from pipeline.run.job import Job

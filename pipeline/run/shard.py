@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from pipeline.gradients.contract import ContractError
-from pipeline.gradients.routes.memory import is_out_of_memory
+from pipeline.gradients.torch_state.memory import is_out_of_memory
 from pipeline.inputs.checkpoints import CheckpointError, load_checkpoint, probe_response
 from pipeline.plan.config import ConfigError
 from pipeline.plan.reports import Problem, ShardReport

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from pipeline.gradients.dynamic.strfs import dynamic_strfs
 from pipeline.gradients.gradmaps import compute_strf_gradmaps, compute_waveform_gradmaps, strf_gradmaps
 from pipeline.gradients.health import assess
-from pipeline.gradients.routes.choice import ROUTES
-from pipeline.gradients.routes.memory import is_out_of_memory
+from pipeline.gradients.routes.cheapest import ROUTES
+from pipeline.gradients.torch_state.memory import is_out_of_memory
 from pipeline.gradients.window import find_window
 from pipeline.plan.config import load_config
 from pipeline.run import run_locally

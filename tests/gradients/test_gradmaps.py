@@ -12,7 +12,12 @@ from pipeline.gradients.gradmaps import (
     strf_gradmaps,
     waveform_gradmaps,
 )
-from pipeline.gradients.routes.switches import attention_in_steps, full_precision, slow_batching, without_onednn
+from pipeline.gradients.torch_state.process_flags import (
+    attention_in_steps,
+    full_precision,
+    slow_batching,
+    without_onednn,
+)
 from tests.gradients.small import FrameAverage, Kernels, OnOff, Recurrent, by_autograd, relative, seeded
 
 N, F, T = 6, 4, 7

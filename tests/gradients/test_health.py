@@ -19,8 +19,9 @@ from pipeline.gradients.health import (
     memory_length,
     oldest_share,
 )
+from pipeline.gradients.health.normalisation import near_eps
+from pipeline.gradients.health.unheard import clamped_bins, silent_samples
 from pipeline.gradients.models import AudioEncodingModel
-from pipeline.gradients.probes import clamped_bins, near_eps, silent_samples
 from tests.gradients.planted import Kernels, Linear, leaky, ticking
 from tests.zoo import FRONT_ENDS, HOP, PREFILTERED, ZOO, hearing, sound, spectrogram
 

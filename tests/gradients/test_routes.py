@@ -8,9 +8,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 from pipeline.gradients.gradmaps import compute_strf_gradmaps, strf_gradmaps
-from pipeline.gradients.routes import choice, memory
+from pipeline.gradients.passes.forward_pass import pass_through
+from pipeline.gradients.passes.windows import windowed
+from pipeline.gradients.routes import cheapest
 from pipeline.gradients.routes.backward import _encoder_before
-from pipeline.gradients.routes.problem import pose, windowed
+from pipeline.gradients.torch_state import memory
 from tests.gradients.small import FrameReadout, Kernels, OnOff, Recurrent, relative, seeded
 from tests.zoo import LAGS, ZOO
 
@@ -115,7 +117,7 @@ def test_a_route_that_raises_is_left_once_and_remembered():
     model.readout.extra = nn.Parameter(torch.zeros(2))
     first = compute_strf_gradmaps(model, None, 4)
     assert first.route == "loop"
-    assert choice.limits_of(model) >= {"batched", "factored"}
+    assert cheapest.limits_of(model) >= {"batched", "factored"}
     assert compute_strf_gradmaps(model, None, 4).route == "loop"
     expected = Kernels(model.readout.kernels.detach().flip(-1)).eval()
     torch.testing.assert_close(first.values[0], strf_gradmaps(expected, 4))
@@ -128,13 +130,13 @@ def test_a_route_that_gives_wrong_numbers_is_left_for_one_that_does_not(monkeypa
     stimulus = torch.randn(1, model.F, LAGS, generator=torch.Generator().manual_seed(5))
     right = compute_strf_gradmaps(model, stimulus, LAGS, objective=objective)
     assert right.disagreement < 1e-5
-    honest = choice.ROUTES[right.route]
+    honest = cheapest.ROUTES[right.route]
 
-    def wrong(problem, rows):
-        values, block = honest(problem, rows)
+    def wrong(forward_pass, rows):
+        values, block = honest(forward_pass, rows)
         return values * 1.001, block
 
-    monkeypatch.setitem(choice.ROUTES, right.route, wrong)
+    monkeypatch.setitem(cheapest.ROUTES, right.route, wrong)
     found = compute_strf_gradmaps(ZOO[name](200), stimulus, LAGS, objective=objective)
     assert found.route != right.route
     torch.testing.assert_close(found.values, right.values, rtol=1e-3, atol=1e-5 * float(right.values.abs().max()))
@@ -212,7 +214,7 @@ def test_one_half_of_a_split_tensor_is_not_the_only_way_to_the_stimulus(neurons)
     found = compute_strf_gradmaps(model, heard, 8, neurons=neurons)
     assert found.disagreement < 1e-5
     torch.testing.assert_close(found.values, expected, rtol=1e-4, atol=1e-6)
-    assert "batched" not in choice.limits_of(model)
+    assert "batched" not in cheapest.limits_of(model)
     with pytest.raises(RuntimeError, match="does not factor"):
         compute_strf_gradmaps(model, heard, 8, neurons=neurons, route="factored")
 
@@ -247,14 +249,14 @@ def test_a_few_neurons_that_hear_other_frames_are_not_overlooked():
 @pytest.mark.parametrize("name", ["StateNet-GRU", "Linear"])
 def test_one_wrong_map_among_hundreds_is_found(monkeypatch, name):
     right = compute_strf_gradmaps(ZOO[name](700), None, LAGS)
-    honest = choice.ROUTES[right.route]
+    honest = cheapest.ROUTES[right.route]
 
-    def wrong(problem, rows):
-        values, block = honest(problem, rows)
+    def wrong(forward_pass, rows):
+        values, block = honest(forward_pass, rows)
         values[:, 123] *= -1
         return values, block
 
-    monkeypatch.setitem(choice.ROUTES, right.route, wrong)
+    monkeypatch.setitem(cheapest.ROUTES, right.route, wrong)
     found = compute_strf_gradmaps(ZOO[name](700), None, LAGS)
     assert found.route != right.route
 
@@ -299,9 +301,9 @@ def test_long_windows_of_recurrent_models_equal_plain_backward_passes(name, leve
 def test_a_recurrence_in_steps_is_left_at_the_end_of_its_encoder():
     model = ZOO["StateNet-LMU"](70)
     for level, known in ((torch.zeros(1, 1, model.F, 40), True), (torch.randn(1, 1, model.F, 40), False)):
-        problem = pose(model, level, 2**30, set())
-        readout = next(call for call in problem.trace.calls if call.name == "readout")
-        assert (_encoder_before(problem, readout.given) is not None) == known
+        forward_pass = pass_through(model, level, 2**30, set())
+        readout = next(call for call in forward_pass.trace.calls if call.name == "readout")
+        assert (_encoder_before(forward_pass, readout.given) is not None) == known
 
 
 def test_long_recurrent_memory_fades_to_exact_zeros_as_autograd_has_it():

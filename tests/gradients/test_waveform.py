@@ -4,9 +4,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from pipeline.gradients.front_end import sound as engine
+from pipeline.gradients.front_end.filterbank import filterbank
 from pipeline.gradients.gradmaps import compute_waveform_gradmaps, waveform_gradmaps
-from pipeline.gradients.routes import waveform as engine
-from pipeline.gradients.routes.filterbank import filterbank
 from tests.gradients.small import FrameAverage, Kernels, Recurrent, relative, seeded
 from tests.zoo import FRONT_ENDS, HOP, ZOO, hearing, sound
 

@@ -9,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pipeline.gradients.arguments import check_eval, checked_dtype, has_front_end
-from pipeline.gradients.routes.scope import Inventory, converted, quiet, twin_of
+from pipeline.gradients.torch_state.arithmetic import quiet
+from pipeline.gradients.torch_state.copies import Inventory, converted, twin_of
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pipeline.gradients.attribution.listening import listening
 from pipeline.gradients.objectives import Objective, evaluate
-from pipeline.gradients.routes.scope import Inventory, copied
+from pipeline.gradients.torch_state.copies import Inventory, copied
 
 #: Perturbed sounds that are heard in one batch.
 TOGETHER = 16

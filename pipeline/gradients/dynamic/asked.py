@@ -8,8 +8,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from pipeline.gradients.dynamic.mixers import Called, listen
-from pipeline.gradients.routes.problem import check_frames, frames_of, windowed
-from pipeline.gradients.routes.scope import Inventory, quiet
+from pipeline.gradients.passes.forward_pass import check_frames, frames_of
+from pipeline.gradients.passes.windows import windowed
+from pipeline.gradients.torch_state.arithmetic import quiet
+from pipeline.gradients.torch_state.copies import Inventory
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from pipeline.gradients.dynamic.mixers import Called, Rule, with_first_tensor
 from pipeline.gradients.dynamic.steps import Advance, Remembered, through
-from pipeline.gradients.routes.frames import Layout
+from pipeline.gradients.passes.layout import Layout
 from pipeline.gradients.routes.recurrent import SAME
 
 # Lags per lag of what is heard, from which on a product for each lag is cheaper than one of all.

@@ -11,10 +11,10 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from pipeline.gradients.dynamic.mixers import Called, Rule
 from pipeline.gradients.dynamic.recurrences import Recurrence
-from pipeline.gradients.routes.frames import Layout
-from pipeline.gradients.routes.memory import is_out_of_memory
+from pipeline.gradients.passes.layout import Layout
 from pipeline.gradients.routes.recurrent import SAME, Linearised
-from pipeline.gradients.routes.switches import slow_batching
+from pipeline.gradients.torch_state.memory import is_out_of_memory
+from pipeline.gradients.torch_state.process_flags import slow_batching
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-from pipeline.gradients.routes.frames import Layout, layouts
-from pipeline.gradients.routes.memory import is_out_of_memory, rows_that_fit
-from pipeline.gradients.routes.switches import slow_batching
+from pipeline.gradients.passes.layout import Layout, layouts
+from pipeline.gradients.torch_state.memory import is_out_of_memory, rows_that_fit
+from pipeline.gradients.torch_state.process_flags import slow_batching
 
 Node = torch.autograd.graph.Node
 

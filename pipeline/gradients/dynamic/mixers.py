@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_map
 
 from pipeline.gradients.dynamic.graph import Place, edge_of
 from pipeline.gradients.dynamic.steps import Step
-from pipeline.gradients.routes.frames import Layout
+from pipeline.gradients.passes.layout import Layout
 
 
 @dataclass(frozen=True)

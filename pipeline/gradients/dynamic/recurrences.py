@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from pipeline.gradients.dynamic.mixers import Called, Rule, with_first_tensor
 from pipeline.gradients.dynamic.steps import Advance, Windows, through
-from pipeline.gradients.routes.frames import Layout
+from pipeline.gradients.passes.layout import Layout
+from pipeline.gradients.passes.trace import first_tensor
 from pipeline.gradients.routes.recurrent import Linearised, layers_of
-from pipeline.gradients.routes.trace import first_tensor
 
 # Tangents that are about to underflow are set to 0 at every so many lags: arithmetic on subnormals is far slower.
 LAGS_BETWEEN_LOOKS = 8

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from pipeline.gradients.dynamic.mixers import Called, Rule, with_first_tensor
 from pipeline.gradients.dynamic.steps import Advance, Remembered, convolved, through
-from pipeline.gradients.routes.frames import Layout
+from pipeline.gradients.passes.layout import Layout
 from pipeline.gradients.routes.recurrent import SAME
 
 PARTS = ("in_proj", "conv1d", "x_proj", "dt_proj", "out_proj")

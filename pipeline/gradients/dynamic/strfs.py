@@ -17,15 +17,16 @@ from pipeline.gradients.arguments import (
     has_front_end,
     spectrograms,
 )
-from pipeline.gradients.dynamic.along import Along, along_the_sound
 from pipeline.gradients.dynamic.asked import Asked
+from pipeline.gradients.dynamic.frame_by_frame import Rowwise
 from pipeline.gradients.dynamic.links import NoWayError
-from pipeline.gradients.dynamic.rows import Rowwise
+from pipeline.gradients.dynamic.one_pass import Along, along_the_sound
 from pipeline.gradients.objectives import check_objective
 from pipeline.gradients.question import Neurons
-from pipeline.gradients.routes.choice import limits_of
-from pipeline.gradients.routes.memory import budget, check_memory, is_out_of_memory
-from pipeline.gradients.routes.scope import Inventory, converted, quiet, twin_of
+from pipeline.gradients.routes.cheapest import limits_of
+from pipeline.gradients.torch_state.arithmetic import quiet
+from pipeline.gradients.torch_state.copies import Inventory, converted, twin_of
+from pipeline.gradients.torch_state.memory import budget, check_memory, is_out_of_memory
 
 ROUTES = ("slope", "sweep", "windows", "comb", "rows")
 """Ways along a sound; ``rows`` alone takes time that grows with the square of the sound's length."""

@@ -1,8 +1,8 @@
 """Whether a gradmap can be trusted: its flags, and what each is decided by."""
 
 from pipeline.gradients.health.assessment import Health, Maps, assess, assess_answer, map_flags
-from pipeline.gradients.health.differences import finite_difference_check
 from pipeline.gradients.health.energy import memory_length, oldest_share
+from pipeline.gradients.health.finite_differences import finite_difference_check
 from pipeline.gradients.health.flags import FLAGS, TABLE, Flag, flag_names
 
 __all__ = [

@@ -8,8 +8,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from pipeline.gradients.contract import Contract
-from pipeline.gradients.health.differences import OWN_PRECISION, draw, finite_difference_errors
+from pipeline.gradients.health.beyond_window import in_longer_windows, in_wider_views
 from pipeline.gradients.health.energy import energy_of, share_of_oldest
+from pipeline.gradients.health.finite_differences import OWN_PRECISION, draw, finite_difference_errors
 from pipeline.gradients.health.flags import (
     CLAMPED_SHARE,
     FINITE_DIFFERENCE_TOLERANCE,
@@ -21,11 +22,12 @@ from pipeline.gradients.health.flags import (
     raised,
 )
 from pipeline.gradients.health.future import future_shares
+from pipeline.gradients.health.normalisation import near_eps
 from pipeline.gradients.health.setting import Maps, Setting, check_maps, setting_of
-from pipeline.gradients.health.views import in_longer_windows, in_wider_views
+from pipeline.gradients.health.unheard import clamped_bins, silent_samples
 from pipeline.gradients.objectives import Objective
-from pipeline.gradients.probes import clamped_bins, near_eps, silent_samples, undisturbed
 from pipeline.gradients.question import Neurons, Question
+from pipeline.gradients.torch_state.arithmetic import undisturbed
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from pipeline.gradients.arguments import chosen_rows
-from pipeline.gradients.hop import hop_of
-from pipeline.gradients.probes import home_of, undisturbed
+from pipeline.gradients.front_end.hop import hop_of
 from pipeline.gradients.question import Neurons, Question
-from pipeline.gradients.routes.scope import twin_of
+from pipeline.gradients.torch_state.arithmetic import undisturbed
+from pipeline.gradients.torch_state.copies import home_of, twin_of
 
 
 class Maps(Protocol):

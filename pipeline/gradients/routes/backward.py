@@ -7,11 +7,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pipeline.gradients.routes.frames import SAME, Layout, acts_on_each_frame, layouts, probe
-from pipeline.gradients.routes.plain import vjp
-from pipeline.gradients.routes.problem import Problem
+from pipeline.gradients.passes.forward_pass import ForwardPass
+from pipeline.gradients.passes.layout import SAME, Layout, acts_on_each_frame, layouts, probe
+from pipeline.gradients.passes.trace import Call, first_tensor, is_plain, nodes_between
+from pipeline.gradients.passes.vjp import vjp
 from pipeline.gradients.routes.recurrent import Linearised, linearised
-from pipeline.gradients.routes.trace import Call, first_tensor, is_plain, nodes_between
 
 # How many tensors before a recurrent layer are tried as the start of a part that acts on each frame alone.
 TRIES = 6
@@ -23,53 +23,53 @@ FEW_FRAMES = 32
 MANY_STEPS = 500
 
 
-def pull_back(problem: Problem, tensor: Tensor, cotangents: Tensor, earliest: int = 0) -> Tensor:
+def pull_back(forward_pass: ForwardPass, tensor: Tensor, cotangents: Tensor, earliest: int = 0) -> Tensor:
     """Backward passes from ``tensor`` to the leaf, one per entry of the first axis of ``cotangents``.
 
     Entries of the result that lie before the leaf's time ``earliest`` need not be right.
     """
-    stage = problem.stages.get(id(tensor))
+    stage = forward_pass.stages.get(id(tensor))
     if stage is None:
-        stage = problem.stages[id(tensor)] = _stage(problem, tensor)
+        stage = forward_pass.stages[id(tensor)] = _stage(forward_pass, tensor)
     return stage(cotangents, earliest)
 
 
-def _stage(problem: Problem, tensor: Tensor) -> Callable[[Tensor, int], Tensor]:
+def _stage(forward_pass: ForwardPass, tensor: Tensor) -> Callable[[Tensor, int], Tensor]:
     """The way from ``tensor`` to the leaf."""
-    call = _recurrent_call(problem, tensor)
+    call = _recurrent_call(forward_pass, tensor)
     layers = linearised(call.module, call.given, call.gave) if call is not None else None
     if call is None or layers is None:
-        return _down_to_encoder(problem, tensor)
-    return _through_recurrent(problem, tensor, call, layers)
+        return _down_to_encoder(forward_pass, tensor)
+    return _through_recurrent(forward_pass, tensor, call, layers)
 
 
-def _down_to_encoder(problem: Problem, tensor: Tensor) -> Callable[[Tensor, int], Tensor]:
+def _down_to_encoder(forward_pass: ForwardPass, tensor: Tensor) -> Callable[[Tensor, int], Tensor]:
     """Plain backward passes, the first part of the model by its Jacobian where it acts on each frame alone."""
-    found = _encoder_before(problem, tensor)
+    found = _encoder_before(forward_pass, tensor)
     if found is None:
-        return lambda cotangents, _: vjp(tensor, problem.leaf, cotangents, problem.limits)
+        return lambda cotangents, _: vjp(tensor, forward_pass.leaf, cotangents, forward_pass.limits)
     reached, layout, begun, slope = found
 
     def back(cotangents: Tensor, _: int) -> Tensor:
-        return begun.join(layout.split(vjp(tensor, reached, cotangents, problem.limits)) @ slope)
+        return begun.join(layout.split(vjp(tensor, reached, cotangents, forward_pass.limits)) @ slope)
 
     return back
 
 
 def _encoder_before(
-    problem: Problem, tensor: Tensor
+    forward_pass: ForwardPass, tensor: Tensor
 ) -> tuple[Tensor, Layout, Layout, Float[Tensor, "output input"]] | None:
     """What the model's largest part is given, its layout and the stimulus's, and its slope, the same at every frame.
 
     None where ``tensor`` hears the stimulus past that, where frames mix before it or differ in their slope, and where
     too little follows for the search to pay.
     """
-    source, n_stimuli, n_frames = problem.trace.stimulus, problem.n_stimuli, problem.response.shape[-1]
+    source, n_stimuli, n_frames = forward_pass.trace.stimulus, forward_pass.n_stimuli, forward_pass.response.shape[-1]
     if n_frames < FEW_FRAMES:
         return None
-    names = [call.name for call in problem.trace.calls]
+    names = [call.name for call in forward_pass.trace.calls]
     size = {name: sum(other.startswith(f"{name}.") for other in names) for name in set(names)}
-    for call in sorted(problem.trace.calls, key=lambda call: -size[call.name]):
+    for call in sorted(forward_pass.trace.calls, key=lambda call: -size[call.name]):
         given = call.given
         if given is source or given is tensor or not is_plain(given):
             continue
@@ -79,7 +79,7 @@ def _encoder_before(
         if steps < MANY_STEPS:
             return None
         for layout in layouts(given, n_stimuli, n_frames):
-            slopes = _slopes_of_few_frames(problem, call, layout)
+            slopes = _slopes_of_few_frames(forward_pass, call, layout)
             if slopes is None:
                 continue
             for begun in layouts(source, n_stimuli, n_frames):
@@ -89,10 +89,10 @@ def _encoder_before(
     return None
 
 
-def _recurrent_call(problem: Problem, tensor: Tensor) -> Call | None:
+def _recurrent_call(forward_pass: ForwardPass, tensor: Tensor) -> Call | None:
     """The last recurrent layer before ``tensor`` through which alone it hears the stimulus."""
-    source = problem.trace.stimulus
-    for call in reversed(problem.trace.calls):
+    source = forward_pass.trace.stimulus
+    for call in reversed(forward_pass.trace.calls):
         if not isinstance(call.module, nn.RNNBase) or not is_plain(call.gave) or not is_plain(call.given):
             continue
         if nodes_between(tensor, call.gave, source) is None:
@@ -104,36 +104,36 @@ def _recurrent_call(problem: Problem, tensor: Tensor) -> Call | None:
 
 
 def _through_recurrent(
-    problem: Problem, tensor: Tensor, call: Call, layers: list[Linearised]
+    forward_pass: ForwardPass, tensor: Tensor, call: Call, layers: list[Linearised]
 ) -> Callable[[Tensor, int], Tensor]:
-    n_stimuli, n_frames = problem.n_stimuli, problem.response.shape[-1]
+    n_stimuli, n_frames = forward_pass.n_stimuli, forward_pass.response.shape[-1]
     batch_first = bool(getattr(call.module, "batch_first", False))
     order, axis = ("stimulus", 1) if batch_first else ("frame", 0)
     if call.given.shape[1 if batch_first else 0] != n_frames or call.given.shape[0 if batch_first else 1] != n_stimuli:
-        return lambda cotangents, _: vjp(tensor, problem.leaf, cotangents, problem.limits)
+        return lambda cotangents, _: vjp(tensor, forward_pass.leaf, cotangents, forward_pass.limits)
     given = Layout(order, axis, tuple(call.given.shape), n_stimuli, n_frames)
     gave = Layout(order, axis, tuple(call.gave.shape), n_stimuli, n_frames)
-    encoder = _frame_wise_encoder(problem, call, given)
+    encoder = _frame_wise_encoder(forward_pass, call, given)
     if encoder is not None and encoder.slopes is not None:
         layers = [*layers[:-1], layers[-1].feeding(encoder.slopes)]
-    on_frames = problem.leaf.shape[-1] == n_frames
+    on_frames = forward_pass.leaf.shape[-1] == n_frames
 
     def back(cotangents: Tensor, earliest: int) -> Tensor:
-        at_output = vjp(tensor, call.gave, cotangents, problem.limits)
+        at_output = vjp(tensor, call.gave, cotangents, forward_pass.limits)
         rows = gave.split(at_output).permute(2, 1, 0, 3)
         for layer in layers:
             rows = layer.pull_back(rows, earliest if on_frames else 0)
         vectors = rows.permute(2, 1, 0, 3)
         if encoder is None:
-            return vjp(call.given, problem.leaf, given.join(vectors), problem.limits)
+            return vjp(call.given, forward_pass.leaf, given.join(vectors), forward_pass.limits)
         joined = (
             encoder.layout.join(vectors)
             if encoder.slopes is not None
-            else _through_encoder(problem, call, given, encoder, vectors)
+            else _through_encoder(forward_pass, call, given, encoder, vectors)
         )
-        if encoder.tensor is problem.trace.stimulus:
+        if encoder.tensor is forward_pass.trace.stimulus:
             return joined
-        return vjp(encoder.tensor, problem.leaf, joined, problem.limits)
+        return vjp(encoder.tensor, forward_pass.leaf, joined, forward_pass.limits)
 
     return back
 
@@ -158,35 +158,39 @@ class Affine:
 
 
 def _through_encoder(
-    problem: Problem, call: Call, given: Layout, encoder: Encoder, vectors: Float[Tensor, "row stimulus frame output"]
+    forward_pass: ForwardPass,
+    call: Call,
+    given: Layout,
+    encoder: Encoder,
+    vectors: Float[Tensor, "row stimulus frame output"],
 ) -> Tensor:
     """Rows back through the encoder, at the frames where any of them is not zero."""
     busy = vectors.flatten(0, 1).ne(0).any(dim=-1).any(dim=0).nonzero().flatten()
-    if encoder.tensor is not problem.trace.stimulus or len(busy) == 0:
-        return vjp(call.given, encoder.tensor, given.join(vectors), problem.limits)
+    if encoder.tensor is not forward_pass.trace.stimulus or len(busy) == 0:
+        return vjp(call.given, encoder.tensor, given.join(vectors), forward_pass.limits)
     start, stop = int(busy[0]), int(busy[-1]) + 1
-    piece = problem.leaf.detach()[..., start:stop].clone().requires_grad_(True)
+    piece = forward_pass.leaf.detach()[..., start:stop].clone().requires_grad_(True)
     affine = encoder.affine
     through = affine.call.module if affine is not None else None
-    reached, passed = partial_run(problem.model, call.module, piece.view_as(piece), through)
+    reached, passed = partial_run(forward_pass.model, call.module, piece.view_as(piece), through)
     joined = given.join(vectors[:, :, start:stop])
     if reached is None or reached.shape != joined.shape[1:]:
-        return vjp(call.given, encoder.tensor, given.join(vectors), problem.limits)
+        return vjp(call.given, encoder.tensor, given.join(vectors), forward_pass.limits)
     gradient = joined.new_zeros((len(vectors), *encoder.tensor.shape))
     if affine is None or passed is None:
-        gradient[..., start:stop] = vjp(reached, piece, joined, problem.limits)
+        gradient[..., start:stop] = vjp(reached, piece, joined, forward_pass.limits)
     else:
-        middle = affine.layout.of_frames(stop - start).split(vjp(reached, passed, joined, problem.limits))
+        middle = affine.layout.of_frames(stop - start).split(vjp(reached, passed, joined, forward_pass.limits))
         gradient[..., start:stop] = encoder.layout.of_frames(stop - start).join(middle @ affine.slope)
     return gradient
 
 
-def _frame_wise_encoder(problem: Problem, call: Call, layout: Layout) -> Encoder | None:
+def _frame_wise_encoder(forward_pass: ForwardPass, call: Call, layout: Layout) -> Encoder | None:
     """The longest part that ends where ``call`` begins and acts on each frame alone; None if there is none."""
     n_stimuli, n_frames = layout.n_stimuli, layout.n_frames
-    source = problem.trace.stimulus
+    source = forward_pass.trace.stimulus
     starts: list[Tensor] = [source]
-    for earlier in problem.trace.calls:
+    for earlier in forward_pass.trace.calls:
         for candidate in (earlier.given, earlier.gave):
             if all(candidate is not start for start in starts):
                 starts.append(candidate)
@@ -197,27 +201,27 @@ def _frame_wise_encoder(problem: Problem, call: Call, layout: Layout) -> Encoder
         for begun in layouts(start, n_stimuli, n_frames):
             if begun.width * 4 < layout.width:
                 continue
-            few = _slopes_of_few_frames(problem, call, layout) if start is source else None
+            few = _slopes_of_few_frames(forward_pass, call, layout) if start is source else None
             if few is not None and _slopes_hold(tensor, layout, start, begun, few):
                 return Encoder(start, begun, few)
             if few is None and acts_on_each_frame(tensor, layout, start, begun):
-                return Encoder(start, begun, None, _affine_start(problem, call, start, begun))
+                return Encoder(start, begun, None, _affine_start(forward_pass, call, start, begun))
     return None
 
 
 def _slopes_of_few_frames(
-    problem: Problem, call: Call, layout: Layout
+    forward_pass: ForwardPass, call: Call, layout: Layout
 ) -> Float[Tensor, "frame stimulus output input"] | None:
     """The Jacobian at every frame where one frame stands for all, as it does in a constant stimulus."""
-    leaf = problem.leaf.detach()
+    leaf = forward_pass.leaf.detach()
     if leaf.shape[-1] != layout.n_frames or not bool((leaf == leaf[:1, ..., :1]).all()):
         return None
     one = leaf[:1, ..., :1].clone().requires_grad_(True)
-    reached, _ = partial_run(problem.model, call.module, one.view_as(one))
+    reached, _ = partial_run(forward_pass.model, call.module, one.view_as(one))
     if reached is None or reached.numel() != layout.width or not reached.requires_grad:
         return None
     units = torch.eye(layout.width, dtype=leaf.dtype, device=leaf.device).view(layout.width, *reached.shape)
-    slopes = vjp(reached, one, units, problem.limits).flatten(1)
+    slopes = vjp(reached, one, units, forward_pass.limits).flatten(1)
     return slopes.expand(layout.n_frames, layout.n_stimuli, *slopes.shape)
 
 
@@ -232,19 +236,19 @@ def _slopes_hold(tensor: Tensor, layout: Layout, start: Tensor, begun: Layout, s
     return bool(torch.isfinite(size)) and bool((got - expected).abs().amax() <= SAME * size)
 
 
-def _affine_start(problem: Problem, call: Call, start: Tensor, begun: Layout) -> Affine | None:
+def _affine_start(forward_pass: ForwardPass, call: Call, start: Tensor, begun: Layout) -> Affine | None:
     """The longest affine run of steps from ``start`` on, found at the parts that the encoder is made of."""
-    source = problem.trace.stimulus
+    source = forward_pass.trace.stimulus
     if start is not source or begun.n_frames < FEW_FRAMES:
         return None
     found: Affine | None = None
-    for step in problem.trace.calls:
+    for step in forward_pass.trace.calls:
         if step is call:
             break
         if not is_plain(step.gave) or step.gave is start or nodes_between(call.given, step.gave, source) is None:
             continue
         for layout in layouts(step.gave, begun.n_stimuli, begun.n_frames):
-            slope = _slope_of_affine(problem, step, layout, start, begun)
+            slope = _slope_of_affine(forward_pass, step, layout, start, begun)
             if slope is not None:
                 found = Affine(step, layout, slope)
                 break
@@ -255,16 +259,16 @@ def _affine_start(problem: Problem, call: Call, start: Tensor, begun: Layout) ->
 
 
 def _slope_of_affine(
-    problem: Problem, step: Call, layout: Layout, start: Tensor, begun: Layout
+    forward_pass: ForwardPass, step: Call, layout: Layout, start: Tensor, begun: Layout
 ) -> Float[Tensor, "output input"] | None:
     """The slope of what ``step`` gave, from one frame; None if it is not the same at every frame."""
     vector, scale = probe(layout, step.gave)
-    one = problem.leaf.detach()[:1, ..., :1].clone().requires_grad_(True)
-    reached, passed = partial_run(problem.model, None, one.view_as(one), step.module)
+    one = forward_pass.leaf.detach()[:1, ..., :1].clone().requires_grad_(True)
+    reached, passed = partial_run(forward_pass.model, None, one.view_as(one), step.module)
     if passed is None or passed.numel() != layout.width or reached is not None or not passed.requires_grad:
         return None
     units = torch.eye(layout.width, dtype=passed.dtype, device=passed.device).view(layout.width, *passed.shape)
-    slope = vjp(passed, one, units, problem.limits).flatten(1)
+    slope = vjp(passed, one, units, forward_pass.limits).flatten(1)
     (gradient,) = torch.autograd.grad(step.gave, start, layout.join(vector * scale), retain_graph=True)
     expected = begun.split(gradient)
     got = (vector * scale) @ slope

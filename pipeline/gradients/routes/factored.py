@@ -10,13 +10,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from pipeline.gradients.passes.forward_pass import ForwardPass
+from pipeline.gradients.passes.layout import Layout, acts_on_each_frame, layouts
+from pipeline.gradients.passes.rows import Rows
+from pipeline.gradients.passes.trace import Call, is_plain, nodes_between
+from pipeline.gradients.passes.vjp import vjp
+from pipeline.gradients.routes.autograd import LIVE_TENSORS
 from pipeline.gradients.routes.backward import pull_back
 from pipeline.gradients.routes.forward import load_forward_mode
-from pipeline.gradients.routes.frames import Layout, acts_on_each_frame, layouts
-from pipeline.gradients.routes.memory import in_blocks, room, rows_that_fit
-from pipeline.gradients.routes.plain import LIVE_TENSORS, vjp
-from pipeline.gradients.routes.problem import Problem, Rows
-from pipeline.gradients.routes.trace import Call, is_plain, nodes_between
+from pipeline.gradients.torch_state.memory import in_blocks, room, rows_that_fit
 
 # An affine readout may differ between frames by rounding, not by more.
 AFFINE_TOLERANCE = 1e-5
@@ -51,42 +53,42 @@ class Patterns:
         return self.weights.shape[1]
 
 
-def factored(problem: Problem, rows: Rows) -> tuple[Tensor, int]:
+def factored(forward_pass: ForwardPass, rows: Rows) -> tuple[Tensor, int]:
     """As many backward passes as the cut is wide, or as there are rows where those are fewer."""
-    cut = find_cut(problem, rows)
+    cut = find_cut(forward_pass, rows)
     if cut is None:
         raise DoesNotFactorError(
-            f"{type(problem.model).__name__} has no part whose output describes each frame of the response by itself,"
-            ' so its gradient does not factor; use route="auto" or another route'
+            f"{type(forward_pass.model).__name__} has no part whose output describes each frame of the response by"
+            ' itself, so its gradient does not factor; use route="auto" or another route'
         )
     if rows.coupled is None and rows.neurons is not None:
         patterns = patterns_of(rows)
-        if cut.width * len(patterns) < len(rows) and _affine_where_needed(problem, cut, patterns):
-            return _by_basis(problem, rows, cut, patterns)
-    return _by_rows(problem, rows, cut)
+        if cut.width * len(patterns) < len(rows) and _affine_where_needed(forward_pass, cut, patterns):
+            return _by_basis(forward_pass, rows, cut, patterns)
+    return _by_rows(forward_pass, rows, cut)
 
 
-def find_cut(problem: Problem, rows: Rows) -> Cut | None:
+def find_cut(forward_pass: ForwardPass, rows: Rows) -> Cut | None:
     """The narrowest cut in or right before the readout, or anywhere in a model that has no such part; None if none.
 
     Where only one frame is asked for, it is enough that the response at that frame depends on the cut at that frame
     alone.
     """
-    calls = _calls_to_cut_at(problem)
-    n_neurons = problem.response.shape[1]
-    return _narrowest(problem, calls, rows, n_neurons) or _narrowest(problem, calls, rows, None)
+    calls = _calls_to_cut_at(forward_pass)
+    n_neurons = forward_pass.response.shape[1]
+    return _narrowest(forward_pass, calls, rows, n_neurons) or _narrowest(forward_pass, calls, rows, None)
 
 
-def _narrowest(problem: Problem, calls: list[Call], rows: Rows, below: int | None) -> Cut | None:
+def _narrowest(forward_pass: ForwardPass, calls: list[Call], rows: Rows, below: int | None) -> Cut | None:
     """The narrowest cut among what these calls were given, narrower than ``below``; None if none."""
-    response = problem.response
+    response = forward_pass.response
     n_stimuli, _, n_frames = response.shape
     whole = Layout("stimulus", 2, tuple(response.shape), n_stimuli, n_frames)
     best: Cut | None = None
     tried: set[int] = set()
     frame = rows.only_frame
     candidates = [call.given for call in calls if is_plain(call.given)]
-    gradients = {} if frame is None else rows.plain_gradients(problem, candidates)
+    gradients = {} if frame is None else rows.plain_gradients(forward_pass, candidates)
     for call in calls:
         tensor = call.given
         if id(tensor) in tried or not is_plain(tensor):
@@ -97,7 +99,7 @@ def _narrowest(problem: Problem, calls: list[Call], rows: Rows, below: int | Non
             for one in layouts(tensor, n_stimuli, n_frames)
             if (below is None or one.width < below) and (best is None or one.width < best.width)
         ]
-        if not narrower or nodes_between(response, tensor, problem.trace.stimulus) is None:
+        if not narrower or nodes_between(response, tensor, forward_pass.trace.stimulus) is None:
             continue
         fitting = [
             one
@@ -122,14 +124,14 @@ def _hears_only(gradient: Tensor, frame: int, layout: Layout) -> bool:
     return not bool(others.any())
 
 
-def _calls_to_cut_at(problem: Problem) -> list[Call]:
+def _calls_to_cut_at(forward_pass: ForwardPass) -> list[Call]:
     """The calls of the readout's parts, the last first, and of the readout; all calls if it was not called."""
-    readout = getattr(problem.model, "readout", None)
+    readout = getattr(forward_pass.model, "readout", None)
     parts = {id(part) for part in readout.modules()} if isinstance(readout, nn.Module) else set()
-    backwards = [call for call in reversed(problem.trace.calls) if id(call.module) in parts]
+    backwards = [call for call in reversed(forward_pass.trace.calls) if id(call.module) in parts]
     # A part is nearer to the response than the whole that it belongs to, which ends after it.
     inner_first = sorted(backwards, key=lambda call: call.module is readout)
-    return inner_first or list(reversed(problem.trace.calls))
+    return inner_first or list(reversed(forward_pass.trace.calls))
 
 
 def patterns_of(rows: Rows) -> Patterns:
@@ -153,59 +155,61 @@ def _distinct(weights: Tensor, ends: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return unique[:, :-1], unique[:, -1].round().long(), of
 
 
-def _by_basis(problem: Problem, rows: Rows, cut: Cut, patterns: Patterns) -> tuple[Tensor, int]:
+def _by_basis(forward_pass: ForwardPass, rows: Rows, cut: Cut, patterns: Patterns) -> tuple[Tensor, int]:
     """Backward passes for the unit vectors of the cut, then one product with the readout's own Jacobian."""
     assert rows.neurons is not None
     n_patterns, width = len(patterns), cut.width
     n_basis = n_patterns * width
-    shape = (problem.n_stimuli, n_basis, *problem.given_shape, rows.lags)
-    basis = room(shape, problem.leaf)
+    shape = (forward_pass.n_stimuli, n_basis, *forward_pass.given_shape, rows.lags)
+    basis = room(shape, forward_pass.leaf)
 
     def backward(start: int, stop: int) -> None:
         unit = torch.arange(start, stop, device=basis.device)
         pattern, feature = unit // width, unit % width
         vectors = basis.new_zeros((stop - start, *patterns.weights.shape[::2], width))
         vectors[torch.arange(stop - start), :, :, feature] = patterns.weights[:, pattern].transpose(0, 1)
-        gradient = pull_back(problem, cut.tensor, cut.layout.join(vectors), rows.earliest(problem))
-        basis[:, start:stop] = problem.finish(gradient, patterns.ends[:, pattern], rows.lags)
+        gradient = pull_back(forward_pass, cut.tensor, cut.layout.join(vectors), rows.earliest(forward_pass))
+        basis[:, start:stop] = forward_pass.finish(gradient, patterns.ends[:, pattern], rows.lags)
 
-    block = in_blocks(n_basis, rows_that_fit(n_basis, _bytes_per_row(problem), problem.memory), backward)
-    slopes = _slopes(problem, cut, patterns, rows.neurons).detach()
-    flat = basis.view(problem.n_stimuli, n_patterns, width, -1)
-    values = room((problem.n_stimuli, len(rows), flat.shape[-1]), basis)
-    for stimulus in range(problem.n_stimuli):
+    block = in_blocks(n_basis, rows_that_fit(n_basis, _bytes_per_row(forward_pass), forward_pass.memory), backward)
+    slopes = _slopes(forward_pass, cut, patterns, rows.neurons).detach()
+    flat = basis.view(forward_pass.n_stimuli, n_patterns, width, -1)
+    values = room((forward_pass.n_stimuli, len(rows), flat.shape[-1]), basis)
+    for stimulus in range(forward_pass.n_stimuli):
         for pattern in range(n_patterns):
             if n_patterns == 1:
                 torch.matmul(slopes[stimulus, 0], flat[stimulus, 0], out=values[stimulus])
                 continue
             mine = (patterns.of[stimulus] == pattern).nonzero().squeeze(-1)
             values[stimulus, mine] = slopes[stimulus, pattern, mine] @ flat[stimulus, pattern]
-    return values.view(problem.n_stimuli, len(rows), *shape[2:]), block
+    return values.view(forward_pass.n_stimuli, len(rows), *shape[2:]), block
 
 
-def _by_rows(problem: Problem, rows: Rows, cut: Cut) -> tuple[Tensor, int]:
+def _by_rows(forward_pass: ForwardPass, rows: Rows, cut: Cut) -> tuple[Tensor, int]:
     """Each row to the cut, which is cheap, then through the rest of the model together."""
-    shape = (problem.n_stimuli, len(rows), *problem.given_shape, rows.lags)
-    values = room(shape, problem.leaf)
+    shape = (forward_pass.n_stimuli, len(rows), *forward_pass.given_shape, rows.lags)
+    values = room(shape, forward_pass.leaf)
 
     def backward(start: int, stop: int) -> None:
         part = rows.part(start, stop)
-        vectors = vjp(problem.response, cut.tensor, part.cotangents(problem.response), problem.limits)
-        gradient = pull_back(problem, cut.tensor, vectors, rows.earliest(problem))
-        values[:, start:stop] = problem.finish(gradient, part.ends, rows.lags)
+        vectors = vjp(forward_pass.response, cut.tensor, part.cotangents(forward_pass.response), forward_pass.limits)
+        gradient = pull_back(forward_pass, cut.tensor, vectors, rows.earliest(forward_pass))
+        values[:, start:stop] = forward_pass.finish(gradient, part.ends, rows.lags)
 
-    return values, in_blocks(len(rows), rows_that_fit(len(rows), _bytes_per_row(problem), problem.memory), backward)
+    return values, in_blocks(
+        len(rows), rows_that_fit(len(rows), _bytes_per_row(forward_pass), forward_pass.memory), backward
+    )
 
 
 def _slopes(
-    problem: Problem, cut: Cut, patterns: Patterns, neurons: Tensor
+    forward_pass: ForwardPass, cut: Cut, patterns: Patterns, neurons: Tensor
 ) -> Float[Tensor, "stimulus pattern neuron feature"]:
     """d response / d cut at one frame of each pattern."""
     frames = patterns.weights.ne(0).to(torch.uint8).argmax(dim=-1)
     vectors = cut.layout.split(cut.tensor.detach())
     points = vectors.gather(1, frames.unsqueeze(-1).expand(-1, -1, cut.width)).flatten(0, 1).unsqueeze(1)
-    tail = Tail(problem, cut)
-    expected = problem.response.detach().transpose(1, 2)
+    tail = Tail(forward_pass, cut)
+    expected = forward_pass.response.detach().transpose(1, 2)
     expected = expected.gather(1, frames.unsqueeze(-1).expand(-1, -1, expected.shape[-1])).flatten(0, 1)
     slopes = _slopes_of_linear(tail, cut, points, expected, neurons)
     if slopes is None:
@@ -252,26 +256,28 @@ def _slopes_by_tangents(tail: "Tail", cut: Cut, points: Tensor, expected: Tensor
 def _check_tail(tail: "Tail", got: Tensor, expected: Tensor) -> None:
     if not torch.allclose(got, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().amax()) + 1e-30):
         raise DoesNotFactorError(
-            f"the part of {type(tail.problem.model).__name__} after {tail.cut.call.name} answers otherwise to one frame"
-            ' than to many, so its slope at one frame says nothing; use route="batched"'
+            f"the part of {type(tail.forward_pass.model).__name__} after {tail.cut.call.name} answers otherwise to one"
+            ' frame than to many, so its slope at one frame says nothing; use route="batched"'
         )
 
 
 class Tail:
     """What the model does after the cut, to vectors of its own."""
 
-    def __init__(self, problem: Problem, cut: Cut) -> None:
-        self.problem, self.cut = problem, cut
+    def __init__(self, forward_pass: ForwardPass, cut: Cut) -> None:
+        self.forward_pass, self.cut = forward_pass, cut
         self.inside: Call | None = None
-        for call in reversed(problem.trace.calls):
-            whole = call.gave.dim() == 4 and call.gave.shape[2] == 1 and _same(call.gave[:, :, 0], problem.response)
+        for call in reversed(forward_pass.trace.calls):
+            whole = (
+                call.gave.dim() == 4 and call.gave.shape[2] == 1 and _same(call.gave[:, :, 0], forward_pass.response)
+            )
             if whole and (call.name == cut.call.name or cut.call.name.startswith(call.name + ".")):
                 self.inside = call
                 break
 
     def __call__(self, vectors: Float[Tensor, "stimulus frame width"]) -> Float[Tensor, "stimulus neuron frame"]:
         given = self.cut.layout.join(vectors)
-        model: nn.Module = self.inside.module if self.inside is not None else self.problem.model
+        model: nn.Module = self.inside.module if self.inside is not None else self.forward_pass.model
         if self.inside is not None and self.inside.module is self.cut.call.module:
             return model(given)[:, :, 0]
         handle = self.cut.call.module.register_forward_pre_hook(lambda _, arguments: (given, *arguments[1:]))
@@ -279,8 +285,8 @@ class Tail:
             if self.inside is not None:
                 blank = self.inside.given[..., :1].detach()
             else:
-                hop = self.problem.leaf.shape[-1] // self.problem.response.shape[-1]
-                blank = self.problem.leaf.detach()[:1, ..., : hop * vectors.shape[1]]
+                hop = self.forward_pass.leaf.shape[-1] // self.forward_pass.response.shape[-1]
+                blank = self.forward_pass.leaf.detach()[:1, ..., : hop * vectors.shape[1]]
             return model(blank)[:, :, 0]
         finally:
             handle.remove()
@@ -290,7 +296,7 @@ def _same(left: Tensor, right: Tensor) -> bool:
     return left.data_ptr() == right.data_ptr() and left.shape == right.shape and left.stride() == right.stride()
 
 
-def _affine_where_needed(problem: Problem, cut: Cut, patterns: Patterns) -> bool:
+def _affine_where_needed(forward_pass: ForwardPass, cut: Cut, patterns: Patterns) -> bool:
     """Whether the response's slope is the same at all frames that a pattern weighs."""
     support = patterns.weights.ne(0)
     if bool((support.sum(dim=-1) <= 1).all()):
@@ -298,10 +304,10 @@ def _affine_where_needed(problem: Problem, cut: Cut, patterns: Patterns) -> bool
     if len(patterns) > 1:
         return False
     generator = torch.Generator().manual_seed(11)
-    shape = problem.response.shape
-    cotangent = torch.randn((shape[0], shape[1], 1), generator=generator).to(problem.response)
+    shape = forward_pass.response.shape
+    cotangent = torch.randn((shape[0], shape[1], 1), generator=generator).to(forward_pass.response)
     (gradient,) = torch.autograd.grad(
-        problem.response, cut.tensor, cotangent.expand(shape).contiguous(), retain_graph=True
+        forward_pass.response, cut.tensor, cotangent.expand(shape).contiguous(), retain_graph=True
     )
     vectors = cut.layout.split(gradient)
     frames = support[:, 0]
@@ -310,5 +316,5 @@ def _affine_where_needed(problem: Problem, cut: Cut, patterns: Patterns) -> bool
     return bool(difference <= AFFINE_TOLERANCE * first.abs().amax())
 
 
-def _bytes_per_row(problem: Problem) -> int:
-    return problem.leaf.element_size() * LIVE_TENSORS * problem.trace.largest
+def _bytes_per_row(forward_pass: ForwardPass) -> int:
+    return forward_pass.leaf.element_size() * LIVE_TENSORS * forward_pass.trace.largest

@@ -8,25 +8,26 @@ from contextlib import contextmanager, nullcontext
 import torch
 from torch import Tensor, nn
 
-from pipeline.gradients.routes.memory import in_blocks, rows_that_fit
-from pipeline.gradients.routes.problem import Problem, Rows, frames_of
-from pipeline.gradients.routes.switches import attention_in_steps, slow_batching, without_onednn
+from pipeline.gradients.passes.forward_pass import ForwardPass, frames_of
+from pipeline.gradients.passes.rows import Rows
+from pipeline.gradients.torch_state.memory import in_blocks, rows_that_fit
+from pipeline.gradients.torch_state.process_flags import attention_in_steps, slow_batching, without_onednn
 
 
-def forward(problem: Problem, rows: Rows) -> tuple[Tensor, int]:
+def forward(forward_pass: ForwardPass, rows: Rows) -> tuple[Tensor, int]:
     """The Jacobian column by column: how every response changes with each entry inside the windows."""
     load_forward_mode()
-    leaf = problem.leaf.detach()
-    first, last = rows.earliest(problem), leaf.shape[-1] - 1
+    leaf = forward_pass.leaf.detach()
+    first, last = rows.earliest(forward_pass), leaf.shape[-1] - 1
     n_times = last + 1 - first
     per_time = leaf[0, ..., 0].numel()
     n_columns = per_time * n_times
-    gradient = leaf.new_zeros((problem.n_stimuli, len(rows), per_time, leaf.shape[-1]))
+    gradient = leaf.new_zeros((forward_pass.n_stimuli, len(rows), per_time, leaf.shape[-1]))
     weights = rows.weights if rows.neurons is None else rows.weights[:, rows.neurons]
-    coupled = None if rows.coupled is None else rows.cotangents(problem.response)
+    coupled = None if rows.coupled is None else rows.cotangents(forward_pass.response)
 
     def answer(stimulus: Tensor) -> Tensor:
-        response = frames_of(problem.model(stimulus), problem.n_stimuli, problem.model)
+        response = frames_of(forward_pass.model(stimulus), forward_pass.n_stimuli, forward_pass.model)
         if coupled is not None:
             return (coupled * response).sum(dim=(2, 3)).transpose(0, 1)
         if rows.neurons is None:
@@ -40,14 +41,14 @@ def forward(problem: Problem, rows: Rows) -> tuple[Tensor, int]:
     def columns(start: int, stop: int) -> None:
         index = torch.arange(start, stop, device=leaf.device)
         entry, time = index // n_times, first + index % n_times
-        with decomposed(problem.model):
+        with decomposed(forward_pass.model):
             found = torch.func.vmap(along)(entry * leaf.shape[-1] + time).detach()
         gradient[:, :, entry, time] = found.permute(1, 2, 0)
 
-    size = leaf.element_size() * 2 * max(problem.trace.largest, problem.response.numel())
-    block = in_blocks(n_columns, rows_that_fit(n_columns, size, problem.memory), columns)
+    size = leaf.element_size() * 2 * max(forward_pass.trace.largest, forward_pass.response.numel())
+    block = in_blocks(n_columns, rows_that_fit(n_columns, size, forward_pass.memory), columns)
     rows_first = gradient.unflatten(2, leaf.shape[1:-1]).transpose(0, 1)
-    return problem.finish(rows_first, rows.ends, rows.lags), block
+    return forward_pass.finish(rows_first, rows.ends, rows.lags), block
 
 
 @contextmanager

@@ -3,9 +3,10 @@
 import torch
 from torch import Tensor, nn
 
+from pipeline.gradients.passes.forward_pass import ForwardPass
+from pipeline.gradients.passes.rows import Rows
 from pipeline.gradients.routes.forward import decomposed
-from pipeline.gradients.routes.memory import in_blocks, room, rows_that_fit
-from pipeline.gradients.routes.problem import Problem, Rows
+from pipeline.gradients.torch_state.memory import in_blocks, room, rows_that_fit
 
 SAME = 1e-4
 
@@ -14,7 +15,7 @@ class NoOwnParametersError(RuntimeError):
     """The model cannot be taken apart into one small model per neuron."""
 
 
-def per_neuron(problem: Problem, rows: Rows) -> tuple[Tensor, int]:
+def per_neuron(forward_pass: ForwardPass, rows: Rows) -> tuple[Tensor, int]:
     """As many one-neuron models as there are rows, each with its slice of the parameters.
 
     Which parameters are a neuron's own is guessed from their first axis, and checked on the responses.
@@ -22,17 +23,17 @@ def per_neuron(problem: Problem, rows: Rows) -> tuple[Tensor, int]:
     if rows.neurons is None or rows.coupled is not None:
         raise NoOwnParametersError("a sum over neurons belongs to no one neuron's parameters; use another route")
     neurons = rows.neurons
-    leaf = problem.leaf.detach()
-    own, shared = _split(problem)
-    shape = (problem.n_stimuli, len(rows), *problem.given_shape, rows.lags)
+    leaf = forward_pass.leaf.detach()
+    own, shared = _split(forward_pass)
+    shape = (forward_pass.n_stimuli, len(rows), *forward_pass.given_shape, rows.lags)
     values = room(shape, leaf)
 
     def one(mine: dict[str, Tensor], weights: Tensor, stimulus: Tensor) -> tuple[Tensor, Tensor]:
-        answer = torch.func.functional_call(problem.model, {**shared, **mine}, (stimulus,))
+        answer = torch.func.functional_call(forward_pass.model, {**shared, **mine}, (stimulus,))
         if answer.dim() != 4 or answer.shape[1:3] != (1, 1):
             raise NoOwnParametersError(
-                f"{type(problem.model).__name__} with one neuron's parameters answers with shape {tuple(answer.shape)},"
-                " not that of one neuron; use another route"
+                f"{type(forward_pass.model).__name__} with one neuron's parameters answers with shape"
+                f" {tuple(answer.shape)}, not that of one neuron; use another route"
             )
         return (answer[:, 0, 0] * weights).sum(), answer[:, 0, 0]
 
@@ -42,43 +43,43 @@ def per_neuron(problem: Problem, rows: Rows) -> tuple[Tensor, int]:
         chosen = neurons[start:stop]
         mine = {name: tensor[chosen].unsqueeze(1) for name, tensor in own.items()}
         weights = rows.weights[:, chosen].transpose(0, 1)
-        with decomposed(problem.model):
+        with decomposed(forward_pass.model):
             gradient, response = torch.func.vmap(derivative, in_dims=(0, 0, None))(mine, weights, leaf)
-        _check_same(problem, response.transpose(0, 1), chosen)
-        values[:, start:stop] = problem.finish(gradient, rows.ends[:, start:stop], rows.lags)
+        _check_same(forward_pass, response.transpose(0, 1), chosen)
+        values[:, start:stop] = forward_pass.finish(gradient, rows.ends[:, start:stop], rows.lags)
 
-    size = leaf.element_size() * 4 * max(leaf.numel(), problem.trace.total // problem.response.shape[1])
-    return values, in_blocks(len(rows), rows_that_fit(len(rows), size, problem.memory), block)
+    size = leaf.element_size() * 4 * max(leaf.numel(), forward_pass.trace.total // forward_pass.response.shape[1])
+    return values, in_blocks(len(rows), rows_that_fit(len(rows), size, forward_pass.memory), block)
 
 
-def has_own_parameters(problem: Problem) -> bool:
+def has_own_parameters(forward_pass: ForwardPass) -> bool:
     """Whether every parameter of the readout could be the neurons' own."""
-    readout = getattr(problem.model, "readout", None)
+    readout = getattr(forward_pass.model, "readout", None)
     if not isinstance(readout, nn.Module):
         return False
     tensors = [tensor for tensor in (*readout.parameters(), *readout.buffers()) if tensor.dim() > 0]
-    return bool(tensors) and all(len(tensor) == problem.response.shape[1] for tensor in tensors)
+    return bool(tensors) and all(len(tensor) == forward_pass.response.shape[1] for tensor in tensors)
 
 
-def shares_nothing(problem: Problem) -> bool:
+def shares_nothing(forward_pass: ForwardPass) -> bool:
     """Whether neurons have no trained features in common: all weights but a prefilter's are the readout's."""
-    readout = getattr(problem.model, "readout", None)
+    readout = getattr(forward_pass.model, "readout", None)
     if not isinstance(readout, nn.Module):
         return False
     own = {id(tensor) for tensor in readout.parameters()}
     return all(
         id(tensor) in own or name.startswith(("wav2spec.", "prefiltering."))
-        for name, tensor in problem.model.named_parameters()
+        for name, tensor in forward_pass.model.named_parameters()
     )
 
 
-def _split(problem: Problem) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def _split(forward_pass: ForwardPass) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The tensors that are the neurons' own, by name, and the others."""
-    n_neurons = problem.response.shape[1]
-    readout = getattr(problem.model, "readout", None)
+    n_neurons = forward_pass.response.shape[1]
+    readout = getattr(forward_pass.model, "readout", None)
     tensors = (*readout.parameters(), *readout.buffers()) if isinstance(readout, nn.Module) else ()
     inside = {id(tensor) for tensor in tensors}
-    everything = {**dict(problem.model.named_parameters()), **dict(problem.model.named_buffers())}
+    everything = {**dict(forward_pass.model.named_parameters()), **dict(forward_pass.model.named_buffers())}
     own = {
         name: tensor.detach()
         for name, tensor in everything.items()
@@ -86,16 +87,16 @@ def _split(problem: Problem) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     }
     if not own:
         raise NoOwnParametersError(
-            f"{type(problem.model).__name__} has no readout parameters whose first axis is its {n_neurons} neurons;"
-            " use another route"
+            f"{type(forward_pass.model).__name__} has no readout parameters whose first axis is its {n_neurons}"
+            " neurons; use another route"
         )
     return own, {name: tensor.detach() for name, tensor in everything.items() if name not in own}
 
 
-def _check_same(problem: Problem, response: Tensor, chosen: Tensor) -> None:
-    expected = problem.response.detach()[:, chosen]
+def _check_same(forward_pass: ForwardPass, response: Tensor, chosen: Tensor) -> None:
+    expected = forward_pass.response.detach()[:, chosen]
     if not torch.allclose(response, expected, rtol=SAME, atol=SAME * float(expected.abs().amax()) + 1e-30):
         raise NoOwnParametersError(
-            f"{type(problem.model).__name__} with one neuron's parameters answers otherwise than whole, so its neurons"
-            " share what seemed to be their own; use another route"
+            f"{type(forward_pass.model).__name__} with one neuron's parameters answers otherwise than whole, so its"
+            " neurons share what seemed to be their own; use another route"
         )

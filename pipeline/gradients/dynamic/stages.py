@@ -10,7 +10,7 @@ from pipeline.gradients.dynamic.graph import Place, edge_of, narrows, nearest, p
 from pipeline.gradients.dynamic.links import NoWayError, Search, linked
 from pipeline.gradients.dynamic.mixers import Opened
 from pipeline.gradients.dynamic.steps import Advance, Step, Windows, added
-from pipeline.gradients.routes.frames import Layout
+from pipeline.gradients.passes.layout import Layout
 
 
 @dataclass(frozen=True)

@@ -1,20 +1,26 @@
-"""Which route a model and a set of rows take."""
+"""The route taken: the one predicted to be cheapest that the model allows."""
 
 import math
 import weakref
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from pipeline.gradients.passes.forward_pass import ForwardPass
+from pipeline.gradients.passes.rows import Rows
+from pipeline.gradients.passes.windows import windowed
+from pipeline.gradients.routes.autograd import batched, loop, replicated
 from pipeline.gradients.routes.factored import factored
 from pipeline.gradients.routes.forward import forward
-from pipeline.gradients.routes.memory import is_out_of_memory
 from pipeline.gradients.routes.per_neuron import has_own_parameters, per_neuron, shares_nothing
-from pipeline.gradients.routes.plain import batched, loop, replicated
-from pipeline.gradients.routes.problem import Problem, Route, Rows, windowed
-from pipeline.gradients.routes.switches import without_onednn
+from pipeline.gradients.torch_state.memory import is_out_of_memory
+from pipeline.gradients.torch_state.process_flags import without_onednn
+
+#: A way to the rows: (stimulus, neuron, ..., lag) with lag 0 first, and the rows per backward pass at the end.
+Route = Callable[[ForwardPass, Rows], tuple[Tensor, int]]
 
 ROUTES: dict[str, Route] = {
     "factored": factored,
@@ -24,7 +30,6 @@ ROUTES: dict[str, Route] = {
     "per_neuron": per_neuron,
     "forward": forward,
 }
-NAMES = ("auto", *ROUTES)
 
 # A route that differs by more from plain autograd is wrong for this model, not merely rounded. The difference is one of
 # mixtures of all rows, so that of one row alone counts for less the more rows there are.
@@ -39,14 +44,6 @@ def limits_of(model: nn.Module) -> set[str]:
     return _limits.setdefault(model, set())
 
 
-def check_route(route: str) -> None:
-    """Refuse a route that does not exist."""
-    if route not in NAMES:
-        raise ValueError(
-            f"route {route!r} is not known, so there is no way to the gradient; give one of {', '.join(NAMES)}"
-        )
-
-
 @dataclass(frozen=True)
 class Taken:
     """Rows, the route that gave them, the rows per backward pass at its end, and its difference from another route."""
@@ -57,27 +54,27 @@ class Taken:
     disagreement: float
 
 
-def take(model: nn.Module, problem: Problem, rows: Rows, route: str) -> Taken:
+def take(model: nn.Module, forward_pass: ForwardPass, rows: Rows, route: str) -> Taken:
     """The rows, by the route asked for or by the first one that the model allows.
 
     ``model`` is the caller's own object: what it does not allow is remembered for it. Of rows that are to be checked a
     mixture is compared with plain autograd, and a route that was not asked for by name is left if it disagrees.
     """
     if route != "auto":
-        values, block = ROUTES[route](problem, rows)
-        return Taken(values, route, block, disagreement(problem, rows, values, route) if rows.check else math.nan)
+        values, block = ROUTES[route](forward_pass, rows)
+        return Taken(values, route, block, disagreement(forward_pass, rows, values, route) if rows.check else math.nan)
     left = limits_of(model)
-    candidates = [name for name in order(problem, rows) if name not in left or name == "loop"]
+    candidates = [name for name in order(forward_pass, rows) if name not in left or name == "loop"]
     for name in candidates:
         last = name == candidates[-1]
         try:
-            values, block = ROUTES[name](problem, rows)
+            values, block = ROUTES[name](forward_pass, rows)
         except (RuntimeError, NotImplementedError, ValueError, TypeError, AttributeError, IndexError) as error:
             if last or is_out_of_memory(error):
                 raise
             left.add(name)
             continue
-        difference = disagreement(problem, rows, values, name) if rows.check else math.nan
+        difference = disagreement(forward_pass, rows, values, name) if rows.check else math.nan
         if difference > TOLERANCE and not last:
             left.add(name)
             continue
@@ -85,15 +82,15 @@ def take(model: nn.Module, problem: Problem, rows: Rows, route: str) -> Taken:
     raise AssertionError("the last route is always taken or raises")
 
 
-def disagreement(problem: Problem, rows: Rows, values: Tensor, route: str) -> float:
+def disagreement(forward_pass: ForwardPass, rows: Rows, values: Tensor, route: str) -> float:
     """Largest difference from a plain backward pass for a mixture of rows, relative to the largest entry."""
-    if route == "loop" and problem.whole is None:
-        expected, _ = replicated(problem, rows.pick([0]))
+    if route == "loop" and forward_pass.whole is None:
+        expected, _ = replicated(forward_pass, rows.pick([0]))
         got = values[:, :1]
     else:
         # Backward through a convolution with one filter per neuron, oneDNN takes four times as long as torch itself.
         with without_onednn if route == "per_neuron" else nullcontext():
-            expected, got = _mixtures(problem, rows, values)
+            expected, got = _mixtures(forward_pass, rows, values)
     size = expected.abs().amax()
     difference = (got - expected).abs().amax()
     if not bool(torch.isfinite(difference)):
@@ -101,22 +98,22 @@ def disagreement(problem: Problem, rows: Rows, values: Tensor, route: str) -> fl
     return float(difference / size) if size > 0 else (math.inf if difference > 0 else 0.0)
 
 
-def _mixtures(problem: Problem, rows: Rows, values: Tensor) -> tuple[Tensor, Tensor]:
+def _mixtures(forward_pass: ForwardPass, rows: Rows, values: Tensor) -> tuple[Tensor, Tensor]:
     """One backward pass for a mixture of the rows, and the same mixture of the rows that a route gave."""
-    if problem.whole is not None and problem.source is not None:
-        mixed = rows.mixture(problem.response)
-        (gradient,) = torch.autograd.grad(problem.whole, problem.source.leaf, mixed, retain_graph=True)
+    if forward_pass.whole is not None and forward_pass.source is not None:
+        mixed = rows.mixture(forward_pass.response)
+        (gradient,) = torch.autograd.grad(forward_pass.whole, forward_pass.source.leaf, mixed, retain_graph=True)
     else:
-        gradient = rows.plain_gradients(problem, [problem.leaf])[id(problem.leaf)]
+        gradient = rows.plain_gradients(forward_pass, [forward_pass.leaf])[id(forward_pass.leaf)]
     expected = windowed(gradient.unsqueeze(1), rows.ends[:, :1], rows.lags)
     return expected, torch.matmul(rows.shares, values.flatten(2)).view_as(expected)
 
 
-def order(problem: Problem, rows: Rows) -> list[str]:
+def order(forward_pass: ForwardPass, rows: Rows) -> list[str]:
     """Names of routes, the one predicted to be cheapest first and the one that always works last."""
     if len(rows) == 1:
         return ["loop"]
     names = ["factored", "batched", "loop"]
-    if rows.coupled is None and rows.neurons is not None and has_own_parameters(problem):
-        names.insert(0 if shares_nothing(problem) else 1, "per_neuron")
+    if rows.coupled is None and rows.neurons is not None and has_own_parameters(forward_pass):
+        names.insert(0 if shares_nothing(forward_pass) else 1, "per_neuron")
     return names

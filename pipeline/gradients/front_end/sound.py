@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pipeline.gradients.routes.filterbank import Filterbank, filterbank
-from pipeline.gradients.routes.memory import in_blocks, rows_that_fit
-from pipeline.gradients.routes.plain import vjp
+from pipeline.gradients.front_end.filterbank import Filterbank, filterbank
+from pipeline.gradients.passes.vjp import vjp
+from pipeline.gradients.torch_state.memory import in_blocks, rows_that_fit
 
 # The piece of sound that frames can hear is found by doubling its context, from this many frames on.
 FIRST_CONTEXT = 8

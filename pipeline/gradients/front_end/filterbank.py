@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from pipeline.gradients.routes.plain import vjp
+from pipeline.gradients.passes.vjp import vjp
 
 # How far, in frames, a frame may look back at filter outputs for its Jacobian to be called small.
 LONGEST = 8

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from pipeline.gradients.health.setting import Maps, Setting, setting_of
 from pipeline.gradients.objectives import Objective, evaluate
-from pipeline.gradients.probes import in_double, undisturbed
 from pipeline.gradients.question import Neurons, Question
+from pipeline.gradients.torch_state.arithmetic import undisturbed
+from pipeline.gradients.torch_state.copies import in_double
 
 DOUBLE_STEP = 1e-6  # of the stimulus's rms, in float64; a longer one meets more kinks
 OWN_STEPS = (1e-3, 4e-3, 1.6e-2)  # of the rms, in the model's own precision, where rounding asks for longer ones

@@ -1,4 +1,4 @@
-"""Models that hear sound, posed as a model of a spectrogram and a front-end that made it."""
+"""A forward pass of a model that hears sound, taken apart at the spectrogram that its front-end makes."""
 
 from dataclasses import replace
 
@@ -6,22 +6,22 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pipeline.gradients.routes.memory import is_out_of_memory
-from pipeline.gradients.routes.problem import Problem, frames_of, pose
-from pipeline.gradients.routes.trace import traced
-from pipeline.gradients.routes.waveform import Sound
+from pipeline.gradients.front_end.sound import Sound
+from pipeline.gradients.passes.forward_pass import ForwardPass, frames_of, pass_through
+from pipeline.gradients.passes.trace import traced
+from pipeline.gradients.torch_state.memory import is_out_of_memory
 
 SAME = 1e-5
 
 
-def pose_after_front_end(
+def pass_after_front_end(
     whole: nn.Module,
     silent: nn.Module,
     sounds: Float[Tensor, "stimulus 1 sample"],
     memory: int,
     limits: set[str],
-) -> Problem | None:
-    """The problem around the spectrogram that the front-end makes; None where the model does more with the sound.
+) -> ForwardPass | None:
+    """The pass around the spectrogram that the front-end makes; None where the model does more with the sound.
 
     ``silent`` is the model without its front-end, which must answer to the spectrogram as the ``whole`` model does to
     the sound.
@@ -37,14 +37,14 @@ def pose_after_front_end(
     if spectrogram.dim() != 4 or spectrogram.shape[-1] != n_frames or not spectrogram.requires_grad:
         return None
     try:
-        problem = pose(silent, spectrogram, memory, limits)
+        forward_pass = pass_through(silent, spectrogram, memory, limits)
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         if is_out_of_memory(error):
             raise
         return None
     size = float(response.detach().abs().amax())
-    if problem.response.shape != response.shape or not torch.allclose(
-        problem.response, response, rtol=SAME, atol=SAME * size
+    if forward_pass.response.shape != response.shape or not torch.allclose(
+        forward_pass.response, response, rtol=SAME, atol=SAME * size
     ):
         return None
-    return replace(problem, source=Sound(front_end, leaf, spectrogram, memory, limits), whole=response)
+    return replace(forward_pass, source=Sound(front_end, leaf, spectrogram, memory, limits), whole=response)

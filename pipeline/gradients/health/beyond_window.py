@@ -11,9 +11,9 @@ from pipeline.gradients.health.energy import energy_of, share_from
 from pipeline.gradients.health.flags import FLAGS, TRUNCATED_SHARE, WINDOW_TOLERANCE
 from pipeline.gradients.health.setting import Setting
 from pipeline.gradients.objectives import Objective, Weighing, weigh
-from pipeline.gradients.probes import undisturbed
+from pipeline.gradients.passes.vjp import vjp
 from pipeline.gradients.question import Question
-from pipeline.gradients.routes.plain import vjp
+from pipeline.gradients.torch_state.arithmetic import undisturbed
 
 WINDOW_SAMPLE = 3  # maps looked at in longer windows for whether positions matter
 SETTLED = 1e-6  # relative change of the response below which a longer window cannot change the map

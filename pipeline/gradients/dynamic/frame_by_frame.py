@@ -4,8 +4,9 @@ from torch import Tensor
 
 from pipeline.gradients.dynamic.asked import Asked
 from pipeline.gradients.objectives import weigh
-from pipeline.gradients.routes.choice import limits_of, take
-from pipeline.gradients.routes.problem import Problem, Rows, pose
+from pipeline.gradients.passes.forward_pass import ForwardPass, pass_through
+from pipeline.gradients.passes.rows import Rows
+from pipeline.gradients.routes.cheapest import limits_of, take
 
 
 class Rowwise:
@@ -15,15 +16,15 @@ class Rowwise:
 
     def __init__(self, asked: Asked) -> None:
         self._asked = asked
-        self._problem: Problem = pose(asked.twin, asked.leaf, asked.memory, limits_of(asked.model))
+        self._pass: ForwardPass = pass_through(asked.twin, asked.leaf, asked.memory, limits_of(asked.model))
         self.parts: tuple[str, ...] = ()
 
     def block(self, done: int) -> tuple[tuple[int, ...], Tensor]:
         """The frame after those that are done, and its maps (1, neuron, lag, frequency)."""
         asked, frame = self._asked, self._asked.frames[done]
-        weighing = weigh({"frame": frame}, self._problem.response)
+        weighing = weigh({"frame": frame}, self._pass.response)
         ends = weighing.frames[:, :1] if asked.neurons is None else weighing.frames[:, asked.neurons]
         rows = Rows(weighing.weights, asked.neurons, ends, asked.lags, check=done == 0)
-        taken = take(asked.model, self._problem, rows, "auto")
+        taken = take(asked.model, self._pass, rows, "auto")
         self.parts = (taken.route,)
         return (frame,), taken.values[0].squeeze(1).transpose(1, 2).unsqueeze(0)

@@ -11,10 +11,10 @@ from pipeline.gradients.dynamic.mixers import RuleMaker, cut_open, rules_for
 from pipeline.gradients.dynamic.readout import Pages, Readout, maps_of, readout_of
 from pipeline.gradients.dynamic.recurrences import recurrent_rule
 from pipeline.gradients.dynamic.scans import scan_rule
+from pipeline.gradients.dynamic.stages import Builder, Way
 from pipeline.gradients.dynamic.steps import Constant, Filter, Framewise
-from pipeline.gradients.dynamic.way import Builder, Way
-from pipeline.gradients.routes.choice import limits_of
-from pipeline.gradients.routes.problem import frames_of
+from pipeline.gradients.passes.forward_pass import frames_of
+from pipeline.gradients.routes.cheapest import limits_of
 
 # Bytes of maps in one block: a block this small is still in the processor's cache when its numbers are taken.
 BLOCK_OF_MAPS = 16 * 2**20

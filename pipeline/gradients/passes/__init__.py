@@ -1,0 +1,1 @@
+"""One forward pass through a model, what was seen on the way, and the rows that are asked of it."""

@@ -1,0 +1,128 @@
+"""One forward pass through a model around given stimuli, which every row of the Jacobian is taken from."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from pipeline.gradients.passes.trace import Trace, traced
+from pipeline.gradients.passes.windows import windowed
+
+
+@dataclass(frozen=True)
+class ForwardPass:
+    """A model, the stimuli to linearise around, and one forward pass through both.
+
+    ``leaf`` is what the gradient is taken to: (stimulus, ..., time), time being frames or samples. ``response`` is
+    (stimulus, neuron, frame) and hangs on the leaf by autograd's graph; ``trace`` holds what the model's parts were
+    given and gave on the way. ``limits`` is what the model was found not to allow, kept from one pass to the next;
+    ``stages`` are ways back to the leaf that were worked out once. Where the leaf was itself computed from a
+    ``source``, ``whole`` is the response hanging on that.
+    """
+
+    model: nn.Module
+    leaf: Float[Tensor, "stimulus ... time"]
+    response: Float[Tensor, "stimulus neuron frame"]
+    trace: Trace
+    memory: int
+    limits: set[str] = field(default_factory=set)
+    stages: dict[int, Callable[[Tensor, int], Tensor]] = field(default_factory=dict)
+    source: "Source | None" = None
+    whole: Tensor | None = None
+
+    def finish(
+        self, gradient: Float[Tensor, "neuron stimulus ... time"], ends: Int[Tensor, "stimulus neuron"], lags: int
+    ) -> Float[Tensor, "stimulus neuron ... lag"]:
+        """Gradients with respect to the leaf, as they are handed out: of the source where there is one, windowed."""
+        if self.source is not None:
+            gradient = self.source.pull_back(gradient, max(0, int(ends.min()) + 1 - lags))
+        return windowed(gradient.transpose(0, 1), ends, lags)
+
+    @property
+    def given_shape(self) -> tuple[int, ...]:
+        """The shape of one row around one stimulus, but for its time axis."""
+        return tuple((self.leaf if self.source is None else self.source.leaf).shape[1:-1])
+
+    @property
+    def n_stimuli(self) -> int:
+        return self.response.shape[0]
+
+
+class Source(Protocol):
+    """What the leaf was computed from, when the gradient is wanted with respect to that."""
+
+    leaf: Tensor
+
+    def pull_back(self, gradient: Tensor, earliest: int) -> Tensor:
+        """Gradients (row, stimulus, ..., time) with respect to the leaf, as gradients with respect to its source."""
+        ...
+
+
+def pass_through(
+    model: nn.Module,
+    stimuli: Float[Tensor, "stimulus ... time"],
+    memory: int,
+    limits: set[str],
+    *,
+    graph: bool = True,
+) -> ForwardPass:
+    """One forward pass through ``model`` around ``stimuli``, with what routes need to know of it."""
+    leaf = stimuli.detach().clone().requires_grad_(graph)
+    response, trace = traced(model, leaf)
+    return ForwardPass(model, leaf, frames_of(response, leaf.shape[0], model), trace, memory, limits)
+
+
+def frames_of(response: Tensor, n_stimuli: int, model: nn.Module) -> Float[Tensor, "stimulus neuron frame"]:
+    """A response (stimulus, neuron, 1, time) without its repeat axis.
+
+    Raises
+    ------
+    ValueError
+        If the model did not give such a response, or not one output for each neuron that it says it has.
+    """
+    name = type(model).__name__
+    if (
+        not isinstance(response, Tensor)
+        or response.dim() != 4
+        or response.shape[2] != 1
+        or (response.shape[0] != n_stimuli)
+    ):
+        shape = tuple(response.shape) if isinstance(response, Tensor) else type(response).__name__
+        raise ValueError(
+            f"{name} gave a response of shape {shape} for {n_stimuli} stimuli; a gradmap needs (batch, neuron, 1, time)"
+            " to know whose gradient it is; let the model's forward return that shape"
+        )
+    n_neurons = getattr(model, "O", None)
+    if isinstance(n_neurons, int) and response.shape[1] != n_neurons:
+        raise ValueError(
+            f"{name} says that it has {n_neurons} neurons (its attribute O) and gave {response.shape[1]} outputs, so it"
+            " is not known whose each of them is; make the two agree"
+        )
+    return response[:, :, 0]
+
+
+def check_frames(n_frames: int, n_positions: int, hop: int, model: nn.Module) -> None:
+    """Refuse a response that has another number of frames than its stimulus, ``hop`` positions of which are one frame.
+
+    Raises
+    ------
+    ValueError
+        With both numbers.
+    """
+    if n_frames * hop == n_positions:
+        return
+    name, expected = type(model).__name__, n_positions // hop
+    if hop == 1:
+        raise ValueError(
+            f"{name} gave {n_frames} response frames for a stimulus of {n_positions} frames, so it is not known which"
+            " frame of the stimulus each of them answers to and lags cannot be counted; let it give one frame for each,"
+            " padding convolutions on the left by their kernel's length - 1 and using a stride of 1"
+        )
+    raise ValueError(
+        f"{name} gave {n_frames} response frames for {n_positions} samples where its front-end's hop of {hop} samples"
+        f" makes {expected}, so no frame ends at a known sample and lags cannot be counted; give a front-end that pads"
+        f" on the left only (not center=True) so that frame j ends at sample (j + 1) * {hop} - 1, a sound of a whole"
+        " number of frames, or mend the front-end's attribute `hop`"
+    )
