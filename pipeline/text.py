@@ -67,6 +67,20 @@ def of_error(error: BaseException, longest: int = LONGEST_MESSAGE) -> str:
     return printable(f"{name}: {words}" if words.strip() else name, longest)
 
 
+def of_exit(request: SystemExit) -> str:
+    """The call by which code asked the process to end.
+
+    Examples
+    --------
+    >>> of_exit(SystemExit(0))
+    'sys.exit(0)'
+    >>> of_exit(SystemExit("os._exit(0)"))
+    'os._exit(0)'
+    """
+    said = request.code
+    return said if isinstance(said, str) and said.startswith("os._exit") else printable(f"sys.exit({said!r})")
+
+
 def _words(text: object) -> str:
     """What an object says of itself; its own code may fail at that."""
     try:

@@ -9,6 +9,7 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
 from tasks.endings import end, ending_of, without_secrets
+from tasks.exiting import exits_refused
 from tasks.importing import put_last
 from tasks.outcome import STANDARD_OUTPUT, Finished, leave, write_json
 from tasks.terminal import Screen, conclude, showing, surviving_readers
@@ -36,7 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _carry_out(arguments: argparse.Namespace, words: Sequence[str]) -> int:
     try:
-        finished: Finished = arguments.call(arguments)
+        with exits_refused():
+            finished: Finished = arguments.call(arguments)
         if arguments.json is not None:
             write_json(arguments.json, {"exit_status": finished.status, **finished.content})
     except BaseException as error:

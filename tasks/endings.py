@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.plan.config import ConfigError
-from pipeline.text import of_error, printable
+from pipeline.text import of_error, of_exit, printable
 from tasks.outcome import ENDINGS, REFUSED, STOPPED
 from tasks.terminal import LONGEST_LINE, complain
 
@@ -41,7 +41,7 @@ def ending_of(error: BaseException) -> Ending:
         return Ending(STOPPED, words)
     if isinstance(error, SystemExit):
         words = (
-            f"code that the command called asked the process to end (sys.exit({error.code!r})), so the work is not"
+            f"code that the command called asked the process to end ({of_exit(error)}), so the work is not"
             " done; take the call out of the module that the config names"
         )
         return Ending(STOPPED, words)

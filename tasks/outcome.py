@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.words import DEGREES, Degree
+from tasks.exiting import leave_now
 
 COMPLETE, REFUSED, FAILURES, STOPPED = 0, 2, 3, 4
 
@@ -39,7 +39,7 @@ class Finished:
     content
         The outcome for other programs.
     at_once
-        Whether the process was told to end, and has no time to take its parts down one by one.
+        Whether the process was told to end, and has no time to take its parts down one by one, or cannot do so.
     """
 
     status: int
@@ -103,7 +103,7 @@ def leave(status: int) -> None:
     """End the process without taking Ray and torch down piece by piece, for which a stopped job has no time."""
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(status)
+    leave_now(status)
 
 
 def write_json(place: str, content: Mapping[str, Any]) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
+from tasks.exiting import leave_now
+
 #: `ray job stop` kills after three seconds. The main thread is interrupted where it does not react by itself, and the
 #: process ends where even that does not help, as inside a long call into C.
 INTERRUPT_AFTER_S = 1.0
@@ -86,7 +88,7 @@ class StopRequest:
         os.close(pipe)
         if asked and not self._over.wait(LEAVE_AFTER_S):
             self._last_words()
-            os._exit(STATUS_STOPPED)
+            leave_now(STATUS_STOPPED)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

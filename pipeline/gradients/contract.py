@@ -175,6 +175,7 @@ def _checked(model: nn.Module, twin: nn.Module, trials: _Trials, causal: bool) -
     name = type(model).__name__
     alone, numbers = _measured(twin, trials.stimuli[trials.alone :])
     first = _response(alone, 1, trials, model)
+    singly = False
     n_neurons = first.shape[1]
     nobody = torch.zeros(n_neurons, dtype=torch.bool)
     frame_bytes = 4 * numbers // first.shape[-1]
@@ -183,7 +184,8 @@ def _checked(model: nn.Module, twin: nn.Module, trials: _Trials, causal: bool) -
     except (RuntimeError, ValueError, IndexError, TypeError, AssertionError) as error:
         if is_out_of_memory(error):
             raise
-        # One stimulus at a time: nothing mixes stimuli then, and the rest is asked one by one.
+        # One stimulus at a time: whether stimuli mix cannot be asked, and the rest is asked one by one.
+        singly = True
         answer = torch.cat([twin(one[None]) for one in trials.stimuli])
     together = _response(answer, len(trials.stimuli), trials, model)
     if not bool(together[trials.given].isfinite().all()):
@@ -201,7 +203,7 @@ def _checked(model: nn.Module, twin: nn.Module, trials: _Trials, causal: bool) -
             moved = moved | late.cpu()
             if causal and bool(early.any()):
                 raise ContractError(_future(name, pair, early, last, trials.hop))
-    unchecked = ~moved if first.shape[-1] > 1 else nobody
+    unchecked = ~nobody if singly else ~moved if first.shape[-1] > 1 else nobody
     return Contract(ahead, unchecked, frame_bytes)
 
 

@@ -15,6 +15,7 @@ from pipeline.inputs.names import import_named
 from pipeline.inputs.recipes import Recipe
 from pipeline.inputs.weights import listed
 from pipeline.plan.config import ConfigError
+from pipeline.text import of_exit
 
 #: What a checkpoint's files hold, as far as they can be read without running anything, by path.
 Readable = Callable[[], Mapping[str, Mapping[str, Any]]]
@@ -65,7 +66,7 @@ def _made(function: Callable[..., Any], argument: str, recipe: Recipe, seed: int
         try:
             model = function(argument, **recipe.plain_arguments())
         except FOREIGN as error:
-            ended = "called sys.exit" if isinstance(error, SystemExit) else "failed"
+            ended = f"called {of_exit(error).partition('(')[0]}" if isinstance(error, SystemExit) else "failed"
             raise CheckpointError(
                 f"{recipe.where}: factory = {recipe.factory!r} {ended} for {argument}"
                 f" ({type(error).__name__}: {shorten(error)}); mend the function, or take that path out of the pattern"

@@ -1,7 +1,7 @@
 """The model's contract, checked per checkpoint and kind of stimulus: at `plan`, and where maps are computed."""
 
 import weakref
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from pipeline.gradients.contract import Contract, ContractError, NotFiniteError, check_contract
 from pipeline.gradients.torch_state.memory import is_out_of_memory
 from pipeline.inputs.checkpoints import load_checkpoint
+from pipeline.inputs.foreign import OverdueError, within
 from pipeline.plan.shards import Checkpoint, CohortPlan, MapPlan, RunPlan
 from pipeline.run.job import Job
 from pipeline.text import of_error
@@ -23,6 +24,9 @@ LONGEST = 2000
 #: Frames of the stimulus that stands for a sound at `plan`, where the sounds themselves are not read, and the most of a
 #: null spectrogram, whose length the engine sees again.
 FRAMES_OF_SOUND, MOST_OF_NULL = 64, 40
+
+#: Seconds that the forward passes of a checkpoint may take at `plan`; they are a few of some dozens of frames.
+DEADLINE_S = 40.0
 
 _known: "weakref.WeakKeyDictionary[nn.Module, dict[object, Contract]]" = weakref.WeakKeyDictionary()
 
@@ -53,6 +57,9 @@ def _checked(model: nn.Module, cohort: CohortPlan, heard: Tensor | None, hears: 
         return check_contract(model, heard, frames=frames, level=level, hears=hears, causal=cohort.causal)
     except NotFiniteError:
         return _unchecked(cohort)  # which neuron and stimulus it is, the maps tell
+    except OSError as error:
+        # Nothing but the model's own code ran, so the storage that maps are written to has nothing to do with it.
+        raise ContractError(f"{type(model).__name__} cannot be called: {of_error(error)}; mend its forward") from error
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
@@ -65,36 +72,72 @@ def _unchecked(cohort: CohortPlan) -> Contract:
     return Contract(nobody, ~nobody, 0)
 
 
-def with_contracts(plan: RunPlan, modules: "dict[str, nn.Module]") -> RunPlan:
+def with_contracts(plan: RunPlan, modules: "dict[str, nn.Module]", deadline_s: float = DEADLINE_S) -> RunPlan:
     """The plan, in which checkpoints that break the contract of their maps have that as their error.
 
     Parameters
     ----------
     modules
         Modules by fingerprint, of checkpoints that need not be loaded again.
+    deadline_s
+        Seconds for the passes of one checkpoint. One that takes longer is left in its thread, and others of its class
+        and entry are not tried.
     """
+    judge = _Judge(modules, deadline_s, {})
     return replace(
         plan,
         cohorts=tuple(
-            replace(cohort, checkpoints=tuple(_judged(cohort, one, modules) for one in cohort.checkpoints))
+            replace(cohort, checkpoints=tuple(judge.judged(cohort, one) for one in cohort.checkpoints))
             for cohort in plan.cohorts
         ),
     )
 
 
-def _judged(cohort: CohortPlan, checkpoint: Checkpoint, modules: "dict[str, nn.Module]") -> Checkpoint:
-    if not checkpoint.usable or checkpoint.members:
-        return checkpoint
-    try:
-        module = modules.get(checkpoint.fingerprint) or load_checkpoint(checkpoint.source)
-        found = [_checked(module, cohort, None, hears, 0.0) for hears in dict.fromkeys(map(_hearing, cohort.maps))]
-    except KeyboardInterrupt:
-        raise
-    except ContractError as error:
+@dataclass(frozen=True)
+class _Judge:
+    """Who says of each checkpoint whether it keeps the contract; ``overdue`` names, by class and entry, who did not."""
+
+    modules: "dict[str, nn.Module]"
+    deadline_s: float
+    overdue: dict[tuple[str, str], str]
+
+    def judged(self, cohort: CohortPlan, checkpoint: Checkpoint) -> Checkpoint:
+        if not checkpoint.usable or checkpoint.members:
+            return checkpoint
+        like = (checkpoint.model_class, checkpoint.source.where)
+        if like in self.overdue:
+            return replace(checkpoint, error=f"not tried, for it is of the class of {self.overdue[like]}")
+        try:
+            module = self.modules.get(checkpoint.fingerprint) or load_checkpoint(checkpoint.source)
+            found = within(self.deadline_s, lambda: _heard(module, cohort))
+        except OverdueError:
+            self.overdue[like] = f"{checkpoint.id!r}, whose forward pass does not come back"
+            return replace(checkpoint, error=_overdue(checkpoint, self.deadline_s))
+        except BaseException as error:  # a model's own code may raise anything
+            return _unusable(checkpoint, error)
+        return replace(checkpoint, frame_bytes=max(contract.frame_bytes for contract in found))
+
+
+def _heard(module: nn.Module, cohort: CohortPlan) -> list[Contract]:
+    """The contract with each kind of stimulus that the cohort's maps give to the model."""
+    return [_checked(module, cohort, None, hears, 0.0) for hears in dict.fromkeys(map(_hearing, cohort.maps))]
+
+
+def _overdue(checkpoint: Checkpoint, deadline_s: float) -> str:
+    return (
+        f"{checkpoint.source.where}: the forward pass of {checkpoint.model_class.rpartition('.')[2]} has not come back"
+        f" within {deadline_s:g} s for a stimulus of some dozens of frames, so `gradmap run` would wait for its maps,"
+        " for ever if it hangs; look for a loop without an end or a wait in the code that `class` or `factory` names,"
+        " or take the checkpoint out of `path`"
+    )
+
+
+def _unusable(checkpoint: Checkpoint, error: BaseException) -> Checkpoint:
+    if isinstance(error, KeyboardInterrupt):
+        raise error
+    if isinstance(error, ContractError):
         return replace(checkpoint, error=str(error))
-    except BaseException as error:  # a model's own code may raise anything
-        return replace(checkpoint, error=f"its forward pass fails ({of_error(error)}); mend the model, or its entry")
-    return replace(checkpoint, frame_bytes=max(contract.frame_bytes for contract in found))
+    return replace(checkpoint, error=f"its forward pass fails ({of_error(error)}); mend the model, or its entry")
 
 
 def _hearing(entry: MapPlan) -> Hearing:

@@ -20,7 +20,7 @@ from pipeline.run.job import Job, model_neurons
 from pipeline.run.kinds import COMPUTE
 from pipeline.store.content import map_digests
 from pipeline.store.regions import NonFiniteError, label, write_region
-from pipeline.text import of_error
+from pipeline.text import of_error, of_exit
 from pipeline.words import Cause
 
 #: Threads of one task. Sums over a different number of threads round differently, so every executor uses the same.
@@ -107,7 +107,7 @@ def _message(error: BaseException) -> str:
         return str(error)
     if isinstance(error, SystemExit):
         return (
-            f"the model's code asked the process to end (sys.exit({error.code!r})), so no map was made; take the call"
+            f"the model's code asked the process to end ({of_exit(error)}), so no map was made; take the call"
             " out of the code that runs in forward"
         )
     return of_error(error)

@@ -30,6 +30,7 @@ def add_parser(commands: Any) -> None:
 
 def plan(arguments: argparse.Namespace) -> Finished:
     """Print what a run would be; the exit status is 3 where a checkpoint cannot be used."""
+    from pipeline.inputs.foreign import left_behind
     from pipeline.run import prepare_run
     from pipeline.run.contract import with_contracts
     from pipeline.run.driver import Models
@@ -63,7 +64,8 @@ def plan(arguments: argparse.Namespace) -> Finished:
     content = {"store": prepared.store, "weight": weight, "broken": listed, "notes": notes}
     if broken:
         many = f"{counted(len(broken), 'checkpoint')} of {weight.checkpoints}"
-        return Finished(FAILURES, f"gradmap: {many} cannot be used (exit status 3)", content)
+        line = f"gradmap: {many} cannot be used (exit status 3)"
+        return Finished(FAILURES, line, content, at_once=left_behind())
     return Finished(COMPLETE, f"gradmap: ready to run: {counted(weight.shards, 'shard')} (exit status 0)", content)
 
 

@@ -96,6 +96,26 @@ def test_front_ends_pass_and_a_centred_one_does_not(front_end):
     assert not check_contract(model, torch.randn(16, 30)).unchecked.any()
 
 
+def one_at_a_time(model, x, y):
+    if len(x) > 1:
+        raise RuntimeError("one sound, please")
+    return y
+
+
+def test_what_takes_one_stimulus_at_a_time_is_checked_but_for_what_stimuli_do_to_each_other():
+    model = changed(one_at_a_time)
+    found = check_contract(model)
+    assert found.unchecked.all()
+    assert not found.hears_future.any()
+    flags = assess(model, compute_strf_gradmaps(model, None, 5, route="loop"), None, 5, contract=found).flags
+    assert ((flags & FLAGS["not_checked"]) > 0).all()
+    for kind in ("shorter", "random", "far ahead"):
+        forward, message = BROKEN[kind]
+        broken = changed(lambda model, x, y, forward=forward: forward(model, x, one_at_a_time(model, x, y)))
+        with pytest.raises(ContractError, match=message):
+            check_contract(broken, frames=64)
+
+
 class Hearing(AudioEncodingModel):
     def __init__(self, front_end):
         super().__init__(4, 5, 3, wav2spec=front_end)

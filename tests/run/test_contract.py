@@ -2,6 +2,9 @@
 
 import re
 import sys
+import threading
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from pipeline import load_config, run_locally, strf_summaries
 from pipeline.gradients.health import FLAGS
+from pipeline.inputs.foreign import left_behind
 from pipeline.run import prepare_run
 from pipeline.run.contract import with_contracts
 from pipeline.store.reader import open_cube
@@ -34,6 +38,20 @@ class Exiting(LabModel):
         sys.exit(0)
 
 
+WAITED_FOR = threading.Event()
+
+
+class Waiting(LabModel):
+    def forward(self, x):
+        WAITED_FOR.wait()
+        return super().forward(x)
+
+
+class Missing(LabModel):
+    def forward(self, x):
+        Path("/nowhere/table.csv").read_text()
+
+
 def mixed(folder, bad, more=""):
     """Two good checkpoints, and a bad one of that class, in one cohort."""
     for name in ("good0", "good1"):
@@ -49,7 +67,12 @@ def mixed(folder, bad, more=""):
 
 @pytest.mark.parametrize(
     ("bad", "message"),
-    [("Shorter", "response frames"), ("Ahead", "hears the future"), ("Exiting", r"sys.exit\(0\)|SystemExit")],
+    [
+        ("Shorter", "response frames"),
+        ("Ahead", "hears the future"),
+        ("Exiting", r"sys.exit\(0\)|SystemExit"),
+        ("Missing", "cannot be called: FileNotFoundError: .*table.csv"),
+    ],
 )
 def test_a_checkpoint_that_breaks_it_falls_alone(tmp_path, bad, message):
     config = mixed(tmp_path, bad)
@@ -60,6 +83,25 @@ def test_a_checkpoint_that_breaks_it_falls_alone(tmp_path, bad, message):
     assert (report.done, report.failed) == (4, 2)
     assert {(failure.checkpoint, failure.cause) for failure in report.failures} == {("bad", "contract")}
     assert any(re.search(message, failure.message) for failure in report.failures)
+
+
+def test_a_forward_that_does_not_come_back_is_left_behind_with_its_like(tmp_path):
+    config = mixed(tmp_path, "Waiting")
+    write_checkpoint(tmp_path / "others/worse", 10)
+    description = tmp_path / "others/worse/config.json"
+    description.write_text(description.read_text().replace("LabModel", "Waiting"))
+    started = time.monotonic()
+    planned = with_contracts(prepare_run(config), {}, deadline_s=1.0)
+    assert time.monotonic() - started < 30
+    told = {one.id: one.error for one in planned.cohorts[0].checkpoints if not one.usable}
+    assert re.search("Waiting has not come back within 1 s .* `class` or `factory`", told["bad"])
+    assert re.search("not tried.*'bad'", told["worse"])
+    assert sorted(told) == ["bad", "worse"]
+    assert left_behind()
+    WAITED_FOR.set()
+    while left_behind() and time.monotonic() - started < 60:
+        time.sleep(0.01)
+    assert not left_behind()
 
 
 def test_a_cohort_that_may_hear_ahead_says_how_much_it_leaves_out(tmp_path):

@@ -1,6 +1,7 @@
 """Every end of a command is one of the four, with a message for people and nothing that steers their terminal."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pipeline.plan.config import ConfigError
 from pipeline.store.lease import LeaseLostError
 from tasks.cli import main
 from tasks.endings import end, ending_of
+from tasks.exiting import exits_refused
 from tests.run.lab import entry, write_checkpoint
 from tests.tasks.trouble import write_lab
 
@@ -114,12 +116,37 @@ def test_a_url_in_the_place_of_a_clusters_address_is_refused_before_anything(tmp
     assert not (tmp_path / "cube.zarr").exists()
 
 
-def test_a_model_that_asks_the_process_to_end_fails_alone(tmp_path, capsys):
-    config = write_lab(tmp_path, {"exits": "exit"}, healthy=2)
+@pytest.mark.parametrize(("trouble", "call"), [("exit", "sys.exit(0)"), ("exit at once", "os._exit(0)")])
+def test_a_model_that_asks_the_process_to_end_fails_alone(tmp_path, capsys, trouble, call):
+    config = write_lab(tmp_path, {"exits": trouble}, healthy=2)
+    ends = os._exit
+    assert main(["plan", str(config)]) == 3
     assert main(["run", "--local", str(config)]) == 3
+    assert os._exit is ends
     told = capsys.readouterr().out
     assert "6 shards done (6 of them now), 3 failed" in told.splitlines()[-1]
-    assert "lab/exits strf: contract (3 shards): the model's code asked the process to end (sys.exit(0))" in told
+    assert f"lab/exits strf: contract (3 shards): the model's code asked the process to end ({call})" in told
+
+
+def test_a_process_that_a_command_forks_may_end_as_it_likes():
+    with exits_refused():
+        child = os.fork()
+        if not child:
+            os._exit(7)
+        with pytest.raises(SystemExit, match=r"os\._exit\(7\)"):
+            os._exit(7)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+
+def test_a_plan_ends_although_a_forward_pass_never_does(tmp_path):
+    config = write_lab(tmp_path, {"waits": "hang"}, healthy=1)
+    code = "import pipeline.run.contract as room, sys; room.with_contracts.__defaults__ = (1.0,);"
+    code += "from tasks.cli import main; sys.exit(main(sys.argv[1:]))"
+    words = [sys.executable, "-c", code, "plan", str(config)]
+    ended = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 3, ended.stderr
+    assert "lab/waits" in ended.stdout
+    assert ended.stdout.splitlines()[-1].endswith("1 checkpoint of 2 cannot be used (exit status 3)")
 
 
 def test_megabytes_and_escapes_in_an_exception_reach_no_terminal_and_no_record(tmp_path, capsys):

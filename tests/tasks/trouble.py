@@ -43,6 +43,8 @@ class Trouble(LabModel):
             raise RuntimeError("this model always fails")
         if self.trouble == "exit":
             sys.exit(0)
+        if self.trouble == "exit at once":
+            os._exit(0)
         if self.trouble == "shout":
             raise RuntimeError(f"\x1b[2J\x1b]0;owned\x07 two\nlines {'x' * 2**20}")
         if self.trouble == "nan":
