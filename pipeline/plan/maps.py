@@ -227,15 +227,11 @@ class MeanObjective(Frozen):
 ObjectiveConfig = ObjectiveName | FrameObjective | MeanObjective
 
 
-class GradientConfig(MapConfig):
-    """A map that is the gradient of an objective, of each neuron or of their sum."""
+class ObjectiveConfigured(MapConfig):
+    """A map that is about an objective of each neuron's response."""
 
     objective: ObjectiveConfig = "last"
     """What the gradient is taken of: the response at the last frame, at its peak, at a frame, or a mean or sum."""
-    neurons: Literal["each", "sum"] = "each"
-    """One map for each neuron, or one for the sum of all."""
-    route: Route = "auto"
-    """Way to the gradient; it changes no number beyond rounding."""
 
     def engine_objective(self) -> str | dict[str, Any]:
         """The objective in the words of the engine: a name, ``{"frame": k}`` or ``{"mean_over": [a, b]}``."""
@@ -244,6 +240,15 @@ class GradientConfig(MapConfig):
     def objective_words(self) -> str:
         """The objective as text."""
         return self.objective if isinstance(self.objective, str) else json.dumps(self.engine_objective())
+
+
+class GradientConfig(ObjectiveConfigured):
+    """A map that is the gradient of an objective, of each neuron or of their sum."""
+
+    neurons: Literal["each", "sum"] = "each"
+    """One map for each neuron, or one for the sum of all."""
+    route: Route = "auto"
+    """Way to the gradient; it changes no number beyond rounding."""
 
     def neuron_axes(self, cohort: CohortFacts) -> tuple[Axis, ...]:
         """The axis of the neurons; none for the gradient of their sum."""
@@ -272,3 +277,8 @@ def check_spectrograms(where: str, cohort: CohortFacts, stimuli: Stimuli) -> Non
                 f"{where}: the spectrogram {name!r} has {count} bands, but the cohort has {bands};"
                 " give spectrograms of shape (frequency, time) as the models were trained on"
             )
+
+
+def counted(stimuli: Stimuli) -> str:
+    """How many sounds there are, in words."""
+    return "1 sound" if len(stimuli.names) == 1 else f"{len(stimuli.names):,} sounds"

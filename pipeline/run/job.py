@@ -73,6 +73,11 @@ class Job:
         read = _spectrograms(self.map.stimuli)
         return [read[name] for name in self.stimulus_names()]
 
+    def all_spectrograms(self) -> list[np.ndarray]:
+        """All stimuli of the map as spectrograms (frequency, time), whichever of them are the shard's."""
+        read = _spectrograms(self.map.stimuli)
+        return [read[name] for name in self.map.stimuli.names]
+
     def sounds(self) -> list[np.ndarray]:
         """The shard's stimuli as sounds (sample,)."""
         stimuli = self.map.stimuli

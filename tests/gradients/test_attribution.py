@@ -4,7 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.gradients.attribution import infidelity, integrated_gradients, randomised_maps, synthesise
+from pipeline.gradients.attribution import (
+    infidelity,
+    integrated_gradients,
+    randomised_maps,
+    smoothed_gradients,
+    synthesise,
+)
 from pipeline.gradients.gradmaps import strf_gradmaps
 from pipeline.gradients.models import AudioEncodingModel
 from tests.gradients.planted import Linear
@@ -102,6 +108,23 @@ def test_nodes_are_doubled_only_where_they_are_needed_and_a_limit_is_told():
 class _Kink(nn.Module):
     def forward(self, x):
         return torch.cat([x[:, :1], torch.sin(9.0 * x[:, 1:])], dim=1)
+
+
+@pytest.mark.parametrize("objective", ["last", "peak"])
+def test_noisy_copies_are_averaged_at_the_frames_of_the_sound_itself(objective):
+    model, sound = seeded(lambda: Recurrent("GRU")), a_sound()
+    found = smoothed_gradients(model, sound, 8, samples=3, noise=0.2, seed=5, objective=objective, neurons=[2, 0])
+    noise = torch.randn(3, *sound.shape, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    frames = integrated_gradients(model, sound, 8, objective=objective, neurons=[2, 0]).frames
+    assert found.frames.tolist() == frames.tolist()
+    for row, (neuron, frame) in enumerate(zip([2, 0], frames.tolist(), strict=True)):
+        copies = [
+            integrated_gradients(
+                model, sound + 0.2 * one.float(), 8, objective={"frame": frame}, neurons=[neuron]
+            ).values[0]
+            for one in noise
+        ]
+        torch.testing.assert_close(found.values[row], torch.stack(copies).mean(dim=0), rtol=1e-4, atol=1e-6)
 
 
 def test_the_best_sound_of_an_ln_neuron_is_its_kernel():

@@ -2,6 +2,15 @@
 
 from pipeline.gradients.attribution.integrated import Integrated, integrated_gradients
 from pipeline.gradients.attribution.perturbed import infidelity, randomised_maps
+from pipeline.gradients.attribution.smoothed import smoothed_gradients
 from pipeline.gradients.attribution.synthesis import Synthesised, synthesise
 
-__all__ = ["Integrated", "Synthesised", "infidelity", "integrated_gradients", "randomised_maps", "synthesise"]
+__all__ = [
+    "Integrated",
+    "Synthesised",
+    "infidelity",
+    "integrated_gradients",
+    "randomised_maps",
+    "smoothed_gradients",
+    "synthesise",
+]

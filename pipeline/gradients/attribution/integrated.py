@@ -38,6 +38,8 @@ class Integrated:
         How far the contributions of the *whole* past are from summing to the difference: the error of the quadrature.
     outside
         What lies before the window and is not in ``values``.
+    beyond
+        The share of the energy (sum of squares) of all contributions that lies before the window.
     nodes
         Nodes of the quadrature.
     frames
@@ -49,6 +51,7 @@ class Integrated:
     scale: Float[Tensor, "neuron"]
     completeness: Float[Tensor, "neuron"]
     outside: Float[Tensor, "neuron"]
+    beyond: Float[Tensor, "neuron"]
     nodes: Tensor
     frames: Tensor
 
@@ -172,7 +175,7 @@ def _until_complete(
     n, bands = len(chosen), path.sound.shape[0]
     values = path.sound.new_zeros(n, bands, path.lags)
     gap, outside, scales = difference.new_full((n,), math.inf), difference.new_zeros(n), difference.abs()
-    used = torch.zeros(n, dtype=torch.int32, device=chosen.device)
+    beyond, used = difference.new_zeros(n), torch.zeros(n, dtype=torch.int32, device=chosen.device)
     open_rows = torch.arange(n, device=chosen.device)
     while len(open_rows):
         for frame in frames[open_rows].unique().tolist():
@@ -189,11 +192,14 @@ def _until_complete(
             gap[rows], used[rows] = reached[better], nodes
             scales[rows] = scale[better]
             outside[rows] = whole[:, :, path.lags :].sum(dim=(1, 2)) / scale[better]
+            energy = whole.square().sum(dim=(1, 2))
+            older = whole[:, :, path.lags :].square().sum(dim=(1, 2))
+            beyond[rows] = older / energy.clamp_min(torch.finfo(energy.dtype).tiny)
         open_rows = open_rows[gap[open_rows] > completeness]
         nodes *= 2
         if nodes > most_nodes:
             break
-    return Integrated(values, difference, scales, gap, outside, used, frames)
+    return Integrated(values, difference, scales, gap, outside, beyond, used, frames)
 
 
 def _baseline(baseline: float | Tensor, sound: Float[Tensor, "frequency time"]) -> Float[Tensor, "frequency time"]:

@@ -143,6 +143,15 @@ TABLE = (
         "all maps of a block, or those of the neurons concerned",
         "notice",
     ),
+    Flag(
+        "incomplete_path",
+        1024,
+        "the contributions do not add up to the difference of the responses",
+        "a gap above the completeness that the config asks for, with as many nodes as are allowed",
+        "more nodes (most_nodes); a model with kinks needs many, and its gap stands in <map>_completeness",
+        "each integrated map by its own sum",
+        "notice",
+    ),
 )
 
 FLAGS = {flag.name: flag.bit for flag in TABLE}

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from pipeline.plan.axes import Axis
 from pipeline.plan.kinds import KINDS
-from pipeline.plan.maps import CohortFacts, Cost, MapConfig, Stimuli, Variable, check_spectrograms
+from pipeline.plan.maps import CohortFacts, Cost, MapConfig, Stimuli, Variable, check_spectrograms, counted
 from pipeline.plan.urls import ConfigError
 from pipeline.words import DynamicRoute, Hears
 
@@ -123,7 +123,7 @@ class DynamicConfig(MapConfig):
     def summary(self, stimuli: Stimuli) -> tuple[str, str]:
         """Which frames, and how many sounds."""
         frames = "every frame" if self.every == 1 else f"every {self.every} frames"
-        return frames, "1 sound" if len(stimuli.names) == 1 else f"{len(stimuli.names):,} sounds"
+        return frames, counted(stimuli)
 
     def check(self, where: str, cohort: CohortFacts, stimuli: Stimuli) -> None:
         """Refuse spectrograms of other bands, sounds that nothing is left of, and frames to keep that do not exist."""

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from pipeline.plan.axes import Axis
 from pipeline.plan.kinds import KINDS
-from pipeline.plan.maps import CohortFacts, GradientConfig, Stimuli, Variable, check_frames, check_spectrograms
+from pipeline.plan.maps import CohortFacts, GradientConfig, Stimuli, Variable, check_frames, check_spectrograms, counted
 from pipeline.plan.urls import ConfigError
 from pipeline.words import Baseline, Hears
 
@@ -66,7 +66,7 @@ class StrfMapConfig(GradientConfig):
 
     def summary(self, stimuli: Stimuli) -> tuple[str, str]:
         """The objective and the baseline."""
-        return self.objective_words(), _counted(stimuli) if self.baseline == "stimuli" else self.baseline
+        return self.objective_words(), counted(stimuli) if self.baseline == "stimuli" else self.baseline
 
     def check(self, where: str, cohort: CohortFacts, stimuli: Stimuli) -> None:
         """Refuse spectrograms of other bands, frames that they lack, and prefilters of different widths."""
@@ -98,7 +98,3 @@ class StrfMapConfig(GradientConfig):
                 units=f"response per unit of the {over}",
             ),
         )
-
-
-def _counted(stimuli: Stimuli) -> str:
-    return "1 sound" if len(stimuli.names) == 1 else f"{len(stimuli.names):,} sounds"

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from pipeline.plan.axes import Axis, samples_in, waveform_lag_ms
 from pipeline.plan.kinds import KINDS
-from pipeline.plan.maps import CohortFacts, GradientConfig, Stimuli, Variable, check_frames
+from pipeline.plan.maps import CohortFacts, GradientConfig, Stimuli, Variable, check_frames, counted
 from pipeline.plan.shards import Checkpoint, FrontEnd
 from pipeline.plan.urls import ConfigError
 from pipeline.words import Hears
@@ -43,8 +43,7 @@ class WaveformMapConfig(GradientConfig):
 
     def summary(self, stimuli: Stimuli) -> tuple[str, str]:
         """The objective and the sounds."""
-        count = len(stimuli.names)
-        return self.objective_words(), "1 sound" if count == 1 else f"{count:,} sounds"
+        return self.objective_words(), counted(stimuli)
 
     def check(self, where: str, cohort: CohortFacts, stimuli: Stimuli) -> None:
         """Refuse checkpoints without a front-end, sounds that it does not take, and windows that have no length."""
