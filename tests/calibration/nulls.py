@@ -7,25 +7,36 @@ import numpy as np
 import xarray as xr
 from scipy.ndimage import gaussian_filter
 
-BANDS, LAGS = 16, 20
-FREQUENCY, LAG = np.geomspace(200.0, 6400.0, BANDS), np.arange(LAGS) * 10.0
+BANDS, LAGS = GRID = 16, 20
 
-Maps = Callable[[np.random.Generator, int, int], np.ndarray]
+Maps = Callable[..., np.ndarray]
 
 
-def white(rng: np.random.Generator, checkpoints: int, neurons: int) -> np.ndarray:
+def white(rng: np.random.Generator, checkpoints: int, neurons: int, grid: tuple[int, int] = GRID) -> np.ndarray:
     """Entries that know nothing of each other."""
-    return rng.standard_normal((checkpoints, neurons, BANDS, LAGS))
+    return rng.standard_normal((checkpoints, neurons, *grid))
 
 
-def smooth(rng: np.random.Generator, checkpoints: int, neurons: int) -> np.ndarray:
+def smooth(rng: np.random.Generator, checkpoints: int, neurons: int, grid: tuple[int, int] = GRID) -> np.ndarray:
     """Neighbouring entries alike, as of the same spread everywhere."""
-    return gaussian_filter(white(rng, checkpoints, neurons), (0, 0, 1.5, 1.5), mode="wrap")
+    return gaussian_filter(white(rng, checkpoints, neurons, grid), (0, 0, 1.5, 1.5), mode="wrap")
 
 
-def decaying(rng: np.random.Generator, checkpoints: int, neurons: int) -> np.ndarray:
+def decaying(rng: np.random.Generator, checkpoints: int, neurons: int, grid: tuple[int, int] = GRID) -> np.ndarray:
     """White noise whose spread falls with the lag."""
-    return white(rng, checkpoints, neurons) * np.exp(-np.arange(LAGS) / 4.0)
+    return white(rng, checkpoints, neurons, grid) * np.exp(-np.arange(grid[1]) / 4.0)
+
+
+def mirrored(rng: np.random.Generator, checkpoints: int, neurons: int, grid: tuple[int, int] = GRID) -> np.ndarray:
+    """Neighbouring entries alike, larger at the edges, where the noise was mirrored before it was smoothed."""
+    return gaussian_filter(white(rng, checkpoints, neurons, grid), (0, 0, 1.5, 1.5))
+
+
+def smooth_decaying(
+    rng: np.random.Generator, checkpoints: int, neurons: int, grid: tuple[int, int] = GRID
+) -> np.ndarray:
+    """Neighbouring entries alike, of a spread that falls with the lag."""
+    return mirrored(rng, checkpoints, neurons, grid) * np.exp(-np.arange(grid[1]) / 4.0)
 
 
 def blobs(rng: np.random.Generator, checkpoints: int, neurons: int) -> np.ndarray:
@@ -33,6 +44,15 @@ def blobs(rng: np.random.Generator, checkpoints: int, neurons: int) -> np.ndarra
     band, lag = (rng.uniform(0, top, (checkpoints, neurons, 1, 1)) for top in (BANDS, LAGS / 2))
     return np.exp(-0.5 * ((np.arange(BANDS)[:, None] - band) / 2) ** 2 - 0.5 * ((np.arange(LAGS) - lag) / 2) ** 2)
 
+
+#: Single maps without a field.
+UNSTRUCTURED: dict[str, Maps] = {
+    "white": white,
+    "smooth": smooth,
+    "smooth, mirrored edges": mirrored,
+    "decaying": decaying,
+    "smooth, decaying": smooth_decaying,
+}
 
 NOISE: dict[str, Maps] = {"white": white, "smooth": smooth, "decaying": decaying, "blobs": blobs}
 
@@ -59,7 +79,8 @@ def architectures() -> dict[str, Maps]:
 
 def labelled(values: np.ndarray) -> xr.DataArray:
     """Maps (checkpoint, neuron, frequency, lag) with their axes."""
-    coords = {"frequency": ("frequency", FREQUENCY, {"units": "Hz"}), "lag": ("lag", LAG, {"units": "ms"})}
+    frequency, lag = np.geomspace(200.0, 6400.0, values.shape[-2]), np.arange(values.shape[-1]) * 10.0
+    coords = {"frequency": ("frequency", frequency, {"units": "Hz"}), "lag": ("lag", lag, {"units": "ms"})}
     return xr.DataArray(values, dims=("checkpoint", "neuron", "frequency", "lag"), coords=coords)
 
 

@@ -11,7 +11,7 @@ from pipeline.numbers import measures as engine
 from pipeline.numbers.grid import StrfGrid
 from pipeline.numbers.measures import Measure
 from pipeline.numbers.profiles import around_peak, edges, envelope_power, moments
-from pipeline.numbers.strf.noise import decay_undone, level, noise_beside_field, noise_of
+from pipeline.numbers.strf.noise import decay_undone, level, noise_beside_field, noise_of, stands_out
 
 Field = Literal["peak", "excitatory", "inhibitory"]
 FIELDS: tuple[Field, ...] = get_args(Field)
@@ -109,9 +109,8 @@ class StrfBlock:
 
     @cached_property
     def stands_out(self) -> np.ndarray:
-        """Whether the largest entry of each whole map is larger than that of noise of the same level."""
-        peak = np.abs(self.even).max(axis=(1, 2))
-        return peak > level(self.even[0].size) * noise_of(self.even)
+        """Whether the largest entry of each whole map is larger than that of noise of the same level and smoothness."""
+        return stands_out(self.even)
 
     @cached_property
     def kept(self) -> np.ndarray:

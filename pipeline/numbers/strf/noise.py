@@ -4,6 +4,7 @@ from functools import cache
 
 import numpy as np
 from scipy import stats
+from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
 #: Share of maps of noise that are called significant.
 RATE = 0.05
@@ -14,8 +15,8 @@ ROBUST = 1.4826
 #: A median is as sure of a standard deviation as the sum of squares of this share of the entries.
 EFFICIENCY = 0.37
 
-#: Gini coefficient of the magnitudes of normal noise, and its standard deviation times the root of the entries.
-GINI_OF_NOISE, GINI_SPREAD = np.sqrt(2.0) - 1.0, 0.252
+#: Share of a map's energy that is rounding, not noise.
+ROUNDING = 1e-9
 
 
 def level(entries: int) -> float:
@@ -34,30 +35,122 @@ def noise_of(maps: np.ndarray) -> np.ndarray:
 
 
 def decay_undone(maps: np.ndarray) -> np.ndarray:
-    """Maps (map, frequency, lag) whose noise no longer decays over the lags, where it does so exponentially.
+    """Maps (map, frequency, lag) times the exponential in the lag that makes their noise even over the lags.
 
-    Median magnitudes over the bands are a field's only where it covers half of these; elsewhere they are the noise of
-    that lag. Their logarithm is compared half a window apart. It counts as a decay only if that is beyond chance and
-    explains most of how the medians vary, so that a field is not taken for one.
+    Noise is what the best separable map leaves, and its level at a lag the median magnitude over the bands, whose
+    logarithm is compared half a window apart. What is left does not depend on how fast the noise decays, so that what
+    is decided on it holds for every exponential decay as for none. A map that is separable to rounding has no noise.
     """
-    bands, lags = maps.shape[1:]
-    half = lags // 2
+    half = maps.shape[2] // 2
     if half < 2:
         return maps
-    middle = np.median(np.abs(maps), axis=1)
-    known = (middle > 0).all(axis=1)
+    for _ in range(2):  # the best separable map is another one once the decay is gone
+        steps = np.arange(maps.shape[2]) - maps.shape[2] / 2
+        maps = maps * np.exp(-_slope(maps - _separable(maps), maps, half)[:, None, None] * steps)
+    return maps
+
+
+def _slope(noise: np.ndarray, maps: np.ndarray, half: int) -> np.ndarray:
+    """Growth per lag of the logarithm of the noise (map, frequency, lag); 0 where a lag or the map has none."""
+    middle = np.median(np.abs(noise), axis=1)
+    known = (middle > 0).all(axis=1) & ((noise**2).sum(axis=(1, 2)) > ROUNDING * (maps**2).sum(axis=(1, 2)))
     logs = np.log(np.where(middle > 0, middle, 1.0))
-    slope = np.median((logs[:, half : 2 * half] - logs[:, :half]) / half, axis=1)
-    rest = logs - slope[:, None] * np.arange(lags)
-    # the log of a median over n normal entries has a standard deviation of 1.17 / sqrt(n)
-    chance = 3 * 1.25 * np.sqrt(2) * 1.17 / (np.sqrt(bands) * half * np.sqrt(half))
-    decays = known & (np.abs(slope) > chance) & (_spread(rest) < 0.4 * _spread(logs))
-    steps = np.arange(lags) - lags / 2
-    return maps * np.exp(-np.where(decays, slope, 0.0)[:, None, None] * steps)
+    return np.where(known, np.median(logs[:, half : 2 * half] - logs[:, :half], axis=1) / half, 0.0)
 
 
-def _spread(rows: np.ndarray) -> np.ndarray:
-    return np.median(np.abs(rows - np.median(rows, axis=1, keepdims=True)), axis=1)
+def _separable(maps: np.ndarray) -> np.ndarray:
+    """Best separable part of each map (map, frequency, lag), by four steps of the power method."""
+    over_lags = np.abs(maps).max(axis=1)
+    for _ in range(4):
+        bands = np.einsum("nfl,nl->nf", maps, over_lags)
+        bands /= np.maximum(np.linalg.norm(bands, axis=1, keepdims=True), np.finfo(float).tiny)
+        over_lags = np.einsum("nfl,nf->nl", maps, bands)
+    return np.asarray(bands[:, :, None] * over_lags[:, None])
+
+
+def prominence(maps: np.ndarray) -> np.ndarray:
+    """Largest magnitude of each map (map, frequency, lag), in robust standard deviations; 0 for a map of zeros."""
+    peak, noise = np.abs(maps).max(axis=(1, 2)), noise_of(maps)
+    with np.errstate(divide="ignore", over="ignore"):
+        return np.where(peak > 0, peak / noise, 0.0)
+
+
+def stands_out(maps: np.ndarray) -> np.ndarray:
+    """Whether the prominence of each even map (map, frequency, lag) exceeds that of 95 % of maps of noise as smooth.
+
+    A map that is separable to rounding has no noise, and stands out.
+    """
+    return (prominence(maps) > _highest_of_noise(maps)[:, 0]) | _is_without_noise(maps)
+
+
+def is_sparse(maps: np.ndarray) -> np.ndarray:
+    """Whether fewer entries hold each even map (map, frequency, lag) than hold 95 % of maps of noise as smooth."""
+    return gini(maps) > _highest_of_noise(maps)[:, 1]
+
+
+def gini(maps: np.ndarray) -> np.ndarray:
+    """Gini coefficient of the magnitudes of each map (map, ...); NaN for a map of zeros."""
+    ordered = np.sort(np.abs(maps).reshape(len(maps), -1), axis=1)
+    n = ordered.shape[1]
+    weights, total = 2 * np.arange(1, n + 1) - n - 1, ordered.sum(axis=1)
+    return np.asarray((ordered * weights).sum(axis=1) / (n * np.where(total > 0, total, np.nan)))
+
+
+def _is_without_noise(maps: np.ndarray) -> np.ndarray:
+    energy, rest = ((values**2).sum(axis=(1, 2)) for values in (maps, maps - _separable(maps)))
+    return (rest <= ROUNDING * energy) & (energy > 0) & (min(maps.shape[1:]) > 1)
+
+
+def _highest_of_noise(maps: np.ndarray) -> np.ndarray:
+    """Prominence and Gini coefficient (map, 2) that 5 % of maps of noise as smooth as each map exceed.
+
+    Neighbours of normal noise that correlate by r have the same sign as often as arcsin(r) says, whatever the spread
+    of the entries is and however large a field's are; r tells how smooth the noise is along each axis.
+    """
+    smooth = np.stack([np.abs(_alike(maps, axis)[:, None] - _CORRELATIONS).argmin(axis=1) for axis in (1, 2)])
+    kinds, which = np.unique(smooth, axis=1, return_inverse=True)
+    return np.array([_simulated(maps.shape[1:], (_WIDTHS[i], _WIDTHS[j])) for i, j in kinds.T])[which.ravel()]
+
+
+def _alike(maps: np.ndarray, axis: int) -> np.ndarray:
+    """Correlation of neighbours along an axis as their signs tell it; 0 where there is one entry."""
+    signs, size = np.sign(maps), maps.shape[axis]
+    if size < 2:
+        return np.zeros(len(maps))
+    agree = np.take(signs, range(size - 1), axis) * np.take(signs, range(1, size), axis)
+    return np.asarray(np.sin(np.pi / 2 * agree.mean(axis=(1, 2))))
+
+
+def _correlation_of(width: float) -> float:
+    """Correlation of neighbours in white noise that a Gaussian of that width (sd, entries) has smoothed."""
+    weights = gaussian_filter1d(np.eye(1, 61, 30)[0], width) if width else np.eye(1, 61, 30)[0]
+    return float(weights[1:] @ weights[:-1] / (weights @ weights))
+
+
+#: Widths (sd, entries) of the Gaussians that noise is smoothed with, and the correlation of neighbours each makes.
+_WIDTHS = (0.0, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0)
+_CORRELATIONS = np.array([_correlation_of(width) for width in _WIDTHS])
+
+
+#: Normal numbers drawn for one threshold: a fraction of a second.
+_NUMBERS = 5e6
+
+
+@cache
+def _simulated(shape: tuple[int, int], widths: tuple[float, float]) -> tuple[float, float]:
+    """Prominence and Gini coefficient that 5 % of simulated maps of smoothed normal noise exceed.
+
+    The noise is mirrored at the edges before it is smoothed, as scipy does it, which makes it larger there: maps
+    without such edges exceed the values less often.
+    """
+    trials = int(np.clip(_NUMBERS / (shape[0] * shape[1]), 500, 20_000))
+    rng, found = np.random.default_rng(0), []
+    for start in range(0, trials, 500):
+        noise = rng.standard_normal((min(500, trials - start), *shape), dtype=np.float32)
+        even = decay_undone(gaussian_filter(noise, (0.0, *widths)) if any(widths) else noise)
+        found.append((prominence(even), gini(even)))
+    highest = np.quantile(np.concatenate(found, axis=1), 1 - RATE, axis=1)
+    return float(highest[0]), float(highest[1])
 
 
 @cache
@@ -91,25 +184,3 @@ def beyond_separable(residual: np.ndarray, noise: np.ndarray, bands: int, lags: 
     ratio = residual / np.maximum(noise**2 * freedom, np.finfo(float).tiny)
     spread = np.sqrt(2 / freedom + 2 / (EFFICIENCY * entries))
     return (ratio - 1) / spread > stats.norm.isf(RATE)
-
-
-def beyond_noise_gini(gini: np.ndarray, magnitudes: np.ndarray) -> np.ndarray:
-    """Whether magnitudes (map, frequency, lag) are held by fewer entries than in normal noise.
-
-    Entries that resemble their neighbours count for fewer: by (1 + r) / (1 - r) along each axis, with the correlation r
-    of neighbours, as in a series that forgets at that rate.
-    """
-    apart = _neighbours_count(magnitudes, 1) * _neighbours_count(magnitudes, 2)
-    entries = magnitudes[0].size / apart
-    return (gini - GINI_OF_NOISE) * np.sqrt(entries) / GINI_SPREAD > stats.norm.isf(RATE)
-
-
-def _neighbours_count(magnitudes: np.ndarray, axis: int) -> np.ndarray:
-    centred = magnitudes - magnitudes.mean(axis=(1, 2), keepdims=True)
-    size = centred.shape[axis]
-    if size < 2:
-        return np.ones(len(centred))
-    products = (np.take(centred, range(size - 1), axis) * np.take(centred, range(1, size), axis)).mean(axis=(1, 2))
-    variance = (centred**2).mean(axis=(1, 2))
-    r = np.clip(products / np.where(variance > 0, variance, 1.0), 0.0, 0.99)
-    return (1 + r) / (1 - r)

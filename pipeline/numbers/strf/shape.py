@@ -7,15 +7,16 @@ from pipeline.numbers import lags
 from pipeline.numbers.grid import StrfGrid
 from pipeline.numbers.measures import ALL_ZERO, OF_THE_MAP, UNUSABLE, Measure
 from pipeline.numbers.strf.block import StrfBlock, StrfSettings, only
-from pipeline.numbers.strf.noise import beyond_noise_gini, beyond_separable, level, noise_beside_field
+from pipeline.numbers.strf.noise import ROUNDING, beyond_separable, gini, is_sparse, level, noise_beside_field
 
 LAGS = f"{UNUSABLE}, or all energy lies at one lag"
 LINE = f"{UNUSABLE}, or all energy lies in one band or at one lag"
 NO_LOBE = f"{UNUSABLE}, all energy lies at one lag, or no lobe stands out"
 LOBES = "25 % of the profile's peak, and the level that the largest of so many lags of noise exceeds in 5 %"
 SIGNIFICANT = (
-    "the largest magnitude, in robust standard deviations (1.4826 median |g|), exceeds that of 95 % of maps of white"
-    " noise with as many entries (Student's t, Sidak); an exponential decay of the noise over the lags is undone first"
+    "the largest magnitude, in robust standard deviations (1.4826 median |g|), exceeds that of 95 % of simulated maps"
+    " of normal noise with as many entries, as smooth as the map along either axis; an exponential decay of the noise"
+    " over the lags is undone first"
 )
 STANDS_OUT = "the largest entry stands out of the noise (see significant)"
 
@@ -114,22 +115,10 @@ def _inseparable(block: StrfBlock) -> np.ndarray:
     squares = np.clip(np.linalg.eigvalsh(maps @ maps.transpose(0, 2, 1)), 0.0, None)
     rest = squares[:, :-1].sum(axis=1)
     # rounding of a map that is exactly separable is no energy
-    rest = np.where(rest > 1e-9 * squares.sum(axis=1), rest, 0.0)
+    rest = np.where(rest > ROUNDING * squares.sum(axis=1), rest, 0.0)
     noise = noise_beside_field(squares, *block.even.shape[1:])
     found = beyond_separable(rest, noise, *block.even.shape[1:])
     return only(block, np.where(block.stands_out, found, np.nan), bands=True, lags=True)
-
-
-def _gini_of(magnitudes: np.ndarray) -> np.ndarray:
-    ordered = np.sort(magnitudes, axis=1)
-    n = ordered.shape[1]
-    weights = 2 * np.arange(1, n + 1) - n - 1
-    return (ordered * weights).sum(axis=1) / (n * ordered.sum(axis=1))
-
-
-def _sparse(block: StrfBlock) -> np.ndarray:
-    magnitudes = np.abs(block.even)
-    return beyond_noise_gini(_gini_of(magnitudes.reshape(len(magnitudes), -1)), magnitudes).astype(float)
 
 
 def _vinje_gallant(block: StrfBlock) -> np.ndarray:
@@ -253,7 +242,7 @@ MEASURES: dict[str, Measure] = {
         flags={0: "no", 1: "yes"},
     ),
     "sparseness_gini": Measure(
-        lambda block: _gini_of(block.magnitude),
+        lambda block: gini(block.maps),
         "sparseness (Gini)",
         "1",
         "sum_i (2 i - n - 1) |g|_(i) / (n sum |g|) over the n entries in ascending order; 0.41 for white noise",
@@ -261,12 +250,13 @@ MEASURES: dict[str, Measure] = {
         "Hurley and Rickard 2009",
     ),
     "sparse": Measure(
-        _sparse,
+        lambda block: is_sparse(block.even).astype(float),
         "whether fewer entries hold the map than hold noise",
         "1",
-        "whether the Gini coefficient exceeds that of normal noise, sqrt(2) - 1, of as smooth a map",
+        "whether the Gini coefficient exceeds that of 95 % of simulated maps of normal noise with as many entries, as"
+        " smooth as the map",
         UNUSABLE,
-        threshold="5 % of maps of white noise; an exponential decay of the noise is undone first",
+        threshold="5 % of maps of white, smooth or decaying noise; an exponential decay of the noise is undone first",
         flags={0: "no", 1: "yes"},
     ),
     "sparseness_vinje_gallant": Measure(
@@ -300,7 +290,7 @@ MEASURES: dict[str, Measure] = {
         "1",
         SIGNIFICANT,
         UNUSABLE,
-        threshold="5 % of maps of white noise, whatever their size",
+        threshold="5 % of maps of white, smooth or decaying noise, whatever their size",
         flags={0: "no", 1: "yes"},
     ),
 }
