@@ -31,10 +31,13 @@ class Synthesised:
         One spectrogram (neuron, frequency, time) or one waveform (neuron, sample) for each neuron.
     trace
         Each neuron's objective after every step; it never falls by more than rounding.
+    at_start
+        Each neuron's objective around the start.
     """
 
     sounds: Float[Tensor, "neuron ..."]
     trace: Float[Tensor, "neuron step"]
+    at_start: Float[Tensor, "neuron"]
 
 
 def synthesise(
@@ -89,13 +92,14 @@ def synthesise(
     with listening(model, dtype, front_end=start.dim() == 1) as listener:
         start = listener.placed(start)
         with torch.no_grad():
-            count = listener.response(start.unsqueeze(0)).shape[1]
-        chosen = chosen_rows(neurons, count, listener.device)
+            at_start = evaluate(objective, listener.response(start.unsqueeze(0)))[0]
+        chosen = chosen_rows(neurons, len(at_start), listener.device)
         assert chosen is not None
         bounds = _Bounds(start, norm, lowest, highest)
         together = max(1, BLOCK_ENTRIES // start.numel())
         parts = [_climb(listener, bounds, block, objective, steps, seed) for block in chosen.split(together)]
-    return Synthesised(torch.cat([part.sounds for part in parts]), torch.cat([part.trace for part in parts]))
+    sounds, traces = zip(*parts, strict=True)
+    return Synthesised(torch.cat(sounds), torch.cat(traces), at_start[chosen])
 
 
 @dataclass(frozen=True)
@@ -120,7 +124,8 @@ class _Bounds:
 
 def _climb(
     listener: Listener, bounds: _Bounds, neurons: Tensor, objective: Objective, steps: int, seed: int
-) -> Synthesised:
+) -> tuple[Tensor, Float[Tensor, "neuron step"]]:
+    """Sounds and traces of neurons that climb side by side."""
     sounds = bounds.within(bounds.start + JITTER * bounds.norm * _random(bounds.start, neurons, seed))
     step = sounds.new_full((len(neurons),), FIRST_STEP)
     value, gradient = _uphill(listener, sounds, neurons, objective)
@@ -136,7 +141,7 @@ def _climb(
         value = torch.where(better, new_value, value)
         step = torch.where(better, (step * LONGER).clamp_max(LONGEST), step * SHORTER)
         trace.append(value)
-    return Synthesised(sounds, torch.stack(trace, dim=1))
+    return sounds, torch.stack(trace, dim=1)
 
 
 def _uphill(

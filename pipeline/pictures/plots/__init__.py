@@ -1,5 +1,6 @@
 """Pictures of maps and of populations: axes in, axes out."""
 
+from pipeline.pictures.plots.ascents import plot_trace
 from pipeline.pictures.plots.dynamic import (
     plot_components,
     plot_dynamic_mean,
@@ -35,5 +36,6 @@ __all__ = [
     "plot_seeds",
     "plot_similarity",
     "plot_standing",
+    "plot_trace",
     "plot_waveform",
 ]

@@ -6,9 +6,9 @@ from typing import Any, Literal
 from pydantic import Field
 
 from pipeline.plan.axes import Axis, samples_in, waveform_lag_ms
+from pipeline.plan.heard import check_sounds, front_end_of
 from pipeline.plan.kinds import KINDS
 from pipeline.plan.maps import CohortFacts, GradientConfig, Stimuli, Variable, check_frames, counted
-from pipeline.plan.shards import Checkpoint, FrontEnd
 from pipeline.plan.urls import ConfigError
 from pipeline.words import Hears
 
@@ -48,14 +48,8 @@ class WaveformMapConfig(GradientConfig):
     def check(self, where: str, cohort: CohortFacts, stimuli: Stimuli) -> None:
         """Refuse checkpoints without a front-end, sounds that it does not take, and windows that have no length."""
         for checkpoint in cohort.usable:
-            front_end = self._front_end(where, checkpoint)
-            _check_rates(where, cohort, checkpoint, front_end, stimuli)
-            for stimulus, samples in zip(stimuli.names, stimuli.lengths, strict=True):
-                if samples % front_end.hop or samples == 0:
-                    raise ConfigError(
-                        f"{where}: the sound {stimulus!r} has {samples} samples, which is no whole number of frames of"
-                        f" {front_end.hop} samples; cut it to {samples - samples % front_end.hop} samples"
-                    )
+            check_sounds(where, cohort, checkpoint, stimuli)
+            front_end = front_end_of(where, checkpoint)
             frames = tuple(samples // front_end.hop for samples in stimuli.lengths)
             check_frames(where, self.objective, stimuli.names, frames)
         if self.window_ms is None and len(set(stimuli.lengths)) > 1:
@@ -64,15 +58,6 @@ class WaveformMapConfig(GradientConfig):
             )
         if self.window_ms is not None and samples_in(self.window_ms, stimuli.sample_rate or 1.0) < 1:
             raise ConfigError(f"{where}: window_ms = {self.window_ms:g} is shorter than one sample; give a longer one")
-
-    def _front_end(self, where: str, checkpoint: Checkpoint) -> FrontEnd:
-        if checkpoint.front_end is None:
-            name = where.partition(" ")[0]
-            raise ConfigError(
-                f"{where}: checkpoint {checkpoint.id!r} has no front-end, so there is no waveform to differentiate;"
-                f' name the cohorts with front-ends in {name}.cohorts, or add the "wav2spec" module to its entry'
-            )
-        return checkpoint.front_end
 
     def axes(self, cohort: CohortFacts, stimuli: Stimuli) -> tuple[Axis, ...]:
         """Stimulus, neuron, waveform lag: the window asked for, or the whole stimulus."""
@@ -90,20 +75,4 @@ class WaveformMapConfig(GradientConfig):
                 long_name=f"gradient of the {self.objective_words()} response with respect to the waveform",
                 units="response per unit of the waveform",
             ),
-        )
-
-
-def _check_rates(
-    where: str, cohort: CohortFacts, checkpoint: Checkpoint, front_end: FrontEnd, stimuli: Stimuli
-) -> None:
-    if front_end.sample_rate != stimuli.sample_rate:
-        raise ConfigError(
-            f"{where}: the sounds have {stimuli.sample_rate:g} Hz, but the front-end of checkpoint"
-            f" {checkpoint.id!r} expects {front_end.sample_rate:g} Hz; resample the sounds"
-        )
-    frame_ms = front_end.hop * 1000.0 / front_end.sample_rate
-    if abs(frame_ms - cohort.frame_ms) > 1e-6 * cohort.frame_ms:
-        raise ConfigError(
-            f"{where}: the front-end of checkpoint {checkpoint.id!r} makes a frame every {frame_ms:g} ms, but"
-            f" frame_ms = {cohort.frame_ms:g}; lags would be labelled wrongly, so set frame_ms to the front-end's"
         )
