@@ -73,7 +73,7 @@ Space = Literal["spectrogram", "prefiltered", "waveform"]
 Hears = Literal["nothing", "spectrograms", "sounds"]
 
 #: Ways to the gradient of a whole population.
-Route = Literal["auto", "factored", "batched", "replicated", "loop", "per_neuron", "forward"]
+Route = Literal["auto", "factored", "batched", "replicated", "loop", "per_neuron", "forward", "resumed"]
 
 #: Ways to the gradients at every frame of a sound.
 DynamicRoute = Literal["auto", "slope", "sweep", "windows", "comb", "rows"]

@@ -36,7 +36,7 @@ def pull_back(forward_pass: ForwardPass, tensor: Tensor, cotangents: Tensor, ear
 
 def _stage(forward_pass: ForwardPass, tensor: Tensor) -> Callable[[Tensor, int], Tensor]:
     """The way from ``tensor`` to the leaf."""
-    call = _recurrent_call(forward_pass, tensor)
+    call = recurrent_call(forward_pass, tensor)
     layers = linearised(call.module, call.given, call.gave) if call is not None else None
     if call is None or layers is None:
         return _down_to_encoder(forward_pass, tensor)
@@ -89,7 +89,7 @@ def _encoder_before(
     return None
 
 
-def _recurrent_call(forward_pass: ForwardPass, tensor: Tensor) -> Call | None:
+def recurrent_call(forward_pass: ForwardPass, tensor: Tensor) -> Call | None:
     """The last recurrent layer before ``tensor`` through which alone it hears the stimulus."""
     source = forward_pass.trace.stimulus
     for call in reversed(forward_pass.trace.calls):

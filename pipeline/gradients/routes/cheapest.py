@@ -16,6 +16,7 @@ from pipeline.gradients.routes.autograd import batched, loop, replicated
 from pipeline.gradients.routes.factored import factored
 from pipeline.gradients.routes.forward import forward
 from pipeline.gradients.routes.per_neuron import has_own_parameters, per_neuron, shares_nothing
+from pipeline.gradients.routes.resumed import pays, resumed
 from pipeline.gradients.torch_state.memory import is_out_of_memory
 from pipeline.gradients.torch_state.process_flags import without_onednn
 
@@ -29,6 +30,7 @@ ROUTES: dict[str, Route] = {
     "loop": loop,
     "per_neuron": per_neuron,
     "forward": forward,
+    "resumed": resumed,
 }
 
 # A route that differs by more from plain autograd is wrong for this model, not merely rounded. The difference is one of
@@ -116,4 +118,6 @@ def order(forward_pass: ForwardPass, rows: Rows) -> list[str]:
     names = ["factored", "batched", "loop"]
     if rows.coupled is None and rows.neurons is not None and has_own_parameters(forward_pass):
         names.insert(0 if shares_nothing(forward_pass) else 1, "per_neuron")
+    if pays(forward_pass, rows):
+        names.insert(0, "resumed")
     return names
