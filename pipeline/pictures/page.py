@@ -3,8 +3,12 @@
 import base64
 import html
 import io
+import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -16,50 +20,18 @@ DOTS_PER_INCH = 144
 CSS_PIXELS_PER_INCH = 88
 LONG_WORD = 32
 
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+#: The one script of a page: it draws maps and sorts tables.
+SCRIPT = Path(__file__).with_name("page.js").read_text(encoding="utf-8")
 
-STYLE = """
-:root { color-scheme: light; }
-* { box-sizing: border-box; }
-body { font: 15px/1.5 system-ui, "DejaVu Sans", sans-serif; color: #1b1f24; background: #fff; margin: 0 auto;
-       max-width: 1120px; padding: 1.5rem 1.5rem 4rem; }
-h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .3rem; }
-h2 { font-size: 1.3rem; margin: 2.4rem 0 .6rem; padding-top: .8rem; border-top: 2px solid #d5dae0; }
-h3 { font-size: 1.08rem; margin: 1.6rem 0 .4rem; }
-h4 { font-size: .95rem; margin: 1rem 0 .3rem; }
-h1, h2, h3, h4, p, .long { overflow-wrap: anywhere; }
-p { margin: .4rem 0 .8rem; max-width: 80ch; }
-p.note { color: #57606a; font-size: .88rem; }
-nav a { margin-right: 1.1rem; }
-a { color: #0b5394; }
-table { border-collapse: collapse; margin: .5rem 0 1rem; font-size: .87rem; width: auto; max-width: 100%; }
-th, td { padding: .22rem .6rem; border-bottom: 1px solid #e3e7eb; text-align: left; vertical-align: top; }
-thead th { border-bottom: 2px solid #b9c0c8; background: #f5f7f9; vertical-align: bottom; }
-td.number, th.number { text-align: right; }
-td.number { font-variant-numeric: tabular-nums; white-space: nowrap; }
-td.bad { color: #8f1020; font-weight: 600; }
-td.warn { color: #8a5500; font-weight: 600; }
-.wide { overflow-x: auto; }
-.verdict { border-left: 6px solid #3c8dbc; background: #f2f7fb; padding: .5rem 1rem; margin: .6rem 0; max-width: 100%; }
-.verdict.bad { border-color: #b2182b; background: #fdf2f2; }
-.verdict.warn { border-color: #e69f00; background: #fff8e8; }
-.verdict p { margin: .15rem 0; }
-.bar { display: flex; width: 13rem; height: .8rem; border: 1px solid #b9c0c8; margin-top: .3rem; }
-.bar span { display: block; height: 100%; }
-figure { margin: .6rem 0 1.2rem; break-inside: avoid; }
-figure img { max-width: 100%; height: auto; display: block; }
-figcaption { color: #57606a; font-size: .86rem; max-width: 90ch; }
-pre { background: #f5f7f9; padding: .8rem; overflow-x: auto; font-size: .8rem; white-space: pre-wrap;
-      overflow-wrap: anywhere; }
-summary { cursor: pointer; font-weight: 600; margin: .6rem 0; }
-@media print {
-  body { max-width: none; padding: 0; font-size: 11px; }
-  .bar span, .verdict, thead th { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
-  tr { break-inside: avoid; }
-  h2, h3, h4 { break-after: avoid; }
-  .wide { overflow: visible; }
-}
-"""
+#: What a browser lets the page do: show and play what lies in it, and run a script with exactly these bytes.
+POLICY = (
+    "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'; base-uri 'none';"
+    " form-action 'none';"
+    f" script-src 'sha256-{base64.b64encode(sha256(SCRIPT.encode()).digest()).decode()}'"
+)
+
+#: How a page looks.
+STYLE = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
 
 
 class Markup(str):
@@ -95,8 +67,11 @@ def cell(value: object, kind: str = "") -> Markup:
     return element("td", value, class_=classes or None)
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> Markup:
-    """A table; an entry of a row is a text, a number, or a cell made with `cell`."""
+def table(header: Sequence[str], rows: Iterable[Sequence[object]], *, total: bool = False) -> Markup:
+    """A table; an entry of a row is a text, a number, or a cell made with `cell`.
+
+    The page's script sorts tables of more than two rows by a click on a heading, but for one with a row ``total``.
+    """
     cells = [
         [entry if isinstance(entry, Markup) and entry.startswith("<td") else cell(entry) for entry in row]
         for row in rows
@@ -106,7 +81,8 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> Markup:
         right = bool(cells) and all(row[at].startswith('<td class="number') for row in cells)
         names.append(element("th", name, scope="col", class_="number" if right else None))
     body = element("tbody", *(element("tr", *row) for row in cells))
-    return element("div", element("table", element("thead", element("tr", *names)), body), class_="wide")
+    kind = "sortable" if len(cells) > 2 and not total else None
+    return element("div", element("table", element("thead", element("tr", *names)), body, class_=kind), class_="wide")
 
 
 def picture(drawn: Figure | Axes, alt: str, caption: object = "") -> Markup:
@@ -129,6 +105,12 @@ def picture(drawn: Figure | Axes, alt: str, caption: object = "") -> Markup:
     return element("figure", image, element("figcaption", caption) if caption else Markup(""))
 
 
+def plain_data(content: Mapping[str, Any]) -> Markup:
+    """What the page's script reads: a block of JSON that no browser runs, with nothing in it that could close it."""
+    text = json.dumps(content, separators=(",", ":"), allow_nan=False)
+    return element("script", Markup(text.replace("<", "\\u003c")), type="application/json")
+
+
 def sentence(words: str) -> str:
     """Words with a capital at the start and a full stop at the end."""
     return f"{words[:1].upper()}{words[1:]}."
@@ -148,7 +130,7 @@ def bar(shares: Sequence[tuple[str, float]]) -> Markup:
 
 
 def document(title: str, *body: object) -> bytes:
-    """The whole page in UTF-8. It loads nothing, runs nothing, and forbids both to what it shows."""
+    """The whole page in UTF-8. It loads nothing and runs its own script; its policy forbids both to what it shows."""
     head = element(
         "head",
         Markup('<meta charset="utf-8">'),
@@ -157,5 +139,6 @@ def document(title: str, *body: object) -> bytes:
         element("title", title),
         element("style", Markup(STYLE)),
     )
-    page = Markup("<!doctype html>\n") + element("html", head, element("body", *body), lang="en") + "\n"
+    script = element("script", Markup(SCRIPT))
+    page = Markup("<!doctype html>\n") + element("html", head, element("body", *body, script), lang="en") + "\n"
     return page.encode("utf-8", "replace")  # file names need not be valid text

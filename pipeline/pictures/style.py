@@ -32,6 +32,24 @@ SMALL = 7.0
 """Font size of what stands inside a panel of a grid, in points."""
 
 
+#: A scale ends at this percentile of the magnitudes where the largest is so many times larger.
+HIDING, PERCENTILE = 4.0, 99.0
+
+
+def colour_ends(maps: np.ndarray) -> np.ndarray:
+    """The end of the colour scale of each map (map, row, column): its largest magnitude.
+
+    Where one bin is more than four times as large as the 99th percentile, the other bins would all look white, and the
+    scale ends at that percentile. Maps of zeros have 0.
+    """
+    magnitudes = np.abs(maps).reshape(len(maps), -1)
+    peaks = magnitudes.max(axis=1, initial=0.0)
+    if not magnitudes.size:
+        return peaks
+    high = np.percentile(magnitudes, PERCENTILE, axis=1)
+    return np.where((high > 0) & (peaks > HIDING * high), high, peaks).astype(magnitudes.dtype)
+
+
 def axes_or_new(ax: Axes | None, width: float = 4.2, height: float = 3.2) -> Axes:
     """Return ``ax``, or the axes of a new figure of that size in inches that no window system knows of."""
     return ax if ax is not None else new_figure(width, height).add_subplot()

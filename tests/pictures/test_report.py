@@ -3,6 +3,8 @@
 import json
 import re
 import warnings
+from base64 import b64encode
+from hashlib import sha256
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -32,6 +34,8 @@ class Page(HTMLParser):
         self.words = ""
         self.rows: list[list[str]] = []
         self.inside = False
+        self.scripts: list[tuple[str, str | None]] = []
+        self.in_script = False
         self.feed(source)
 
     def handle_starttag(self, tag, attrs):
@@ -43,11 +47,20 @@ class Page(HTMLParser):
             self.rows[-1].append("")
             self.inside = True
 
+        if tag == "script":
+            self.scripts.append(("", dict(attrs).get("type")))
+        self.in_script = tag == "script"
+
     def handle_endtag(self, tag):
+        self.in_script = False
         if tag in ("td", "th"):
             self.inside = False
 
     def handle_data(self, data):
+        if self.in_script:
+            content, how = self.scripts[-1]
+            self.scripts[-1] = (content + data, how)
+            return
         self.words += data
         if self.inside:
             self.rows[-1][-1] += data
@@ -166,13 +179,18 @@ def test_config_versions_routes_and_fingerprints_are_told(page):
     assert row[1] == "0" * 12
 
 
-def test_the_page_is_one_file_that_loads_and_runs_nothing(page):
-    assert not set(page.tags) & {"script", "iframe", "object", "embed", "link", "form", "base", "video", "audio", "svg"}
+def test_the_page_is_one_file_that_loads_nothing_and_runs_its_own_script_alone(page):
+    scripts = [(content, how) for content, how in page.scripts if how != "application/json"]
+    ((content, how),) = scripts
+    assert how is None
+    (policy,) = [value for _, value in page.attributes if value.startswith("default-src 'none'")]
+    assert policy.split("script-src ")[1] == f"'sha256-{b64encode(sha256(content.encode()).digest()).decode()}'"
+    assert not re.search(r"fetch|XMLHttpRequest|import\s*\(|WebSocket|eval|Function|https?:|innerHTML", content)
+    assert not set(page.tags) & {"iframe", "object", "embed", "link", "form", "base", "video", "audio", "svg"}
     sources = [value for name, value in page.attributes if name in ("src", "href", "srcset", "action", "data")]
     assert sources
     assert all(value.startswith(("data:image/png;base64,", "#")) for value in sources)
     assert not [name for name, _ in page.attributes if name.startswith("on")]
-    assert any("default-src 'none'" in value for _, value in page.attributes)
     assert all(value for name, value in page.attributes if name == "alt")
 
 
@@ -190,7 +208,8 @@ def test_whatever_a_checkpoint_or_a_config_holds_stays_text(tmp_path):
     cube["strf"].attrs["units"] = cube["strf"].attrs["objective"] = HOSTILE
     cube["strf_health"].attrs["flag_meanings"] = HOSTILE.replace(" ", "_") + " b c d e"
     page = page_of({HOSTILE: cube}, tmp_path, title=HOSTILE)
-    assert "script" not in page.tags
+    assert [how for _, how in page.scripts] == ["application/json", None]
+    assert json.loads(page.scripts[0][0])["checkpoints"] == [*ids]
     assert not [name for name, _ in page.attributes if name.startswith("on")]
     assert {value[:5] for name, value in page.attributes if name == "src"} == {"data:"}
     assert HOSTILE in page.words

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import xarray as xr
@@ -30,13 +30,17 @@ MOST_HEALTH_ROWS = 40
 MOST_UNTRUSTED_ROWS = 25
 MOST_NAMES = 12
 
+#: Bytes of all thumbnails and sounds of a page, which take a third more as text.
+THUMBNAIL_BYTES = 6_000_000
+
 
 @dataclass(frozen=True)
 class Outcome:
     """The standing of every entry of one map of one cohort: (checkpoint, neuron) and the sound where there are any.
 
     ``best`` is that of the best entry of each checkpoint and neuron: where it can be used, some sound's can.
-    ``variables`` are the names of the arrays that hold its maps; the first one is shown.
+    ``variables`` are the names of the arrays that hold its maps; the first one is shown. ``room`` is how many bytes of
+    the page its thumbnails may take.
     """
 
     cohort: str
@@ -45,6 +49,7 @@ class Outcome:
     standing: xr.DataArray
     best: xr.DataArray
     variables: tuple[str, ...]
+    room: int = THUMBNAIL_BYTES
 
     @property
     def shown(self) -> str:
@@ -95,7 +100,9 @@ def outcomes(cohorts: Mapping[str, xr.Dataset]) -> list[Outcome]:
             asked = _rows_of(cube, name)
             codes = placed(standing(asked, members[0]))
             found.append(Outcome(str(cohort), asked, name, codes, best_standing(codes), tuple(members)))
-    return found
+    # every map of the page has room in proportion to how many it is
+    total = max(1, sum(entry.size for entry in found))
+    return [replace(entry, room=THUMBNAIL_BYTES * entry.size // total) for entry in found]
 
 
 def _rows_of(cube: xr.Dataset, name: str) -> xr.Dataset:
@@ -310,7 +317,7 @@ def _flag_counts(raised: Mapping[Flag, xr.DataArray]) -> Markup:
         rest = order[MOST_HEALTH_ROWS:]
         rows.append([f"{len(rest)} more checkpoints", *(int(counts[rest].sum()) for counts in per_checkpoint)])
     rows.append(["all", *(int(counts.sum()) for counts in per_checkpoint)])
-    return table(["maps with this flag, by checkpoint", *map(in_words, raised)], rows)
+    return table(["maps with this flag, by checkpoint", *map(in_words, raised)], rows, total=True)
 
 
 def _flagged_table(entry: Outcome, raised: Mapping[Flag, xr.DataArray]) -> Markup:

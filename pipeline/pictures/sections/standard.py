@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pipeline.pictures.choosing import Choice, choose_drawn, choose_measured
 from pipeline.pictures.page import Markup, joined
 from pipeline.pictures.sections.agreement import agreement_section
+from pipeline.pictures.sections.browser import browser_section
 from pipeline.pictures.sections.gallery import gallery_section
 from pipeline.pictures.sections.measured import Told, measure, over_seeds
 from pipeline.pictures.sections.neurons import frequency_order, neuron_table
@@ -15,7 +16,7 @@ from pipeline.pictures.sections.population import population_section
 def standard_section(
     entry: Outcome, told: Told, words: str, alone: Callable[[Outcome, Choice], Markup] | None = None
 ) -> Markup:
-    """Grid of some maps, the population, agreement between checkpoints, and a row per neuron.
+    """Grid of some maps, a browser of all, the population, agreement between checkpoints, and a row per neuron.
 
     Parameters
     ----------
@@ -29,7 +30,7 @@ def standard_section(
     found = measure(entry, choose_measured(entry.best, entry.cube, entry.sounds), told)
     agreement = over_seeds(found) if found is not None else None
     drawn = choose_drawn(entry.best, entry.cube, frequency_order(entry, found))
-    parts = [gallery_section(entry, drawn, words, alone)]
+    parts = [gallery_section(entry, drawn, words, alone), browser_section(entry, found, agreement)]
     if found is not None:
         parts += [population_section(entry, found), agreement_section(entry, found, agreement)]
     return joined([*parts, neuron_table(entry, found, agreement)])
