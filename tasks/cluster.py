@@ -4,7 +4,7 @@ import pickle
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Literal
 
 from pipeline.plan.config import RunConfig
 from pipeline.plan.shards import RunPlan
@@ -71,8 +71,7 @@ def run_on_ray(
     where = cluster_address(address)
     plan = run if isinstance(run, RunPlan) else prepare_run(run)
     limits = limits or Limits()
-    with open_run(plan) as opened:
-        notify = _notifier(opened, report)
+    with open_run(plan, report) as opened:
         shards = computable(opened)
         if not shards:
             return _summary(opened, Ledger(()), stopped=False)
@@ -82,31 +81,10 @@ def run_on_ray(
             ready()
             share = gpus_per_task(gpus, opened.plan, say)
             executor = RayExecutor(opened.plan, work, gpus=share, head_s=limits.head_s)
-            dispatcher = Dispatcher(executor, ledger, notify, limits=limits, stop=stop, say=say, pace=opened.pace)
+            dispatcher = Dispatcher(executor, ledger, opened, limits=limits, stop=stop, say=say, pace=opened.pace)
             finished = dispatcher.run()
-            notify.flush()
+            opened.flush()
         return _summary(opened, ledger, stopped=not finished)
-
-
-@dataclass
-class _Notifier:
-    """The record of a run, with a call to the progress display after each entry."""
-
-    opened: OpenedRun
-    report: Callable[[OpenedRun], None]
-
-    def record(self, report: Any) -> None:
-        self.opened.record(report)
-        self.report(self.opened)
-
-    def flush(self) -> None:
-        self.opened.flush()
-
-
-def _notifier(opened: OpenedRun, report: Callable[[OpenedRun], None] | None) -> _Notifier:
-    notifier = _Notifier(opened, report or (lambda opened: None))
-    notifier.report(opened)
-    return notifier
 
 
 def _session(plan: RunPlan, where: str | None, workers: int | None) -> AbstractContextManager[None]:

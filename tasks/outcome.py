@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.plan.reports import Failure
 from pipeline.words import DEGREES, Degree
 from tasks.exiting import leave_now
 
@@ -77,19 +78,17 @@ def trust_line(cohorts: Iterable[Any]) -> str:
     return f"health: {degrees} of {counted(done, 'map')} ({names})"
 
 
-def merged_failures(failures: Iterable[tuple[str, Any]], where: str = "{cohort}/{checkpoint} {maps}") -> list[str]:
+def merged_failures(failures: Iterable[Failure], where: str = "{cohort}/{checkpoint} {maps}") -> list[str]:
     """One line for each failure of a checkpoint, with all the maps that it cost.
 
     Parameters
     ----------
-    failures
-        The name of a cohort, and a failure in it: its checkpoint, map, cause, message and number of shards.
     where
         How a line begins.
     """
     found: dict[tuple[str, str, str, str], tuple[list[str], int]] = {}
-    for cohort, failure in failures:
-        key = (cohort, failure.checkpoint, failure.cause, failure.message)
+    for failure in failures:
+        key = (failure.cohort, failure.checkpoint, failure.cause, failure.message)
         maps, shards = found.get(key, ([], 0))
         found[key] = ([*maps, failure.map], shards + failure.shards)
     lines = []

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sized
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -186,30 +187,14 @@ def waveform_gradmaps(
 
 
 def compute_strf_gradmaps(
-    model: nn.Module,
-    stimuli: Float[Tensor, "stimulus frequency time"] | None,
-    lags: int,
-    *,
-    neurons: Neurons = None,
-    objective: Objective = "last",
-    route: str = "auto",
-    space: str = "spectrogram",
-    level: float = 0.0,
-    dtype: torch.dtype | None = None,
-    memory_bytes: int | None = None,
-    check: bool = True,
-    whole: bool = False,
+    model: nn.Module, stimuli: Float[Tensor, "stimulus frequency time"] | None, lags: int, **asked: Any
 ) -> Gradmaps:
     """Gradmaps around several spectrograms, with what is recorded about them.
 
-    As :func:`strf_gradmaps`; the arguments are the fields of :class:`~pipeline.gradients.question.Question`.
-    ``stimuli`` None means one spectrogram of ``lags`` frames at ``level``.
+    As :func:`strf_gradmaps`; ``asked`` are further fields of :class:`~pipeline.gradients.question.Question`.
+    ``stimuli`` None means one spectrogram of ``lags`` frames at the question's ``level``.
     """
-    return gradmaps_around_spectrograms(
-        model,
-        stimuli,
-        Question(lags, neurons, objective, space, level, route, dtype, memory_bytes, check, whole),
-    )
+    return gradmaps_around_spectrograms(model, stimuli, Question(lags, **asked))
 
 
 def gradmaps_around_spectrograms(
@@ -255,26 +240,13 @@ def _around_spectrograms(
 
 
 def compute_waveform_gradmaps(
-    model: nn.Module,
-    waveforms: Float[Tensor, "stimulus sample"],
-    window: int | None,
-    *,
-    neurons: Neurons = None,
-    objective: Objective = "last",
-    route: str = "auto",
-    dtype: torch.dtype | None = None,
-    memory_bytes: int | None = None,
-    check: bool = True,
-    whole: bool = False,
+    model: nn.Module, waveforms: Float[Tensor, "stimulus sample"], window: int | None, **asked: Any
 ) -> Gradmaps:
     """Waveform gradmaps around several sounds of one length, with what is recorded about them.
 
-    As :func:`waveform_gradmaps`; the arguments are the fields of :class:`~pipeline.gradients.question.Question`.
+    As :func:`waveform_gradmaps`; ``asked`` are further fields of :class:`~pipeline.gradients.question.Question`.
     """
-    question = Question(
-        window, neurons, objective, route=route, dtype=dtype, memory_bytes=memory_bytes, check=check, whole=whole
-    )
-    return gradmaps_around_sounds(model, waveforms, question)
+    return gradmaps_around_sounds(model, waveforms, Question(window, **asked))
 
 
 def gradmaps_around_sounds(

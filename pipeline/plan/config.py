@@ -162,7 +162,7 @@ class CohortConfig(Frozen):
 
 def _map_config(given: Any) -> Any:
     """The entry of a map as its kind checks it."""
-    if isinstance(given, MapConfig):
+    if isinstance(given, Frozen):
         return given
     kind = given.get("kind") if isinstance(given, Mapping) else None
     if not isinstance(kind, str) or kind not in KINDS:

@@ -1,6 +1,6 @@
 """What comes back from the work: one report per shard, plain values only."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -24,6 +24,29 @@ class Problem:
 
 
 @dataclass(frozen=True)
+class Failure:
+    """Shards of one map of one checkpoint that failed for one reason: how many, with the message of the first."""
+
+    cohort: str
+    checkpoint: str
+    map: str
+    cause: str
+    message: str
+    shards: int = 1
+
+    @property
+    def key(self) -> tuple[str, str, str, str]:
+        """By which failures are one and the same."""
+        return (self.cohort, self.checkpoint, self.map, self.cause)
+
+
+def tally(failures: dict[tuple[str, str, str, str], Failure], failure: Failure) -> None:
+    """Count a failure among those noted before it."""
+    known = failures.get(failure.key)
+    failures[failure.key] = failure if known is None else replace(known, shards=known.shards + failure.shards)
+
+
+@dataclass(frozen=True)
 class ShardReport:
     """The outcome of one shard; ``problem`` is None where its region was written.
 
@@ -42,6 +65,12 @@ class ShardReport:
     companions: dict[str, np.ndarray] = field(default_factory=dict)
     probe: np.ndarray | None = None
     digests: np.ndarray | None = None
+
+    def failure(self, checkpoint: str) -> Failure | None:
+        """The failure that the report tells of, for the checkpoint of that name; None where there is none."""
+        if self.problem is None:
+            return None
+        return Failure(self.shard.cohort, checkpoint, self.shard.map, self.problem.cause, self.problem.message)
 
     @property
     def done(self) -> bool:

@@ -16,7 +16,7 @@ from torch import nn
 from pipeline.gradients.health import TABLE
 from pipeline.plan.config import RunConfig
 from pipeline.plan.pace import Pace, Straggler
-from pipeline.plan.reports import Problem, ShardReport
+from pipeline.plan.reports import Failure, Problem, ShardReport, tally
 from pipeline.plan.shards import Checkpoint, RunPlan, Shard
 from pipeline.run.prepare import prepare_run
 from pipeline.run.shard import compute_shard, store_shard
@@ -70,18 +70,6 @@ def bundles(shards: Sequence[Shard], most: int = BUNDLE_SHARDS) -> list[Bundle]:
 
 
 @dataclass(frozen=True)
-class Failure:
-    """One checkpoint that failed in one map: why, and in how many shards."""
-
-    cohort: str
-    checkpoint: str
-    map: str
-    cause: str
-    message: str
-    shards: int = 1
-
-
-@dataclass(frozen=True)
 class RunReport:
     """What a run did and what it left."""
 
@@ -115,6 +103,7 @@ class OpenedRun:
     failed_before: int
     lease: Lease
     pace: Pace
+    tell: Callable[["OpenedRun"], None]
     started: float = field(default_factory=time.monotonic)
     computed: int = 0
     failed: int = 0
@@ -130,10 +119,13 @@ class OpenedRun:
         if report.done:
             self.computed += 1
             self.pace.finished(report)
-        else:
-            self._note_failure(report)
+        checkpoint = self.plan.cohort(report.shard.cohort).checkpoints[report.shard.checkpoint].id
+        if (failure := report.failure(checkpoint)) is not None:
+            self.failed += 1
+            tally(self._failures, failure)
         if time.monotonic() - self._flushed > FLUSH_SECONDS:
             self.flush()
+        self.tell(self)
 
     def flush(self) -> None:
         """Write everything noted so far into the store, trying again after a pause where the storage failed.
@@ -159,17 +151,6 @@ class OpenedRun:
         self._waiting = []
         self._flushed = time.monotonic()
 
-    def _note_failure(self, report: ShardReport) -> None:
-        assert report.problem is not None
-        self.failed += 1
-        shard = report.shard
-        checkpoint = self.plan.cohort(shard.cohort).checkpoints[shard.checkpoint].id
-        key = (shard.cohort, checkpoint, shard.map, report.problem.cause)
-        before = self._failures.get(key)
-        count = 1 if before is None else before.shards + 1
-        message = report.problem.message if before is None else before.message
-        self._failures[key] = Failure(*key, message=message, shards=count)
-
     def summary(self, *, stopped: bool = False, reason: str = "") -> RunReport:
         """The counts of the run so far."""
         return RunReport(
@@ -187,11 +168,12 @@ class OpenedRun:
 
 
 @contextmanager
-def open_run(plan: RunPlan) -> Iterator[OpenedRun]:
+def open_run(plan: RunPlan, tell: Callable[[OpenedRun], None] | None = None) -> Iterator[OpenedRun]:
     """A run ready to be computed: this driver alone on the store, the cubes created or extended, the rest listed.
 
     Checkpoints that could not be described are recorded as failed here; their shards are not pending. What was
-    recorded is written when the context ends, however it ends.
+    recorded is written when the context ends, however it ends. ``tell`` is called once the run is open and after every
+    record, for a progress display.
 
     Raises
     ------
@@ -203,9 +185,10 @@ def open_run(plan: RunPlan) -> Iterator[OpenedRun]:
         create_or_extend(plan, health_flags=HEALTH_FLAGS, held=lease.store)
         plan = align(plan)
         left = backlog(plan)
-        opened = OpenedRun(plan, left.pending, left.done, left.failed, lease, Pace(plan))
+        opened = OpenedRun(plan, left.pending, left.done, left.failed, lease, Pace(plan), tell or (lambda opened: None))
         try:
             _record_unusable(opened)
+            opened.tell(opened)
             yield opened
         finally:
             opened.flush()
@@ -231,7 +214,7 @@ def run_locally(
     Parameters
     ----------
     report
-        Called after every shard, for a progress display.
+        Called when the run is open, then after every record, for a progress display.
     stop
         Asked before every shard; once it answers True nothing more is started, and what was computed is recorded.
 
@@ -242,7 +225,7 @@ def run_locally(
     """
     models = Models()
     plan = run if isinstance(run, RunPlan) else prepare_run(run, models.keep)
-    with open_run(plan) as opened, _Writer(opened, report) as writer:
+    with open_run(plan, report) as opened, _Writer(opened) as writer:
         for bundle in bundles(computable(opened)):
             model = models.take(opened.plan.cohort(bundle.cohort).checkpoints[bundle.checkpoint])
             for number, shard in enumerate(bundle.shards):
@@ -265,9 +248,9 @@ class _Writer:
     ``failure`` says why nothing more can be written, once that is so.
     """
 
-    def __init__(self, opened: OpenedRun, report: Callable[[OpenedRun], None] | None) -> None:
+    def __init__(self, opened: OpenedRun) -> None:
         self.failure = ""
-        self._opened, self._report = opened, report
+        self._opened = opened
         self._thread = ThreadPoolExecutor(1)
         self._writing: Future[ShardReport] | None = None
 
@@ -300,8 +283,6 @@ class _Writer:
             self.failure = outcome.problem.message
             return
         self._opened.record(outcome)
-        if self._report is not None:
-            self._report(self._opened)
 
 
 def _computed(

@@ -2,6 +2,7 @@
 
 from pipeline.store.backend import clean_partials
 from pipeline.store.cube import ABSENT, align, create_or_extend, positions
+from pipeline.store.findings import Finding, Verification
 from pipeline.store.lease import Lease, LeaseLostError, StoreBusyError, hold_lease, holder
 from pipeline.store.reader import open_cube, open_cubes
 from pipeline.store.record import record
@@ -17,7 +18,7 @@ from pipeline.store.status import (
     store_status,
 )
 from pipeline.store.summaries import write_summaries
-from pipeline.store.verify import Finding, Verification, verify_store
+from pipeline.store.verify import verify_store
 
 __all__ = [
     "ABSENT",

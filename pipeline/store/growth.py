@@ -13,6 +13,7 @@ from pipeline.store.attributes import coordinate_names, group_attributes
 from pipeline.store.backend import storage_errors
 from pipeline.store.content import values_digest
 from pipeline.store.damage import stored_form, with_label_digests
+from pipeline.store.failures import pruned
 from pipeline.store.groups import (
     CHANGING,
     Group,
@@ -23,7 +24,6 @@ from pipeline.store.groups import (
     write_attributes,
 )
 from pipeline.store.layout import NONE_OF, ArraySpec, cohort_arrays
-from pipeline.store.record import pruned
 from pipeline.store.refusals import checkpoints_with_done, is_changed
 from pipeline.words import FAILED, PENDING, Flag
 

@@ -2,10 +2,9 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import zarr
@@ -13,18 +12,15 @@ from zarr.abc.store import Store
 
 from pipeline.plan.reports import Problem, ShardReport
 from pipeline.plan.shards import MapPlan, RunPlan, Shard
-from pipeline.store.backend import is_local, scrub, storage_errors
+from pipeline.store.backend import is_local, storage_errors
 from pipeline.store.content import companion_values
+from pipeline.store.failures import Failures
 from pipeline.store.groups import Group, copy_attributes, write_attributes
 from pipeline.store.opened import open_existing
 from pipeline.words import DONE, FAILED, PROBE, digest_name, status_name, variable_name
 
 #: Largest difference between two probes of one checkpoint, relative to the largest response.
 PROBE_TOLERANCE = 1e-4
-
-#: Failures that are kept with their message, and the length of one.
-MAX_ENTRIES = 500
-MAX_MESSAGE = 600
 
 Index = tuple[slice, ...]
 Edits = dict[str, list[tuple[Index, np.ndarray]]]
@@ -237,7 +233,7 @@ def _record_attributes(
     """Routes, rows per backward pass, and failures with their cause; written only if something changed."""
     routes = group.document("routes")
     blocks = group.document("blocks")
-    failures = group.document("failures")
+    failures = Failures.of(group)
     for report in reports:
         checkpoint, name = labels[report.shard.checkpoint], report.shard.map
         if report.done and report.route:
@@ -247,12 +243,12 @@ def _record_attributes(
             # The smallest, after any halving where memory ran out.
             rows = blocks.setdefault(name, {})
             rows[checkpoint] = min(report.block, rows.get(checkpoint, report.block))
-        if report.problem is not None:
-            _add_failure(failures, checkpoint, name, report.problem)
+        if (failure := report.failure(checkpoint)) is not None:
+            failures.note(failure)
     healed = {
         (labels[report.shard.checkpoint], report.shard.map): report.shard.checkpoint
         for report in reports
-        if report.done and _has_entry(failures, labels[report.shard.checkpoint], report.shard.map)
+        if report.done and failures.holds(labels[report.shard.checkpoint], report.shard.map)
     }
     for (checkpoint, name), position in healed.items():
         rows = arrays.before(status_name(name), position)[None].copy()
@@ -260,57 +256,14 @@ def _record_attributes(
             if first.start == position:
                 rows[(slice(0, 1), *others)] = values
         if not (rows == FAILED).any():
-            _drop(failures, lambda entry, c=checkpoint, n=name: entry["checkpoint"] == c and entry["map"] == n)
+            failures.forget([checkpoint], name)
     changed = dict(group.attributes)
     if routes != group.document("routes"):
         changed["routes"] = json.dumps(routes, sort_keys=True)
     if blocks != group.document("blocks"):
         changed["blocks"] = json.dumps(blocks, sort_keys=True)
-    if failures != group.document("failures"):
-        changed["failures"] = json.dumps(_counted(failures), ensure_ascii=False)
+    if json.loads(failures.text()) != group.document("failures"):
+        changed["failures"] = failures.text()
     if changed != group.attributes:
         write_attributes(group.store, group.name, changed)
         copy_attributes(group.store, group.name, changed)
-
-
-def _has_entry(failures: Mapping[str, Any], checkpoint: str, name: str) -> bool:
-    return any(entry["checkpoint"] == checkpoint and entry["map"] == name for entry in failures.get("entries", ()))
-
-
-def _add_failure(failures: dict[str, Any], checkpoint: str, name: str, problem: Problem) -> None:
-    entries = failures.setdefault("entries", [])
-    for entry in entries:
-        if (entry["checkpoint"], entry["map"], entry["cause"]) == (checkpoint, name, problem.cause):
-            entry["shards"] += 1
-            return
-    if len(entries) >= MAX_ENTRIES:
-        omitted = failures.setdefault("omitted", {})
-        omitted[problem.cause] = omitted.get(problem.cause, 0) + 1
-        return
-    message = scrub(problem.message)
-    if len(message) > MAX_MESSAGE:
-        message = f"{message[: MAX_MESSAGE - 3]}..."
-    entries.append(
-        {"checkpoint": checkpoint, "map": name, "cause": problem.cause, "shards": 1, "message": message},
-    )
-
-
-def _drop(failures: dict[str, Any], chosen: Any) -> None:
-    failures["entries"] = [entry for entry in failures.get("entries", ()) if not chosen(entry)]
-
-
-def _counted(failures: dict[str, Any]) -> dict[str, Any]:
-    """The failures with how many shards each cause has cost."""
-    if not failures.get("entries") and not failures.get("omitted"):
-        return {}
-    counts: dict[str, int] = dict(failures.get("omitted", {}))
-    for entry in failures["entries"]:
-        counts[entry["cause"]] = counts.get(entry["cause"], 0) + entry["shards"]
-    return {**failures, "counts": counts}
-
-
-def pruned(failures: str, checkpoints: Iterable[str], name: str | None = None) -> str:
-    """The failures, as stored, without those of some checkpoints (of one map, or of all)."""
-    kept, gone = json.loads(failures), set(checkpoints)
-    _drop(kept, lambda entry: entry["checkpoint"] in gone and name in (None, entry["map"]))
-    return json.dumps(_counted(kept), ensure_ascii=False)

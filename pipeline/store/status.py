@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.plan.reports import Failure
 from pipeline.plan.shards import CohortPlan, MapPlan, RunPlan, Shard, cut_blocks
+from pipeline.store.failures import Failures
 from pipeline.store.groups import Group
 from pipeline.store.opened import open_existing
 from pipeline.store.regions import shard_extents
@@ -126,17 +128,6 @@ class Counts:
 
 
 @dataclass(frozen=True)
-class Failure:
-    """Shards of one map of one checkpoint that failed for one reason."""
-
-    checkpoint: str
-    map: str
-    cause: str
-    message: str
-    shards: int
-
-
-@dataclass(frozen=True)
 class MapStatus:
     """One map: its regions (what one shard computes), its single maps, and its regions by checkpoint.
 
@@ -190,15 +181,15 @@ def _cohort_status(group: Group) -> CohortStatus:
     if "checkpoint" not in group.arrays or group.state != "ready":
         return CohortStatus(group.name, group.state, (), 0, (), (), {})
     labels = tuple(str(label) for label in group.read("checkpoint"))
-    failures = group.document("failures")
+    failures = Failures.of(group)
     return CohortStatus(
         group.name,
         group.state,
         labels,
         group.shape("neuron")[0],
         tuple(_map_status(group, name, labels) for name in group.maps()),
-        tuple(Failure(**entry) for entry in failures.get("entries", ())),
-        failures.get("counts", {}),
+        failures.kept,
+        failures.counts,
     )
 
 

@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice, product
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import xarray as xr
@@ -14,10 +13,11 @@ import zarr
 from zarr.abc.store import Store
 
 from pipeline.plan.axes import blocks
-from pipeline.plan.reports import span
 from pipeline.store.backend import METADATA, delete_object, keys_below, names_in, read_json, storage_errors, write_json
 from pipeline.store.content import map_digests
 from pipeline.store.damage import copied_arrays, damaged_labels, missing_chunks
+from pipeline.store.failures import pruned
+from pipeline.store.findings import UNSOUND, Finding, Kind, Verification
 from pipeline.store.groups import (
     READY,
     Group,
@@ -30,7 +30,7 @@ from pipeline.store.groups import (
 )
 from pipeline.store.layout import BOOKKEEPING
 from pipeline.store.opened import open_existing
-from pipeline.store.record import edit_array, pruned
+from pipeline.store.record import edit_array
 from pipeline.store.regions import forget, object_grid, object_keys, shard_extents
 from pipeline.words import (
     COMPANIONS,
@@ -45,89 +45,7 @@ from pipeline.words import (
     variable_name,
 )
 
-Kind = Literal["missing", "damaged", "non-finite", "unclaimed", "failed", "pending"]
-
 Index = tuple[slice, ...]
-
-#: What each kind of finding means, for a person.
-MEANINGS: dict[Kind, str] = {
-    "missing": "recorded as done, but the object is not there",
-    "damaged": "cannot be decoded, or its checksum does not fit",
-    "non-finite": "recorded as done, but holds NaN or infinity",
-    "unclaimed": "written, but not recorded as done",
-    "failed": "failed",
-    "pending": "not computed yet",
-}
-
-#: Findings that mean that a claim of the store is wrong.
-_UNSOUND: frozenset[Kind] = frozenset(("missing", "damaged", "non-finite"))
-
-
-@dataclass(frozen=True)
-class Finding:
-    """A region of a map, or another object of a cohort, that is not as it should be."""
-
-    kind: Kind
-    cohort: str
-    name: str
-    checkpoint: str = ""
-    neurons: tuple[str, ...] = ()
-    stimuli: tuple[str, ...] = ()
-    detail: str = ""
-
-    def __str__(self) -> str:
-        parts = [f"{self.cohort}: {self.name}", self.checkpoint, span("neuron", self.neurons)]
-        parts += [span("stimulus", self.stimuli), MEANINGS[self.kind], self.detail]
-        return f"{self.kind}: " + ", ".join(part for part in parts if part)
-
-
-@dataclass(frozen=True)
-class Verification:
-    """What a check of a store found.
-
-    ``regions`` counts the regions of all maps, ``objects`` the objects that were decoded, and ``requeued`` the regions
-    that are pending now and were not before.
-    """
-
-    findings: tuple[Finding, ...]
-    regions: int
-    objects: int
-    done: int
-    requeued: int = 0
-
-    @property
-    def sound(self) -> bool:
-        """Whether everything that is recorded as done is there, decodes and is finite."""
-        return not any(finding.kind in _UNSOUND for finding in self.findings)
-
-    @property
-    def complete(self) -> bool:
-        """Whether every region is done."""
-        return self.done == self.regions
-
-    def counts(self) -> dict[str, int]:
-        """Findings of each kind."""
-        tally: dict[str, int] = defaultdict(int)
-        for finding in self.findings:
-            tally[finding.kind] += 1
-        return dict(tally)
-
-    def lines(self, limit: int = 20) -> list[str]:
-        """The findings for a person: wrong claims first, ``limit`` of each kind, and a summary at the end."""
-        shown = []
-        for kind in MEANINGS:
-            these = [finding for finding in self.findings if finding.kind == kind]
-            shown += [str(finding) for finding in these[:limit]]
-            if len(these) > limit:
-                shown.append(f"{kind}: and {len(these) - limit} more")
-        verdict = "NOT sound" if not self.sound else "sound and complete" if self.complete else "sound, not complete"
-        counted = ", ".join(f"{count} {kind}" for kind, count in self.counts().items()) or "nothing amiss"
-        requeued = f"; {self.requeued} regions marked for the next run" if self.requeued else ""
-        shown.append(
-            f"{verdict}: {self.done} of {self.regions} regions done, {self.objects} objects decoded,"
-            f" {counted}{requeued}"
-        )
-        return shown
 
 
 def verify_store(store: str | Path, *, requeue: bool = False, held: Store | None = None) -> Verification:
@@ -390,7 +308,7 @@ class _CohortCheck:
         """Count one region, by the worst that is wrong with any of its variables."""
         self.regions += 1
         self.objects += sum(len(verdict.written) for verdict in verdicts)
-        wrong = [verdict for verdict in verdicts if verdict.kind in _UNSOUND]
+        wrong = [verdict for verdict in verdicts if verdict.kind in UNSOUND]
         open_ones = [verdict for verdict in verdicts if verdict.kind is not None]
         if not open_ones:
             self.done += 1

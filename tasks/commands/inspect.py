@@ -120,7 +120,7 @@ def _print_unfinished(cohorts: Sequence[Any]) -> None:
 
 def _print_failures(cohorts: Sequence[Any]) -> None:
     where = "{checkpoint} {maps}" + (" of {cohort}" if len(cohorts) > 1 else "")
-    failures = merged_failures(((cohort.name, failure) for cohort in cohorts for failure in cohort.failures), where)
+    failures = merged_failures((failure for cohort in cohorts for failure in cohort.failures), where)
     for line in failures[:LISTED]:
         tell(printable(line, LONGEST_LINE), BAD)
     if len(failures) > LISTED:

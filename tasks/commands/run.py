@@ -138,7 +138,7 @@ class Ended:
         if len(stragglers) > LISTED:
             tell(f"... and {counted(len(stragglers) - LISTED, 'slow shard')} more; `--json` lists all")
         failures = () if self.report is None else self.report.failures
-        lines = merged_failures((failure.cohort, failure) for failure in failures)
+        lines = merged_failures(failures)
         for line in lines[:LISTED]:
             tell(printable(line, LONGEST_LINE), BAD)
         if len(lines) > LISTED:

@@ -72,6 +72,6 @@ def test_neurons_without_a_number_are_counted_not_drawn():
 
 
 def test_examples():
-    found = doctest.testmod(importlib.import_module("pipeline.pictures.plots.dynamic"))
+    found = doctest.testmod(importlib.import_module("pipeline.pictures.plots.dynamic_maps"))
     assert found.attempted > 0
     assert found.failed == 0

@@ -18,8 +18,8 @@ from pipeline.store import (
     store_status,
 )
 from pipeline.store.backend import open_store
+from pipeline.store.failures import MAX_ENTRIES, MAX_MESSAGE
 from pipeline.store.groups import is_consolidated
-from pipeline.store.record import MAX_ENTRIES, MAX_MESSAGE
 from pipeline.words import DONE, FAILED, PENDING
 from tests.store.conftest import compute
 from tests.store.plans import HEALTH, cohort, companions, done, probe, run_plan, write

@@ -2,8 +2,7 @@
 
 from pipeline.gradients.health.assessment import Health, Maps, assess, assess_answer, map_flags
 from pipeline.gradients.health.energy import memory_length, oldest_share
-from pipeline.gradients.health.finite_differences import finite_difference_check
-from pipeline.gradients.health.flags import FLAGS, TABLE, Flag, flag_names
+from pipeline.gradients.health.flags import FLAGS, TABLE, Flag
 
 __all__ = [
     "FLAGS",
@@ -13,8 +12,6 @@ __all__ = [
     "Maps",
     "assess",
     "assess_answer",
-    "finite_difference_check",
-    "flag_names",
     "map_flags",
     "memory_length",
     "oldest_share",

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -26,7 +27,7 @@ from pipeline.gradients.health.normalisation import near_eps
 from pipeline.gradients.health.setting import Maps, Setting, check_maps, setting_of
 from pipeline.gradients.health.unheard import clamped_bins, silent_samples
 from pipeline.gradients.objectives import Objective
-from pipeline.gradients.question import Neurons, Question
+from pipeline.gradients.question import Question
 from pipeline.gradients.torch_state.arithmetic import undisturbed
 
 
@@ -51,13 +52,10 @@ def assess(
     lags: int | None = None,
     objective: Objective = "last",
     *,
-    neurons: Neurons = None,
-    level: float = 0.0,
-    space: str = "spectrogram",
     sample: int = 3,
     seed: int = 0,
-    finite_difference: bool = True,
     contract: Contract | None = None,
+    **asked: Any,
 ) -> Health:
     """Flags of every map that the engine returned for one checkpoint.
 
@@ -70,14 +68,10 @@ def assess(
         What ``compute_strf_gradmaps`` or ``compute_waveform_gradmaps`` returned.
     stimuli
         The stimuli given there, or ``None`` for maps around a spectrogram that is ``level`` everywhere.
-    lags
-        The window given there; the length of the maps by default.
-    neurons
-        The neurons given there; all by default.
+    lags, objective, asked
+        The window, the objective and further fields of the question that was asked there.
     sample
         How many maps are compared with central differences, drawn with ``seed``.
-    finite_difference
-        Whether any are.
     contract
         What :func:`~pipeline.gradients.contract.check_contract` told of the model; None where it was not asked.
 
@@ -86,10 +80,8 @@ def assess(
     ValueError
         If the maps do not belong to these stimuli or neurons.
     """
-    question = Question(lags, neurons, objective, space, level)
-    return assess_answer(
-        model, gradmaps, stimuli, question, sample=sample if finite_difference else 0, seed=seed, contract=contract
-    )
+    question = Question(lags, objective=objective, **asked)
+    return assess_answer(model, gradmaps, stimuli, question, sample=sample, seed=seed, contract=contract)
 
 
 def assess_answer(

@@ -5,12 +5,10 @@ import math
 from dataclasses import replace
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from pipeline.gradients.health.setting import Maps, Setting, setting_of
+from pipeline.gradients.health.setting import Setting
 from pipeline.gradients.objectives import Objective, evaluate
-from pipeline.gradients.question import Neurons, Question
 from pipeline.gradients.torch_state.arithmetic import undisturbed
 from pipeline.gradients.torch_state.copies import in_double
 
@@ -18,31 +16,6 @@ DOUBLE_STEP = 1e-6  # of the stimulus's rms, in float64; a longer one meets more
 OWN_STEPS = (1e-3, 4e-3, 1.6e-2)  # of the rms, in the model's own precision, where rounding asks for longer ones
 AGREEING = 0.02  # relative difference of the slopes by two of these steps, up to which they tell something
 DOUBLE, OWN_PRECISION = "float64", "own precision"
-
-
-def finite_difference_check(
-    model: nn.Module,
-    gradmaps: Maps,
-    stimuli: Float[Tensor, "stimulus *frequency time"] | None,
-    objective: Objective = "last",
-    *,
-    neurons: Neurons = None,
-    level: float = 0.0,
-    space: str = "spectrogram",
-    sample: int = 3,
-    seed: int = 0,
-) -> float:
-    """Largest relative error of a few maps against central differences of their objective.
-
-    Each map drawn is checked along itself and along a random direction inside its window; an error of 1 means that the
-    objective changes along a direction as if the map were zero there. Differences are taken in float64, or in the
-    model's own precision where it does not compute in float64; NaN where neither tells.
-    """
-    setting = setting_of(model, gradmaps, stimuli, Question(None, neurons, objective, space, level))
-    generator = torch.Generator().manual_seed(seed)
-    pairs = draw(gradmaps.values.shape[0], gradmaps.values.shape[1], sample, generator)
-    errors, _ = finite_difference_errors(setting, gradmaps.values, objective, pairs, generator)
-    return max((error for error in errors if not math.isnan(error)), default=math.nan)
 
 
 def draw(n_stimuli: int, n_neurons: int, sample: int, generator: torch.Generator) -> list[tuple[int, int]]:

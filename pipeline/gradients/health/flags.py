@@ -154,13 +154,8 @@ TABLE = (
     ),
 )
 
+#: Bit of each flag, by name.
 FLAGS = {flag.name: flag.bit for flag in TABLE}
-"""Bit of each flag, by name."""
-
-
-def flag_names(mask: int) -> list[str]:
-    """Names of the flags that a mask holds, in the table's order."""
-    return [name for name, bit in FLAGS.items() if mask & bit]
 
 
 def raised(name: str, where: Bool[Tensor, "stimulus neuron"]) -> Int[Tensor, "stimulus neuron"]:

@@ -5,7 +5,7 @@ from pipeline.numbers.dynamic.components import Components, components
 from pipeline.numbers.dynamic.floor import noise_floor
 from pipeline.numbers.dynamic.gain import gain, gain_change, local_linearity
 from pipeline.numbers.dynamic.holding import temporal_hold
-from pipeline.numbers.dynamic.population import PopulationComponents, population_components
+from pipeline.numbers.dynamic.shared_components import PopulationComponents, population_components
 from pipeline.numbers.dynamic.spectrum import complexity
 from pipeline.numbers.windows import stimulus_windows
 

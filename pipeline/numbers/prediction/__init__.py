@@ -2,7 +2,7 @@
 
 from pipeline.numbers.prediction.filtering import ceiling, filter_r, stimulus_weighted_r
 from pipeline.numbers.prediction.ridge import FittedStrf, RidgeBasis, fit_strf, ridge_basis
-from pipeline.numbers.prediction.windows import Windows, windows_of
+from pipeline.numbers.prediction.spectrograms import Windows, windows_of
 
 __all__ = [
     "FittedStrf",

@@ -3,7 +3,7 @@
 import numpy as np
 
 from pipeline.numbers.correlation import correlation
-from pipeline.numbers.prediction.windows import Windows
+from pipeline.numbers.prediction.spectrograms import Windows
 
 
 def filter_r(maps: np.ndarray, windows: Windows, responses: np.ndarray) -> np.ndarray:

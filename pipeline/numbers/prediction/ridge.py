@@ -9,7 +9,7 @@ import numpy as np
 from scipy import linalg
 
 from pipeline.numbers.correlation import correlation
-from pipeline.numbers.prediction.windows import Windows
+from pipeline.numbers.prediction.spectrograms import Windows
 
 #: Penalties that are tried, relative to the mean variance of a stimulus entry times the number of frames.
 PENALTIES = tuple(10.0 ** np.arange(-5.0, 3.01, 0.5))

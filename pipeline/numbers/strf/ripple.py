@@ -270,10 +270,9 @@ def _of_powers(axis: str, word: str, units: str, nan: str, on: Axis) -> dict[str
     }
 
 
-def _of_both() -> dict[str, Measure]:
-    """The numbers of the transform in two dimensions."""
+def _of_best_ripple() -> dict[str, Measure]:
+    """The ripple at the peak of the transform in two dimensions."""
     peak = f"peak in two dimensions of {TRANSFER}"
-    nan = f"{LINE}, or the quadrant is empty"
     return {
         "best_ripple_rate": Measure(
             lambda block: only(block, _best_ripple(block)[0], bands=True, lags=True),
@@ -302,6 +301,13 @@ def _of_both() -> dict[str, Measure]:
             "Escabi and Schreiner 2002",
             "octaves",
         ),
+    }
+
+
+def _of_directions() -> dict[str, Measure]:
+    """What sets upward apart from downward in the transform in two dimensions, and that transform itself."""
+    nan = f"{LINE}, or the quadrant is empty"
+    return {
         "direction_selectivity": Measure(
             _direction,
             "direction selectivity, positive = upward",
@@ -349,5 +355,6 @@ MEASURES: dict[str, Measure] = {
     **_of_powers("rate", "temporal", "Hz", LAGS, "any"),
     **_of_magnitudes("scale", "spectral", "cycle/octave", BANDS, "octaves"),
     **_of_powers("scale", "spectral", "cycle/octave", BANDS, "octaves"),
-    **_of_both(),
+    **_of_best_ripple(),
+    **_of_directions(),
 }

@@ -8,12 +8,12 @@ import xarray as xr
 
 from pipeline.numbers.grid import StrfGrid, rising, strf_grid
 from pipeline.numbers.measures import Measure, evaluate, refuse
-from pipeline.numbers.strf import correlation, ripple, shape, tuning
+from pipeline.numbers.strf import ripple, self_similarity, shape, tuning
 from pipeline.numbers.strf.block import DEFAULTS, StrfBlock, StrfSettings
 from pipeline.numbers.strf.noise import ROBUST
 
 #: Every measure of a spectro-temporal map, by its name.
-MEASURES: dict[str, Measure] = {**tuning.MEASURES, **shape.MEASURES, **ripple.MEASURES, **correlation.MEASURES}
+MEASURES: dict[str, Measure] = {**tuning.MEASURES, **shape.MEASURES, **ripple.MEASURES, **self_similarity.MEASURES}
 
 #: Those that make up a summary.
 SUMMARISED = [name for name, measure in MEASURES.items() if measure.summarised]

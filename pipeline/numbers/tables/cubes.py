@@ -38,6 +38,30 @@ def summarise(
     """
     if isinstance(dataset, xr.DataArray):
         dataset = dataset.to_dataset(name=dataset.name or "strf")
+    wanted = _wanted(dataset, maps)
+    result = {
+        str(name): variable
+        for name, variable in dataset.variables.items()
+        if not (name in dataset.coords or is_map(variable.attrs) or _is_summary(variable, wanted))
+    }
+    attrs = dict(dataset.attrs)
+    axes: dict[Any, xr.Variable] = {}
+    for name in wanted:
+        values = plain_axes(dataset[name], leading=False)
+        of_strfs = "lag" in values.dims
+        found = strf_summaries(values, settings=settings or StrfSettings()) if of_strfs else waveform_summaries(values)
+        # What a run has written beside the map, from the same definition, stays.
+        numbers = _named(found, name, _done(dataset, name, found["degenerate"]))
+        result |= {variable: values for variable, values in numbers.items() if variable not in result}
+        axes |= {dim: found.variables[dim] for dim in found.coords if dim not in dataset.coords}
+        attrs |= {f"{name}_summary_{key}": note for key, note in found.attrs.items()}
+    used = {str(dim) for variable in result.values() for dim in variable.dims} | set(ROW_DIMS)
+    labels = dict(dataset.coords) | axes
+    return xr.Dataset(result, {name: axis for name, axis in labels.items() if {*map(str, axis.dims)} <= used}, attrs)
+
+
+def _wanted(dataset: xr.Dataset, maps: Sequence[str] | None) -> list[str]:
+    """Names of the maps to summarise."""
     there = maps_per_neuron(dataset)
     wanted = there if maps is None else list(maps)
     unknown = [name for name in wanted if name not in there]
@@ -48,43 +72,24 @@ def summarise(
             " those here are"
             f" {', '.join(there) or 'none'}"
         )
-    kept = {
-        name: variable
-        for name, variable in dataset.variables.items()
-        if name in dataset.coords or not (is_map(variable.attrs) or _is_summary(variable, wanted))
-    }
-    result, attrs = (
-        {name: variable for name, variable in kept.items() if name not in dataset.coords},
-        dict(dataset.attrs),
-    )
-    axes: dict[Any, xr.Variable] = {}
-    for name in wanted:
-        values = plain_axes(dataset[name], leading=False)
-        if "lag" in values.dims:
-            found = strf_summaries(values, settings=settings or StrfSettings())
-        else:
-            found = waveform_summaries(values)
-        done = _done(dataset, name, found["degenerate"])
-        for measure in found.data_vars:
-            if variable_name(name, str(measure)) in result:
-                continue  # written by the run beside the map, from the same definition
-            numbers = found.variables[measure]
-            if done is not None:
-                masked = NOT_COMPUTED if measure == "degenerate" else np.nan
-                numbers = numbers.where(done, masked).transpose(*numbers.dims)
-            if measure == "degenerate":
-                numbers = numbers.astype(np.int8)
-            words = {"role": "summary", "kind": "summary", "map": name, "measure": str(measure)}
-            result[variable_name(name, str(measure))] = xr.Variable(
-                numbers.dims, numbers.data, found.variables[measure].attrs | words
-            )
-        axes |= {dim: found.variables[dim] for dim in found.coords if dim not in dataset.coords}
-        attrs |= {f"{name}_summary_{key}": note for key, note in found.attrs.items()}
-    used = {str(dim) for variable in result.values() for dim in variable.dims} | set(ROW_DIMS)
-    labels = {str(name): coord for name, coord in dataset.coords.items() if {*map(str, coord.dims)} <= used}
-    return xr.Dataset(
-        result, labels | {name: axis for name, axis in axes.items() if {*map(str, axis.dims)} <= used}, attrs
-    )
+    return wanted
+
+
+def _named(found: xr.Dataset, name: str, done: xr.Variable | None) -> dict[str, xr.Variable]:
+    """The numbers of one map as variables of the cube, with what marks a missing one where the map is not done."""
+    variables = {}
+    for measure in map(str, found.data_vars):
+        degenerate = measure == "degenerate"
+        numbers = found.variables[measure]
+        if done is not None:
+            numbers = numbers.where(done, NOT_COMPUTED if degenerate else np.nan).transpose(*numbers.dims)
+        if degenerate:
+            numbers = numbers.astype(np.int8)
+        words = {"role": "summary", "kind": "summary", "map": name, "measure": measure}
+        variables[variable_name(name, measure)] = xr.Variable(
+            numbers.dims, numbers.data, found.variables[measure].attrs | words
+        )
+    return variables
 
 
 def _is_summary(variable: xr.Variable, of: Sequence[str]) -> bool:

@@ -7,7 +7,7 @@ from pipeline.pictures.choosing import Choice
 from pipeline.pictures.kinds import SECTIONS
 from pipeline.pictures.kinds.strf import TOLD
 from pipeline.pictures.page import Markup, element, joined, picture, table
-from pipeline.pictures.plots.dynamic import (
+from pipeline.pictures.plots.dynamic_maps import (
     MOST_PANELS,
     plot_components,
     plot_dynamic_mean,

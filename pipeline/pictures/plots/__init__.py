@@ -1,7 +1,7 @@
 """Pictures of maps and of populations: axes in, axes out."""
 
 from pipeline.pictures.plots.ascents import plot_trace
-from pipeline.pictures.plots.dynamic import (
+from pipeline.pictures.plots.dynamic_maps import (
     plot_components,
     plot_dynamic_mean,
     plot_film,
