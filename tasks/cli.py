@@ -19,7 +19,7 @@ COMMANDS = ("demo", "init", "plan", "run", "inspect", "summaries", "agreement", 
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; the exit status, one of the four, whatever happens."""
+    """Exit status of one command, one of the four, whatever happens."""
     words = list(sys.argv[1:] if argv is None else argv)
     put_last([os.getcwd()])  # classes and factories that a config names may lie where the command is given
     with surviving_readers():

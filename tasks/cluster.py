@@ -38,7 +38,7 @@ def run_on_ray(
     workers: int | None = None,
     work: Work = run_bundle,
 ) -> ClusterReport:
-    """Compute everything that is missing on Ray, and nothing else.
+    """Report of a run on Ray that computes everything that is missing, and nothing else.
 
     Parameters
     ----------

@@ -86,7 +86,7 @@ class _Flight:
 
 @dataclass
 class Dispatcher:
-    """Sends the shards of a plan to an executor, until none is left or it must stop.
+    """The shards of a plan on their way to an executor and back, until none is left or it must stop.
 
     Attributes
     ----------
@@ -115,7 +115,7 @@ class Dispatcher:
     _flushed: float = 0.0
 
     def run(self) -> bool:
-        """Compute everything; False where it was stopped from outside or by the ledger."""
+        """Whether everything was computed; False where it was stopped from outside or by the ledger."""
         self._alive = time.monotonic()
         while (self._flights or self.ledger.waiting) and self.ledger.stop_reason is None:
             if self.stop():
@@ -143,7 +143,7 @@ class Dispatcher:
             self._flights[self.executor.submit(assignment)] = _Flight(assignment)
 
     def _collect(self, timeout_s: float = 0.2) -> bool:
-        """Take what has arrived, waiting for the first item; False where nothing did."""
+        """Whether anything arrived, and was taken; the first item is waited for."""
         if not self._flights:
             # Everything is held back for a while, after trouble with the storage.
             time.sleep(min(timeout_s, max(0.01, self.ledger.next_due_s())))

@@ -52,7 +52,7 @@ def ending_of(error: BaseException) -> Ending:
 
 
 def end(error: BaseException, command: Sequence[str]) -> int:
-    """Say how a command ended that raised; the exit status."""
+    """Exit status of a command that raised, after saying how it ended."""
     ended = ending_of(error)
     lines = reason_of(error, command).splitlines() or [""]
     complain("\n".join(printable(line, LONGEST_LINE) for line in (f"gradmap: {lines[0]}", *lines[1:])))

@@ -24,7 +24,7 @@ class Counts(Protocol):
 
 
 class Progress:
-    """Shows on standard error what a run is doing: a word and a clock while it prepares, then its counts.
+    """Display on standard error of what a run is doing: a word and a clock while it prepares, then its counts.
 
     Parameters
     ----------
@@ -124,7 +124,7 @@ class Progress:
 
 
 class Stages:
-    """Shows how far a preparation has come: a bar on a terminal, otherwise a line at each tenth of a stage."""
+    """Display of how far a preparation has come: a bar on a terminal, otherwise a line at each tenth of a stage."""
 
     def __init__(self) -> None:
         self._bar: Any = None

@@ -14,6 +14,13 @@ FILES = sorted(path for top in ("pipeline", "tasks") for path in (ROOT / top).rg
 #: Where the kinds of map have their homes: their data, their compute and their look.
 HOMES = ("pipeline/plan/kinds/", "pipeline/run/kinds/", "pipeline/pictures/kinds/")
 
+#: Words with which the docstring of something that gives a thing back would say what it does, not what comes back.
+DOINGS = (
+    "Return Compute Calculate Get Give Make Take Read Write Draw Print Show Find Load Build Create Convert Run Check"
+    " Evaluate Yield Start Send Returns Computes Gets Gives Makes Takes Reads Writes Draws Prints Shows Finds Loads"
+    " Builds Creates Converts Runs Checks Evaluates Yields Sends"
+).split()
+
 LONGEST_FUNCTION = 50
 LONGEST_FILE = 500
 
@@ -85,3 +92,21 @@ def test_a_kind_of_map_is_asked_in_its_own_homes_alone():
         if asks_for_a_kind(node)
     ]
     assert not asking, asking
+
+
+def gives_something(node: ast.AST) -> bool:
+    """Whether a docstring can say what comes back: of a class, a module, or a function that does not return None."""
+    if not isinstance(node, ast.FunctionDef):
+        return isinstance(node, ast.ClassDef | ast.Module)
+    returns = "None" if node.returns is None else ast.unparse(node.returns)
+    return returns != "None" and "[None]" not in returns
+
+
+def test_a_docstring_says_what_comes_back():
+    doing = []
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            told = ast.get_docstring(node) if gives_something(node) else None
+            if told and told.split()[0] in DOINGS:
+                doing.append(f"{inside(path)}: {told.splitlines()[0]}")
+    assert not doing, doing

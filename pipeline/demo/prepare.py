@@ -1,4 +1,4 @@
-"""Writes everything the demo's pipeline run reads: checkpoints, sounds, axes, truth and the run's configuration."""
+"""What the demo's run reads, written to a folder: checkpoints, sounds, axes, truth and the configuration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compares recovered maps with the receptive fields that were planted."""
+"""Recovered maps compared with the receptive fields that were planted."""
 
 from __future__ import annotations
 

@@ -151,7 +151,7 @@ def lags_ms(n_lags: int = LAGS, frame_ms: float = FRAME_MS) -> NDArray[np.float6
 
 
 def record(population: Population, n_clips: int, clip_seconds: float) -> Recording:
-    """Let the population hear new clips of synthetic natural sound.
+    """Recording of the population as it hears new clips of synthetic natural sound.
 
     Each response is a softplus of the planted receptive field's output, plus Gaussian noise.
     """

@@ -1,4 +1,4 @@
-"""Trains the demo's models on a recording and says how well each neuron's response is predicted."""
+"""The demo's models, trained on a recording, and how well each neuron's response is predicted."""
 
 from __future__ import annotations
 

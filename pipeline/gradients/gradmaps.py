@@ -124,6 +124,16 @@ def strf_gradmaps(
     ValueError
         If the model is in training mode or does not give responses (batch, neuron, 1, time), or if an argument does
         not fit the model.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from pipeline import load_checkpoint, strf_gradmaps
+    >>> model = load_checkpoint("checkpoints/seed0", class_name="my_lab.LabModel")
+    >>> strf_gradmaps(model, lags=6).shape
+    torch.Size([3, 4, 6])
+    >>> strf_gradmaps(model, lags=6, neurons=[2], around=torch.ones(4, 10), objective="mean").shape
+    torch.Size([1, 4, 6])
     """
     stimuli, level = None, 0.0
     if around is not None and not isinstance(around, (int, float)):
@@ -173,6 +183,14 @@ def waveform_gradmaps(
     ------
     ValueError
         As :func:`strf_gradmaps` does, and if the model has no front-end or the sound is no whole number of frames.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from pipeline import load_checkpoint, waveform_gradmaps
+    >>> model = load_checkpoint("checkpoints/seed0", class_name="my_lab.LabModel")
+    >>> waveform_gradmaps(model, torch.randn(80), neurons=[0, 1], window=40).shape
+    torch.Size([2, 40])
     """
     waveform = torch.as_tensor(waveform)
     if waveform.dim() != 1:

@@ -43,6 +43,23 @@ class AudioEncodingModel(nn.Module):
         If a size is not an integer or a slot is not a module.
     ValueError
         If a size is not positive, or the front-end gives another number of bands than the model hears.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from pipeline import AudioEncodingModel
+    >>> class LastFrame(torch.nn.Module):
+    ...     def __init__(self, bands, neurons):
+    ...         super().__init__()
+    ...         self.weights = torch.nn.Linear(bands, neurons)
+    ...     def forward(self, x):
+    ...         return self.weights(x.squeeze(1).mT).mT.unsqueeze(2)
+    ...
+    >>> model = AudioEncodingModel(n_frequency_bands=18, temporal_window_size=20, out_neurons=3)
+    >>> model.readout = LastFrame(18, 3)
+    >>> model.validate()
+    >>> model.eval().STRF_gradmap().shape
+    torch.Size([3, 1, 18, 20])
     """
 
     O: int  # noqa: E741

@@ -73,6 +73,21 @@ def find_window(
     ------
     ValueError
         If ``tolerance``, ``start`` or ``maximum`` leaves nothing to find, or the model takes no window at all.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from pipeline import adapt, find_window
+    >>> class Leaky(torch.nn.Module):
+    ...     def forward(self, x):  # each frame holds half of the one before
+    ...         decay = 0.5 ** torch.arange(x.shape[-1]).flip(0)
+    ...         return torch.nn.functional.conv1d(
+    ...             torch.nn.functional.pad(x.mean(dim=2), (x.shape[-1] - 1, 0)), decay[None, None].to(x)
+    ...         )
+    ...
+    >>> model = adapt(Leaky().eval(), bands=4, neurons=1, input="b c f t -> b c f t", output="b n t -> b n 1 t")
+    >>> find_window(model).lags
+    5
     """
     _check(tolerance, start, maximum)
     around = _Baseline(model, maximum, level, neurons, seed)

@@ -226,9 +226,9 @@ def load_checkpoint(
 
     Examples
     --------
-    >>> model = load_checkpoint(
-    ...     "checkpoints/ln-seed0", modules={"output_activation": torch.nn.Identity()}
-    ... )  # doctest: +SKIP
+    >>> from pipeline import load_checkpoint
+    >>> load_checkpoint("checkpoints/seed0", class_name="my_lab.LabModel").O
+    3
     """
     if isinstance(source, CheckpointSource):
         if class_name or arguments or modules or factory or state_dict or strip_prefix:

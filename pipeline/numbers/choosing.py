@@ -32,7 +32,7 @@ class ChosenMaps:
 def choose_maps(
     dataset: xr.Dataset, name: str = "strf", select: Rules | None = None, *, untrusted: bool = False
 ) -> ChosenMaps:
-    """Return a cube's map variable with NaN wherever a map does not count.
+    """A cube's map variable with NaN wherever a map does not count.
 
     Left out, in this order: maps that are not done; maps that carry a health flag (``untrusted`` keeps these); and
     those whose checkpoint and neuron a rule of ``select`` rejects (see `summary_table`; a rule on a number around

@@ -31,6 +31,13 @@ def waveform_summaries(maps: xr.DataArray, measures: Sequence[str] | None = None
         Maps with the dimension ``waveform_lag`` (ms, even, 0 first, positive = earlier sound) and any others.
     measures
         Names of the measures wanted; all of one number by default.
+
+    Examples
+    --------
+    >>> from pipeline import open_cube, waveform_summaries
+    >>> numbers = waveform_summaries(open_cube("cube.zarr")["waveform"], ["latency"])
+    >>> numbers["latency"].dims, numbers["latency"].attrs["units"]
+    (('checkpoint', 'stimulus', 'neuron'), 'ms')
     """
     wanted = [name for name in MEASURES if MEASURES[name].summarised] if measures is None else list(measures)
     refuse(wanted, MEASURES)

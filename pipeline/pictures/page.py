@@ -54,7 +54,7 @@ def joined(parts: Iterable[object]) -> Markup:
 
 
 def escaped(value: object) -> str:
-    """Return a text in which no character opens a tag, closes an attribute, or steers what stands around it."""
+    """A text in which no character opens a tag, closes an attribute, or steers what stands around it."""
     lines = str(value).replace("\t", "    ").split("\n")
     return html.escape("\n".join(map(harmless, lines)), quote=True)
 

@@ -40,6 +40,12 @@ def write_report(cohorts: Mapping[str, xr.Dataset], path: str | PathLike[str], *
     ------
     ValueError
         If there is no cohort.
+
+    Examples
+    --------
+    >>> from pipeline import open_cubes, write_report
+    >>> write_report(open_cubes("cube.zarr"), "page.html").name
+    'page.html'
     """
     if not cohorts:
         raise ValueError("there is no cohort, so the report would be empty; pass the cubes of a store by their names")

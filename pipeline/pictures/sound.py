@@ -31,6 +31,13 @@ def write_sound(gradmap: xr.DataArray, path: str | PathLike[str], sample_rate: f
     ------
     ValueError
         If the array has other dimensions, holds numbers that are not finite, or the rate is not known.
+
+    Examples
+    --------
+    >>> from pipeline import open_cube, write_sound
+    >>> heard = open_cube("cube.zarr")["waveform"].isel(checkpoint=0, stimulus=0, neuron=0)
+    >>> write_sound(heard, "n0.wav").name
+    'n0.wav'
     """
     import soundfile  # loads a shared library, which pictures do not need
 

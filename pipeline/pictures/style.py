@@ -51,7 +51,7 @@ def colour_ends(maps: np.ndarray) -> np.ndarray:
 
 
 def axes_or_new(ax: Axes | None, width: float = 4.2, height: float = 3.2) -> Axes:
-    """Return ``ax``, or the axes of a new figure of that size in inches that no window system knows of."""
+    """``ax``, or the axes of a new figure of that size in inches that no window system knows of."""
     return ax if ax is not None else new_figure(width, height).add_subplot()
 
 

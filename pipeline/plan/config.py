@@ -196,7 +196,15 @@ class StorageConfig(Frozen):
 
 
 class RunConfig(Frozen):
-    """Everything that one run was asked for."""
+    """Everything that one run was asked for.
+
+    Examples
+    --------
+    >>> from pipeline import load_config
+    >>> config = load_config("run.toml")
+    >>> [cohort.name for cohort in config.cohort], list(config.maps)
+    (['lab'], ['strf', 'waveform'])
+    """
 
     store: str = Field(min_length=1)
     """Where the cubes are written: a folder beside the config, or a URL."""
@@ -282,6 +290,12 @@ def load_config(path: str | Path) -> RunConfig:
     ConfigError
         If the file cannot be read, is not TOML, holds an unknown key or a value out of range. The message names the
         key, the value and what to change.
+
+    Examples
+    --------
+    >>> from pipeline import load_config
+    >>> load_config("run.toml").maps["strf"].kind
+    'strf'
     """
     path = Path(path)
     try:

@@ -16,7 +16,17 @@ CONTAINERS = ("abfs", "abfss", "wasb", "wasbs")
 
 
 class ConfigError(ValueError):
-    """The configuration cannot be run as it is; nothing has been computed."""
+    """The configuration cannot be run as it is; nothing has been computed.
+
+    Examples
+    --------
+    >>> from pipeline import ConfigError, load_config
+    >>> try:
+    ...     load_config("no_such_run.toml")
+    ... except ConfigError as error:
+    ...     print("refused before any compute:", str(error).splitlines()[0][:17])
+    refused before any compute: the config no_suc
+    """
 
 
 def is_url(path: str) -> bool:

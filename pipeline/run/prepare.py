@@ -47,7 +47,15 @@ def prepare_run(config: RunConfig, keep: Keep | None = None) -> RunPlan:
 
 
 def plan_shards(run: RunConfig | RunPlan) -> tuple[Shard, ...]:
-    """Every shard of a run: checkpoint x map x block of neurons x block of stimuli, cut on the cube's chunk grid."""
+    """Every shard of a run: checkpoint x map x block of neurons x block of stimuli, cut on the cube's chunk grid.
+
+    Examples
+    --------
+    >>> from pipeline import load_config, plan_shards
+    >>> shards = plan_shards(load_config("run.toml"))
+    >>> len(shards), shards[0].cohort, shards[0].map
+    (4, 'lab', 'strf')
+    """
     return shards.plan_shards(run if isinstance(run, RunPlan) else prepare_run(run))
 
 

@@ -36,7 +36,7 @@ def run_bundle(plan: RunPlan, shards: Sequence[Shard], device: str = "cpu") -> I
 def run_shard(
     plan: RunPlan, shard: Shard, device: str = "cpu", *, with_probe: bool = True, model: nn.Module | None = None
 ) -> ShardReport:
-    """Compute one shard and write its region.
+    """Report of one shard, computed and written.
 
     Whatever goes wrong with the checkpoint, the numbers or the store comes back as the report's problem; nothing is
     written then.
@@ -170,7 +170,7 @@ class _ModelKey:
 
 
 def _loader(given_for: Checkpoint, device: str, given: nn.Module | None) -> Callable[[Checkpoint], nn.Module]:
-    """Gives the module of a checkpoint, kept for the next shard of the same one; one that the caller has, as it is."""
+    """What gives a checkpoint's module, kept for the next shard of the same one; one that the caller has, as it is."""
 
     def load(checkpoint: Checkpoint) -> nn.Module:
         if given is not None and checkpoint is given_for:

@@ -97,7 +97,7 @@ def hold_lease(
     stale_s: float = 60.0,
     on_wait: Callable[[str], None] | None = None,
 ) -> Iterator[Lease]:
-    """Hold a store as its one driver while the context lasts.
+    """Hold of a store by its one driver while the context lasts.
 
     A driver of this machine that has died is noticed at once, as the system dropped its lock. Of any other the
     heartbeat is watched on our own clock: it must change within ``stale_s``, or the lease is taken over. Times written
@@ -178,7 +178,7 @@ def _take(
 
 
 def _watch(store: Store, location: str, found: dict[str, Any], patience: float) -> None:
-    """Return when the heartbeat has not changed for so long by our own clock; refuse as soon as it does."""
+    """Wait until the heartbeat has not changed for so long by our own clock; refuse as soon as it does."""
     started = time.monotonic()
     while time.monotonic() - started < patience:
         time.sleep(min(patience / 8.0, 2.0))

@@ -37,6 +37,13 @@ def open_cube(store: str | Path, cohort: str | None = None) -> xr.Dataset:
     ValueError
         If there is no such store or cohort, if the store has several cohorts and none is named, or if a run that laid
         it out was killed half way.
+
+    Examples
+    --------
+    >>> from pipeline import open_cube
+    >>> cube = open_cube("cube.zarr")
+    >>> cube["strf"].dims, cube["strf"].sel(checkpoint="seed0", neuron="n2").shape
+    (('checkpoint', 'neuron', 'frequency', 'lag'), (4, 6))
     """
     opened = open_existing(store)
     if cohort is None:
@@ -57,6 +64,12 @@ def open_cubes(store: str | Path) -> dict[str, xr.Dataset]:
     ------
     ValueError
         If there is no such store, or a run that laid a cohort out was killed half way.
+
+    Examples
+    --------
+    >>> from pipeline import open_cubes
+    >>> list(open_cubes("cube.zarr"))
+    ['lab']
     """
     opened = open_existing(store)
     return {cohort: _cube(opened, cohort) for cohort in opened.cohorts()}

@@ -176,7 +176,7 @@ class _CohortCheck:
         return (where for where in cuts if rows[where[0].start])
 
     def requeue(self) -> int:
-        """Mark regions as pending, and remove what cannot be decoded; the number of regions marked."""
+        """Number of regions marked as pending, after what cannot be decoded was removed."""
         group, count = self.group, 0
         failures = group.attributes.get("failures", "{}")
         for name, index in self._bookkeeping:

@@ -88,7 +88,7 @@ def _common(parser: argparse.ArgumentParser) -> None:
 
 
 def reliability(arguments: argparse.Namespace) -> Finished:
-    """Print how well maps agree over seeds."""
+    """How well maps agree over seeds, printed."""
     if arguments.shuffles < 1:
         raise ConfigError(
             f"--shuffles {arguments.shuffles}: without null sets nothing says what agreement chance gives; give 100"
@@ -102,7 +102,7 @@ def reliability(arguments: argparse.Namespace) -> Finished:
 
 
 def compare(arguments: argparse.Namespace) -> Finished:
-    """Print how the maps of two groups of checkpoints differ."""
+    """How the maps of two groups of checkpoints differ, printed."""
     if arguments.reference == arguments.other:
         raise ConfigError(
             f"{arguments.reference!r} is compared with itself, which can show no difference; name two different"

@@ -51,7 +51,7 @@ def demo(arguments: argparse.Namespace) -> Finished:
 
 
 def _compare(files: Any) -> dict[str, Any]:
-    """Print planted against recovered numbers, neuron by neuron, and draw the maps; the numbers."""
+    """Planted against recovered numbers, neuron by neuron, printed, with pictures of the maps."""
     from pipeline.demo.recovery import recovery
     from pipeline.numbers.catalogue import measure
     from pipeline.store.reader import open_cubes
@@ -86,7 +86,7 @@ def _compare(files: Any) -> dict[str, Any]:
 
 
 def _compare_moving(files: Any) -> list[dict[str, Any]]:
-    """Print what was planted of the fields that move, and what the dynamic STRFs found of it; the numbers."""
+    """What was planted of the fields that move and what the dynamic STRFs found of it, printed."""
     from pipeline.demo.nonlinear import planted_dynamic_strfs
     from pipeline.numbers.dynamic import complexity, gain_change
     from pipeline.store.reader import open_cube

@@ -39,7 +39,7 @@ def add_parser(commands: Any) -> None:
 
 
 def explain(arguments: argparse.Namespace) -> Finished:
-    """Print one topic, from the entries that the code itself works by."""
+    """One topic, printed from the entries that the code itself works by."""
     if arguments.topic is None:
         tell_table(("topic", "what it explains"), list(TOPICS.items()))
         return _finished("topics", [{"name": name, "meaning": words} for name, words in TOPICS.items()])

@@ -27,7 +27,7 @@ def add_parser(commands: Any) -> None:
 
 
 def init(arguments: argparse.Namespace) -> Finished:
-    """Look at a folder, write a config for it, and say what is still to be filled in."""
+    """A config written for a folder, with what is still to be filled in."""
     import tomllib
 
     from pipeline.inputs.drafting import draft_config

@@ -44,7 +44,7 @@ def store_named(argument: str) -> str:
 
 
 def status(arguments: argparse.Namespace) -> Finished:
-    """Print what a store holds; the exit status says whether that is everything."""
+    """What a store holds, printed; the exit status says whether that is everything."""
     from pipeline.store.status import Counts, store_status
 
     location = store_named(arguments.store)
@@ -62,7 +62,7 @@ def status(arguments: argparse.Namespace) -> Finished:
 
 
 def verify(arguments: argparse.Namespace) -> Finished:
-    """Check everything in a store; exit status 0 sound and complete, 3 something wrong or failed, 4 only unfinished."""
+    """Everything in a store, checked; exit status 0 sound and complete, 3 wrong or failed, 4 only unfinished."""
     from contextlib import nullcontext
 
     from pipeline.store.lease import hold_lease

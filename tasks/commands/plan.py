@@ -29,7 +29,7 @@ def add_parser(commands: Any) -> None:
 
 
 def plan(arguments: argparse.Namespace) -> Finished:
-    """Print what a run would be; the exit status is 3 where a checkpoint cannot be used."""
+    """What a run would be, printed; the exit status is 3 where a checkpoint cannot be used."""
     from pipeline.inputs.foreign import left_behind
     from pipeline.run import prepare_run
     from pipeline.run.contract import with_contracts

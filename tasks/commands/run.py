@@ -75,7 +75,7 @@ def _share(text: str) -> float | Literal["auto"]:
 
 
 def run(arguments: argparse.Namespace) -> Finished:
-    """Compute what is missing."""
+    """What is missing, computed."""
     config = load_config(arguments.config)
     ended = compute(config, local=arguments.local, address=arguments.address, gpus=arguments.gpus)
     ended.tell()
@@ -158,7 +158,7 @@ class Ended:
 
 
 def compute(config: RunConfig, *, local: bool = False, address: str | None = None, gpus: Share = None) -> Ended:
-    """Compute what is missing, with a progress display, until it is done or asked to stop."""
+    """The end of a run that computes what is missing, with a progress display, until it is done or asked to stop."""
     with Progress() as progress, StopRequest(lambda: _last_words(config, progress)) as stop:
         try:
             report = _executor(local, address, gpus, progress, stop)(config)

@@ -64,7 +64,7 @@ def summarise(arguments: argparse.Namespace) -> Finished:
 
 
 def report(arguments: argparse.Namespace) -> Finished:
-    """Write the page."""
+    """The page, written."""
     from pipeline.pictures.report import write_report
     from pipeline.store.reader import open_cubes
 

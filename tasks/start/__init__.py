@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def main() -> int:
-    """Run one command, with what is installed beside this package; the exit status."""
+    """Exit status of one command, run with what is installed beside this package."""
     # Installed, this package lies beside `tasks`; in a checkout, inside it.
     beside = Path(__file__).resolve().parents
     home = str(next(folder for folder in beside if (folder / "tasks" / "importing.py").exists()))

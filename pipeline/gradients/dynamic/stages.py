@@ -58,7 +58,7 @@ class Way:
 
 
 class Builder:
-    """Finds the stages that lead to a place, each once."""
+    """The stages that lead to a place, each found once."""
 
     def __init__(self, search: Search, opened: Opened) -> None:
         self._search, self._opened = search, opened

@@ -77,7 +77,7 @@ class _Filtering:
 
 
 class _Watch(TorchFunctionMode):
-    """Notes every one-dimensional convolution."""
+    """A note of every one-dimensional convolution."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -45,7 +45,7 @@ def rows_that_fit(n_rows: int, bytes_per_row: int, budget_bytes: int) -> int:
 
 
 def in_blocks(n_rows: int, block: int, run: Callable[[int, int], None]) -> int:
-    """Run ``run(start, stop)`` over all rows in blocks, halved after every out-of-memory error.
+    """Size of block at the end of ``run(start, stop)`` over all rows in blocks, halved after every out-of-memory error.
 
     Returns the size of block at the end. An out-of-memory error for a single row is raised as it came.
     """

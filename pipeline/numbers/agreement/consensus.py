@@ -15,11 +15,21 @@ def mean_map(
     along: str = "checkpoint",
     normalise: bool = False,
 ) -> xr.Dataset:
-    """Return the mean map of each group of checkpoints with its spread: ``mean``, ``sd`` (n - 1) and ``n``.
+    """Mean map of each group of checkpoints with its spread: ``mean``, ``sd`` (n - 1) and ``n``.
 
     In the units of the maps, or with ``normalise`` of maps of norm 1 each, so that a checkpoint with a large gain
     does not outweigh the others. Maps that hold NaN do not count. Lazy for a dask-backed cube. NaN: no map (``sd``:
     fewer than two) counts.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> seeds = {"architecture": ("checkpoint", ["linear", "linear", "gru", "gru"])}
+    >>> values = np.random.default_rng(0).normal(size=(4, 3, 5, 6))
+    >>> maps = xr.DataArray(values, dims=("checkpoint", "neuron", "frequency", "lag"), coords=seeds)
+    >>> from pipeline.numbers.agreement import mean_map
+    >>> mean_map(maps, "architecture")["mean"].dims
+    ('architecture', 'neuron', 'frequency', 'lag')
     """
     entries, groups = map_dims(maps), groups_of(maps, along, group)
     usable = unit_norm(maps, entries) if normalise else maps.where(maps.notnull().all(entries))
@@ -45,11 +55,21 @@ def sign_consistency(
     along: str = "checkpoint",
     quantile: float = 0.0,
 ) -> xr.DataArray:
-    """Return where the maps of each group agree on the sign: True where their ``quantile`` and 1 - ``quantile`` do.
+    """Where the maps of each group agree on the sign: True where their ``quantile`` and 1 - ``quantile`` do.
 
     0: every map has the same sign there. Multiply the mean map with it for the jackknife mask of the DSTRF
     literature. False where an entry is 0 or no map is finite; maps that hold NaN do not count. Lazy for a
     dask-backed cube.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> seeds = {"architecture": ("checkpoint", ["linear", "linear", "gru", "gru"])}
+    >>> values = np.random.default_rng(0).normal(size=(4, 3, 5, 6))
+    >>> maps = xr.DataArray(values, dims=("checkpoint", "neuron", "frequency", "lag"), coords=seeds)
+    >>> from pipeline.numbers.agreement import sign_consistency
+    >>> sign_consistency(abs(maps), "architecture").all().item()
+    True
     """
     if not 0 <= quantile < 0.5:
         raise ValueError(
@@ -78,7 +98,7 @@ def linear_contrast(
     *,
     along: str = "checkpoint",
 ) -> xr.Dataset:
-    """Return how each map differs from the map of a linear model of the same neuron.
+    """How each map differs from the map of a linear model of the same neuron.
 
     ``cosine`` and ``correlation`` with the reference; ``unexplained`` = 1 - cosine^2, the share of the map's energy
     that is not a multiple of the reference; and ``residual`` = g / |g| - cosine * reference, that part itself. All
@@ -95,6 +115,16 @@ def linear_contrast(
     Returns
     -------
     NaN: the map or the reference is not finite or all zero, or a lone reference map would be compared with itself.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> seeds = {"architecture": ("checkpoint", ["linear", "linear", "gru", "gru"])}
+    >>> values = np.random.default_rng(0).normal(size=(4, 3, 5, 6))
+    >>> maps = xr.DataArray(values, dims=("checkpoint", "neuron", "frequency", "lag"), coords=seeds)
+    >>> from pipeline.numbers.agreement import linear_contrast
+    >>> sorted(map(str, linear_contrast(maps).data_vars))
+    ['correlation', 'cosine', 'residual', 'unexplained']
     """
     entries = map_dims(maps)
     require_dims(maps, (along,))
@@ -142,7 +172,7 @@ def variance_components(
     along: str = "checkpoint",
     normalise: bool = True,
 ) -> xr.Dataset:
-    """Return how much of the variance lies between groups of checkpoints and how much between the seeds within.
+    """How much of the variance lies between groups of checkpoints and how much between the seeds within.
 
     One-way random-effects analysis of variance for groups of unequal size: ``within`` = MS_w, ``between`` = (MS_b -
     MS_w) / n_0 with n_0 = (N - sum n_g^2 / N) / (G - 1), which may be negative, and ``share_between`` = max(between,
@@ -158,6 +188,16 @@ def variance_components(
     Returns
     -------
     Variables in the squared units of the data. NaN: fewer than two groups hold a finite value, or none holds two.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> seeds = {"architecture": ("checkpoint", ["linear", "linear", "gru", "gru"])}
+    >>> values = np.random.default_rng(0).normal(size=(4, 3, 5, 6))
+    >>> maps = xr.DataArray(values, dims=("checkpoint", "neuron", "frequency", "lag"), coords=seeds)
+    >>> from pipeline.numbers.agreement import variance_components
+    >>> sorted(map(str, variance_components(maps).data_vars))
+    ['between', 'share_between', 'within']
     """
     groups = groups_of(data, along, group)
     entries = entry_dims(data)
@@ -192,7 +232,7 @@ def variance_components(
 
 
 def unit_norm(maps: xr.DataArray, entries: Sequence[str]) -> xr.DataArray:
-    """Return the maps at norm 1; NaN for maps that are all zero or not finite."""
+    """The maps at norm 1; NaN for maps that are all zero or not finite."""
     peak = abs(maps).max(entries, skipna=False)
     usable = (peak > 0) & np.isfinite(peak)
     scaled = maps / peak.where(usable)

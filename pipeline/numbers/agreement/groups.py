@@ -23,7 +23,7 @@ class Groups:
     coords: dict[str, tuple[str, list]]
 
     def label(self, result: xr.Dataset) -> xr.Dataset:
-        """Return the result with its dimension ``group`` labelled, or without it where there is one unnamed group."""
+        """The result with its dimension ``group`` labelled, or without it where there is one unnamed group."""
         if self.dim is None:
             return result.isel(group=0)
         return (
@@ -34,7 +34,7 @@ class Groups:
 
 
 def groups_of(data: xr.DataArray, along: str, group: str | Sequence[str] | None) -> Groups:
-    """Return the groups of positions along ``along`` that share the coordinate, or coordinates, ``group``."""
+    """Groups of positions along ``along`` that share the coordinate, or coordinates, ``group``."""
     require_dims(data, (along,))
     if group is None:
         return Groups(None, (np.arange(data.sizes[along]),), {})
@@ -55,7 +55,7 @@ def groups_of(data: xr.DataArray, along: str, group: str | Sequence[str] | None)
 
 
 def map_dims(maps: xr.DataArray) -> list[str]:
-    """Return the dimensions that hold the entries of one map."""
+    """Dimensions that hold the entries of one map."""
     require_dims(maps, ())
     found = entry_dims(maps)
     if not found:
@@ -67,7 +67,7 @@ def map_dims(maps: xr.DataArray) -> list[str]:
 
 
 def entry_dims(data: xr.DataArray) -> list[str]:
-    """Return the dimensions that hold entries of a map, in the order of `MAP_DIMS`; none for numbers per map."""
+    """Dimensions that hold entries of a map, in the order of `MAP_DIMS`; none for numbers per map."""
     found = [dim for own in MAP_DIMS for dim in map(str, data.dims) if axis_of(dim) == own]
     return list(dict.fromkeys(found))
 
@@ -88,7 +88,7 @@ def require_dims(data: xr.DataArray, dims: Sequence[Hashable]) -> None:
 
 
 def blocks(maps: xr.DataArray, along: str, entries: Sequence[str]) -> Iterator[tuple[dict, np.ndarray]]:
-    """Yield regions of the remaining dimensions and their maps, as float64 arrays (remaining..., along, entry)."""
+    """Regions of the remaining dimensions and their maps, as float64 arrays (remaining..., along, entry)."""
     others = [dim for dim in maps.dims if dim != along and dim not in entries]
     maps = maps.transpose(*others, along, *entries)
     for region in regions(maps, others):
@@ -97,13 +97,13 @@ def blocks(maps: xr.DataArray, along: str, entries: Sequence[str]) -> Iterator[t
 
 
 def remaining(maps: xr.DataArray, along: str, entries: Sequence[str]) -> xr.Dataset:
-    """Return the coordinates that do not run along ``along`` or the entries, as an empty dataset."""
+    """Coordinates that do not run along ``along`` or the entries, as an empty dataset."""
     gone = {along, *entries}
     return xr.Dataset(coords={name: coord for name, coord in maps.coords.items() if not set(coord.dims) & gone})
 
 
 def standardised(rows: np.ndarray, centre: bool = True) -> np.ndarray:
-    """Return rows (..., entry) centred, with norm 1: products are correlations. NaN for rows without variation."""
+    """Rows (..., entry) centred, with norm 1: products are correlations. NaN for rows without variation."""
     finite = np.isfinite(rows).all(axis=-1, keepdims=True)
     rows = np.where(finite, rows, 0.0)
     peak = np.abs(rows).max(axis=-1, keepdims=True, initial=0.0)

@@ -18,7 +18,7 @@ MOST_CLUSTERED = 20_000
 def population_geometry(
     maps: xr.DataArray, n_components: int = 10, *, normalise: bool = True, centre: bool = True
 ) -> xr.Dataset:
-    """Return the principal components of a population of maps.
+    """Principal components of a population of maps.
 
     One row per map (neuron x checkpoint, or what other dimensions there are), one column per entry; maps at norm 1
     with ``normalise``, without their mean map with ``centre``.
@@ -33,6 +33,16 @@ def population_geometry(
     ``explained`` their share of all variance; ``mean_map``; ``participation_ratio`` = (sum v)^2 / sum v^2 over all
     eigenvalues v, the number of dimensions the population fills. Scores are NaN for maps that hold NaN or are all
     zero, which do not count.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> from pipeline.numbers.agreement import population_geometry
+    >>> values = np.random.default_rng(0).normal(size=(20, 5, 6))
+    >>> maps = xr.DataArray(values, dims=("neuron", "frequency", "lag"))
+    >>> found = population_geometry(maps, n_components=3)
+    >>> found.sizes["component"]
+    3
     """
     entries = map_dims(maps)
     others = [dim for dim in maps.dims if dim not in entries]
@@ -100,7 +110,15 @@ def _principal(
 
 
 def participation_ratio(variances: xr.DataArray, dim: str = "component") -> xr.DataArray:
-    """Return (sum v)^2 / sum v^2 along ``dim``: how many of the variances v count. NaN where all are 0."""
+    """(sum v)^2 / sum v^2 along ``dim``: how many of the variances v count. NaN where all are 0.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> from pipeline.numbers.agreement import participation_ratio
+    >>> float(participation_ratio(xr.DataArray([1.0, 1.0, 0.0], dims="component")))
+    2.0
+    """
     squares = (variances**2).sum(dim, skipna=False)
     ratio = variances.sum(dim, skipna=False) ** 2 / squares.where(squares > 0)
     return ratio.assign_attrs(long_name="participation ratio", units="1")
@@ -109,7 +127,7 @@ def participation_ratio(variances: xr.DataArray, dim: str = "component") -> xr.D
 def cluster_by_shape(
     maps: xr.DataArray, n_clusters: int, *, align_frequency: bool = False, method: str = "average"
 ) -> xr.DataArray:
-    """Return the cluster of each map, 1 the largest; 0 for maps that are not finite or do not vary.
+    """Cluster of each map, 1 the largest; 0 for maps that are not finite or do not vary.
 
     Agglomerative clustering (scipy, ``method`` of linkage) of the distances 1 - Pearson correlation, which leave
     out the gain.
@@ -123,6 +141,15 @@ def cluster_by_shape(
     align_frequency
         Whether each map is moved along the frequencies first until its largest magnitude lies in the middle band,
         so that tuning does not count; what leaves the axis is lost.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> from pipeline.numbers.agreement import cluster_by_shape
+    >>> on, off = np.eye(4), -np.eye(4)
+    >>> maps = xr.DataArray([on, 2 * on, on, off, 3 * off], dims=("neuron", "frequency", "lag"))
+    >>> cluster_by_shape(maps, 2).values.tolist()
+    [1, 1, 1, 2, 2]
     """
     entries = map_dims(maps)
     if n_clusters < 1:
@@ -171,9 +198,16 @@ def cluster_by_shape(
 
 
 def population_sparseness(values: xr.DataArray, along: str = "neuron") -> xr.DataArray:
-    """Return how few neurons hold a quantity, (1 - (mean |v|)^2 / mean v^2) / (1 - 1/n), from 0 (all alike) to 1 (one).
+    """How few neurons hold a quantity, (1 - (mean |v|)^2 / mean v^2) / (1 - 1/n), from 0 (all alike) to 1 (one).
 
     Vinje and Gallant 2000, over neurons. NaN values do not count; NaN: fewer than two do, or all are 0.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> from pipeline.numbers.agreement import population_sparseness
+    >>> float(population_sparseness(xr.DataArray([0.0, 0.0, 3.0], dims="neuron")))
+    1.0
     """
     require_dims(values, (along,))
     n = values.notnull().sum(along)
@@ -183,12 +217,21 @@ def population_sparseness(values: xr.DataArray, along: str = "neuron") -> xr.Dat
 
 
 def trend(values: xr.DataArray, position: str = "depth_um", *, along: str = "neuron", log2: bool = False) -> xr.Dataset:
-    """Return how a number (best frequency, say) changes with a position along the neurons.
+    """How a number (best frequency, say) changes with a position along the neurons.
 
     Spearman's rank correlation ``rho`` with its two-sided ``p_value`` (scipy), the least-squares ``slope`` (units
     of the values, octaves with ``log2``, per unit of the position) and ``intercept``, and ``n`` neurons. One test
     per remaining dimension (checkpoint). Neurons of one site or animal are not independent: take means per site
     first, or a mixed model, before claiming a gradient. NaN: fewer than three neurons, or all alike.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> from pipeline.numbers.agreement import trend
+    >>> depths = {"depth_um": ("neuron", [100.0, 200.0, 300.0, 400.0])}
+    >>> best = xr.DataArray([1000.0, 2000.0, 4000.0, 8000.0], dims="neuron", coords=depths)
+    >>> round(float(trend(best, log2=True)["slope"]) * 100, 6)  # octaves in 100 um
+    1.0
     """
     x = _position(values, position, along).astype(np.float64)
     others = [dim for dim in values.dims if dim != along]
@@ -220,11 +263,20 @@ def trend(values: xr.DataArray, position: str = "depth_um", *, along: str = "neu
 
 
 def by_label(values: xr.DataArray, label: str = "site", *, along: str = "neuron", log2: bool = False) -> xr.Dataset:
-    """Return a number's ``mean``, ``sd`` and ``n`` per label of the neurons (site, area, animal), with a test.
+    """A number's ``mean``, ``sd`` and ``n`` per label of the neurons (site, area, animal), with a test.
 
     Means in octaves (log2) with ``log2``. ``statistic`` and ``p_value`` are Kruskal and Wallis's over the neurons
     (scipy), which are not independent within a site: see `trend`. NaN: no finite value; fewer than two labels with
     values; or all alike.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> from pipeline.numbers.agreement import by_label
+    >>> sites = {"site": ("neuron", ["a", "a", "b", "b"])}
+    >>> found = by_label(xr.DataArray([1.0, 3.0, 5.0, 7.0], dims="neuron", coords=sites))
+    >>> found["mean"].values.tolist(), found["n"].values.tolist()
+    ([2.0, 6.0], [2, 2])
     """
     labels = _position(values, label, along)
     names = sorted({name for name in labels.tolist() if not _missing(name)})

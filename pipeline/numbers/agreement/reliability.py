@@ -222,19 +222,37 @@ LABELS = {
 
 
 def spearman_brown(reliability: xr.DataArray, factor: float | xr.DataArray) -> xr.DataArray:
-    """Return the reliability of the mean of ``factor`` maps, factor r / (1 + (factor - 1) r), from that of one.
+    """Reliability of the mean of ``factor`` maps, factor r / (1 + (factor - 1) r), from that of one.
 
     Spearman 1910; Brown 1910. NaN where r <= 0, which no number of maps can make reliable.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> from pipeline.numbers.agreement import spearman_brown
+    >>> float(spearman_brown(xr.DataArray(0.5), 2))
+    0.6666666666666666
     """
     positive = reliability.where(reliability > 0)
     return positive * factor / (1 + (factor - 1) * positive)
 
 
 def noise_ceiling(found: xr.Dataset) -> xr.Dataset:
-    """Return the correlations with the truth that the result of `reliability` leaves room for.
+    """Correlations with the truth that the result of `reliability` leaves room for.
 
     ``of_one`` = sqrt(r): the highest expected correlation of a single map with the map all seeds share. ``of_mean`` =
     sqrt(K r / (1 + (K - 1) r)) (Spearman-Brown): that of the mean of the K maps. NaN where r <= 0 or is NaN.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> seeds = {"architecture": ("checkpoint", ["linear", "linear", "gru", "gru"])}
+    >>> values = np.random.default_rng(0).normal(size=(4, 3, 5, 6))
+    >>> maps = xr.DataArray(values, dims=("checkpoint", "neuron", "frequency", "lag"), coords=seeds)
+    >>> from pipeline.numbers.agreement import noise_ceiling, reliability
+    >>> found = reliability(maps, "architecture", rng=0)
+    >>> sorted(map(str, noise_ceiling(found).data_vars))
+    ['of_mean', 'of_one']
     """
     r = found["reliability"]
     result = xr.Dataset({"of_one": np.sqrt(r.where(r > 0)), "of_mean": np.sqrt(spearman_brown(r, found["n_maps"]))})
@@ -244,7 +262,7 @@ def noise_ceiling(found: xr.Dataset) -> xr.Dataset:
 
 
 def similarity(maps: xr.DataArray, group: str = "architecture", *, along: str = "checkpoint") -> xr.Dataset:
-    """Return for each neuron how alike its maps are between every two groups of checkpoints.
+    """For each neuron, how alike its maps are between every two groups of checkpoints.
 
     ``similarity`` (group, group_other, ...) is the mean correlation over all pairs of one map of each group, and on the
     diagonal over the pairs within (the reliability). ``corrected`` divides it by the geometric mean of the two
@@ -252,6 +270,16 @@ def similarity(maps: xr.DataArray, group: str = "architecture", *, along: str = 
 
     NaN: a group has no map (the diagonal: fewer than two) that is finite and varies; ``corrected`` also where a
     reliability is not positive.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> seeds = {"architecture": ("checkpoint", ["linear", "linear", "gru", "gru"])}
+    >>> values = np.random.default_rng(0).normal(size=(4, 3, 5, 6))
+    >>> maps = xr.DataArray(values, dims=("checkpoint", "neuron", "frequency", "lag"), coords=seeds)
+    >>> from pipeline.numbers.agreement import similarity
+    >>> sorted(map(str, similarity(maps).data_vars))
+    ['corrected', 'similarity']
     """
     entries, groups = map_dims(maps), groups_of(maps, along, group)
     others = [dim for dim in maps.dims if dim != along and dim not in entries]

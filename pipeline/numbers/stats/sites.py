@@ -43,6 +43,14 @@ def site_means(table: pd.DataFrame, value: str, by: str | Sequence[str] = "site"
     """The ``mean``, ``sd`` and number ``n`` of a value per site (or other labels), one row each.
 
     Rows whose value or label is missing do not count.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from pipeline.numbers.stats import site_means
+    >>> table = pd.DataFrame({"site": ["a", "a", "b"], "latency": [20.0, 30.0, 40.0]})
+    >>> site_means(table, "latency")[["site", "mean", "n"]].values.tolist()
+    [['a', 25.0, 2], ['b', 40.0, 1]]
     """
     labels = [by] if isinstance(by, str) else list(by)
     kept = complete(table, value, labels)
@@ -125,6 +133,13 @@ def signed_rank(differences: np.ndarray, alternative: Alternative, name: str = "
     """Wilcoxon's signed-rank test of differences, one per site.
 
     Differences of zero cannot be ranked: they are left out of the test, counted in ``n`` and told in a note.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pipeline.numbers.stats import signed_rank
+    >>> signed_rank(np.array([2.0, 4.0, 1.0, 3.0, 5.0, 6.0]), "two-sided").p_value
+    0.03125
     """
     differences = np.asarray(differences, dtype=float)
     n, ranked = len(differences), differences[differences != 0]
@@ -166,6 +181,21 @@ def permutation(
     ``paired``: the levels are swapped within sites. Otherwise whole sites change their level. scipy's
     ``permutation_test`` enumerates all permutations where there are no more than ``n_resamples``. The arguments are
     those of `wilcoxon`.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from pipeline.numbers.stats import permutation
+    >>> table = pd.DataFrame(
+    ...     {
+    ...         "site": [*"abcdef"] * 2,
+    ...         "architecture": ["gru"] * 6 + ["linear"] * 6,
+    ...         "latency": [22.0, 25, 24, 23, 26, 27, 20, 21, 23, 20, 24, 22],
+    ...     }
+    ... )
+    >>> found = permutation(table, "latency", "architecture")
+    >>> round(found.effect, 2), found.p_value
+    (2.83, 0.03125)
     """
     first, second = _two_levels(table, value, condition, levels, site, paired)
 

@@ -35,6 +35,13 @@ def summarise(
         Names of the maps to summarise; all by default.
     settings
         Levels of the STRF measures.
+
+    Examples
+    --------
+    >>> from pipeline import open_cube, summarise
+    >>> summaries = summarise(open_cube("cube.zarr"), ["strf"])
+    >>> summaries["strf_best_frequency"].dims, summaries["strf_best_frequency"].attrs["units"]
+    (('checkpoint', 'neuron'), 'Hz')
     """
     if isinstance(dataset, xr.DataArray):
         dataset = dataset.to_dataset(name=dataset.name or "strf")

@@ -18,6 +18,15 @@ def write_table(table: pd.DataFrame, path: str | Path) -> None:
     ------
     ValueError
         If the path ends in neither ``.parquet`` nor ``.csv``.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> import pandas as pd
+    >>> from pipeline import write_table
+    >>> write_table(pd.DataFrame({"neuron": ["n0", "n1"], "latency": [20.0, None]}), "latencies.csv")
+    >>> Path("latencies.csv").read_text().split()
+    ['neuron,latency', 'n0,20.0', 'n1,NA']
     """
     path = check_table_path(path)
     columns = path.with_name(f"{path.stem}.columns{path.suffix}")

@@ -46,6 +46,13 @@ def summary_table(
         Name for the column ``cohort``.
     components
         Entries of vectors (singular values) that become columns, numbered from 1.
+
+    Examples
+    --------
+    >>> from pipeline import open_cube, summarise, summary_table
+    >>> table = summary_table(summarise(open_cube("cube.zarr"), ["strf"]), "cc_test > 0.3")
+    >>> table[["checkpoint", "neuron"]].iloc[0].tolist()
+    ['seed0', 'n0']
     """
     table = _rows_of(dataset, components)
     if cohort is not None:
@@ -61,6 +68,13 @@ def population_table(
     """One tidy table of several cohorts: one row per cohort, checkpoint and neuron.
 
     See `summary_table`. Columns that a cohort lacks are missing in its rows.
+
+    Examples
+    --------
+    >>> from pipeline import open_cubes, population_table, summarise
+    >>> table = population_table({name: summarise(cube, ["strf"]) for name, cube in open_cubes("cube.zarr").items()})
+    >>> table["cohort"].unique().tolist()
+    ['lab']
     """
     if not cohorts:
         raise ValueError(
@@ -148,7 +162,7 @@ def _of_a_map(dataset: xr.Dataset, name: str) -> bool:
 
 
 def _without_vectors(dataset: xr.Dataset, components: int) -> xr.Dataset:
-    """Drop maps and whatever is not one value per row; turn the first entries of vectors into variables."""
+    """The dataset without maps and whatever is not one value per row; the first entries of vectors are variables."""
     for dim in ROW_DIMS[:2]:
         if dim not in dataset.dims:
             raise ValueError(

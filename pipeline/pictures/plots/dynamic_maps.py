@@ -61,6 +61,16 @@ def plot_components(
         Drawn as a standard deviation; none where it is left out.
     most
         Maps to draw at most.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> from pipeline.pictures.plots import plot_components
+    >>> axes = {"component": [0, 1], "frequency": [200.0, 400.0], "lag": [0.0, 10.0, 20.0]}
+    >>> component = xr.DataArray(np.ones((2, 2, 3)), dims=tuple(axes), coords=axes)
+    >>> figure = plot_components(component, xr.DataArray([2.0, 0.5], dims="component"), noise_floor=0.04)
+    >>> len(figure.axes) > 2
+    True
     """
     shown = min(most, MOST_PANELS, component.sizes["component"])
     figure = new_figure(1.9 * shown + 0.6, 4.0)
@@ -97,6 +107,14 @@ def plot_gain(gain: xr.DataArray, spectrogram: xr.DataArray | None = None, ax: A
         What was heard, over (frequency, time), the time in ms.
     ax
         Where to draw; it is divided if there is a spectrogram.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> from pipeline.pictures.plots import plot_gain
+    >>> gain = xr.DataArray(np.linspace(0.5, 1.5, 40), dims="frame", coords={"frame": np.arange(40.0)})
+    >>> plot_gain(gain).get_ylabel()
+    'gain'
     """
     ax = axes_or_new(ax, 6.0, 3.0)
     (along,) = gain.dims
@@ -135,6 +153,15 @@ def plot_film(maps: xr.DataArray, *, along: str = "kept", titles: Sequence[str] 
     ------
     ValueError
         If there are more frames than can be read side by side.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> from pipeline.pictures.plots import plot_film
+    >>> axes = {"kept": [10, 20], "frequency": [200.0, 400.0], "lag": [0.0, 10.0, 20.0]}
+    >>> maps = xr.DataArray(np.ones((2, 2, 3)), dims=tuple(axes), coords=axes)
+    >>> len(plot_film(maps).axes) >= 2
+    True
     """
     count = maps.sizes[along]
     if count > MOST_PANELS:
@@ -179,6 +206,14 @@ def plot_nonlinearity(
         One number per neuron (any further dimensions are laid flat), over the same dimensions.
     groups
         One label per neuron, for colours and a legend.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> from pipeline.pictures.plots import plot_nonlinearity
+    >>> ax = plot_nonlinearity(xr.DataArray([1.0, 6.0], dims="neuron"), xr.DataArray([0.1, 0.4], dims="neuron"))
+    >>> ax.get_xlabel(), ax.get_ylabel()
+    ('complexity', 'gain change')
     """
     ax = axes_or_new(ax, 3.8, 3.4)
     across, up = np.ravel(complexity.values).astype(float), np.ravel(gain_change.values).astype(float)

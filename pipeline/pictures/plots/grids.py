@@ -52,7 +52,7 @@ def plot_grid(
     at: Mapping[str, Any] | None = None,
     scale: Literal["each", "shared"] = "each",
 ) -> Axes:
-    """Draw the maps of some neurons (rows) for some checkpoints (columns).
+    """Figure of the maps of some neurons (rows) for some checkpoints (columns).
 
     Failed, missing and untrusted maps are marked as in `plot_map`. Only the maps that are drawn are read. The grid
     divides ``ax``; its panels are the ``child_axes``, row by row.
@@ -75,6 +75,12 @@ def plot_grid(
     ------
     ValueError
         If a label is unknown, or there are more panels than can be told apart.
+
+    Examples
+    --------
+    >>> from pipeline import open_cube, plot_grid
+    >>> ax = plot_grid(open_cube("cube.zarr"), checkpoints=["seed0", "seed1"], neurons=["n0"])
+    >>> ax.figure.savefig("grid.png")
     """
     gradmap = map_named(cube, name)
     rows = _chosen(gradmap, "neuron", neurons)
@@ -105,7 +111,7 @@ def plot_seeds(
     at: Mapping[str, Any] | None = None,
     most: int = 8,
 ) -> Axes:
-    """Draw the maps of one neuron over seeds: a row per value of ``by``, its checkpoints side by side, then their mean.
+    """Figure of one neuron's maps over seeds: a row per value of ``by``, its checkpoints side by side, then their mean.
 
     Each map has its own colour scale. The mean is that of the maps divided by their norms, so that a checkpoint with a
     steep output does not outweigh the others. It is over the maps that are done, those not to be trusted included.
@@ -118,6 +124,13 @@ def plot_seeds(
         Label on any other dimension; the first by default.
     most
         Number of checkpoints to draw per row at most, the first ones. The mean is over those drawn.
+
+    Examples
+    --------
+    >>> from pipeline import open_cube
+    >>> from pipeline.pictures.plots import plot_seeds
+    >>> ax = plot_seeds(open_cube("cube.zarr"), "n0")
+    >>> ax.figure.savefig("seeds.png")
     """
     map_named(cube, name)
     groups = group_labels(cube, by)

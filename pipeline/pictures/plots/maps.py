@@ -29,7 +29,7 @@ def plot_map(
     flags: Sequence[str] = (),
     ticks: int = 8,
 ) -> Axes:
-    """Draw one spectro-temporal map: frequency in Hz upwards, lag in ms to the right.
+    """Picture of one spectro-temporal map: frequency in Hz upwards, lag in ms to the right.
 
     Lag 0, the frame of the response, is at the left, so the sound's own time runs from right to left. Red is
     excitatory: more energy there raises the response. White is zero and the scale is symmetrical about it. A map
@@ -56,6 +56,13 @@ def plot_map(
     ------
     ValueError
         If the array has other dimensions than frequency and lag, or ``limit`` is not a positive number.
+
+    Examples
+    --------
+    >>> from pipeline import open_cube, plot_map
+    >>> ax = plot_map(open_cube("cube.zarr")["strf"].isel(checkpoint=0, neuron=0))
+    >>> ax.get_xlabel(), ax.get_ylabel()
+    ('lag (ms before the response)', 'frequency (Hz)')
     """
     if set(gradmap.dims) != {"frequency", "lag"}:
         raise ValueError(
@@ -100,7 +107,7 @@ def plot_map(
 
 
 def plot_ripple_transfer(transfer: xr.DataArray, ax: Axes | None = None, *, colorbar: bool = True) -> Axes:
-    """Draw a ripple transfer function: magnitude over temporal rate in Hz and spectral scale in cycles per octave.
+    """A ripple transfer function drawn: magnitude over temporal rate in Hz and spectral scale in cycles per octave.
 
     Rates of both signs are kept, and the sign that the data's own attribute calls upward is written on the axis.
 
@@ -113,6 +120,15 @@ def plot_ripple_transfer(transfer: xr.DataArray, ax: Axes | None = None, *, colo
     ------
     ValueError
         If there are other dimensions than these two.
+
+    Examples
+    --------
+    >>> from pipeline import measure, open_cube
+    >>> from pipeline.pictures.plots import plot_ripple_transfer
+    >>> transfer = measure(open_cube("cube.zarr")["strf"], "ripple_transfer_function")
+    >>> ax = plot_ripple_transfer(transfer.isel(checkpoint=0, neuron=0))
+    >>> ax.get_xlabel()
+    'temporal modulation, positive = upward (Hz)'
     """
     dims = {"rate", "scale"}
     if set(transfer.dims) != dims:
@@ -145,7 +161,7 @@ def plot_ripple_transfer(transfer: xr.DataArray, ax: Axes | None = None, *, colo
 
 
 def empty(values: np.ma.MaskedArray, standing: int, ax: Axes) -> bool:
-    """Draw the hatched panel of a map that has no numbers, and say whether it was drawn."""
+    """Whether a map has no numbers, in which case its hatched panel was drawn."""
     if standing == FAILED:
         empty_panel(ax, "failed", STANDING_COLOURS[FAILED], size=SMALL + 1)
     elif standing == PENDING or values.count() == 0:

@@ -33,7 +33,7 @@ def plot_distribution(
     log: bool = False,
     label: str | None = None,
 ) -> Axes:
-    """Draw how a summary is distributed over maps, one line per group of checkpoints.
+    """Picture of how a summary is distributed over maps, one line per group of checkpoints.
 
     A line is a histogram, as share of the group's maps. Maps without a value are left out and counted in the legend.
 
@@ -49,6 +49,14 @@ def plot_distribution(
         Whether the axis is a frequency in Hz, drawn logarithmically; values that are not positive count as missing.
     label
         Name on the axis; from the attributes ``long_name`` and ``units`` by default.
+
+    Examples
+    --------
+    >>> from pipeline import open_cube
+    >>> from pipeline.pictures.plots import plot_distribution
+    >>> ax = plot_distribution(open_cube("cube.zarr")["strf_memory_90"])
+    >>> ax.get_ylabel()
+    'share of maps'
     """
     ax = axes_or_new(ax)
     numbers = np.asarray(values.values, dtype=float)
@@ -86,14 +94,32 @@ def plot_distribution(
 def plot_best_frequencies(
     frequencies: xr.DataArray, ax: Axes | None = None, *, by: str | None = None, bins: int | None = None
 ) -> Axes:
-    """Draw the distribution of best frequencies in Hz on a logarithmic axis; arguments as in `plot_distribution`."""
+    """Distribution of best frequencies in Hz on a logarithmic axis; arguments as in `plot_distribution`.
+
+    Examples
+    --------
+    >>> from pipeline import measure, open_cube
+    >>> from pipeline.pictures.plots import plot_best_frequencies
+    >>> ax = plot_best_frequencies(measure(open_cube("cube.zarr")["strf"], "best_frequency"), by="seed")
+    >>> ax.get_xscale()
+    'log'
+    """
     return plot_distribution(frequencies, ax, by=by, bins=bins, log=True, label="best frequency (Hz)")
 
 
 def plot_latencies(
     latencies: xr.DataArray, ax: Axes | None = None, *, by: str | None = None, bins: int | None = None
 ) -> Axes:
-    """Draw the distribution of peak latencies in ms before the response; arguments as in `plot_distribution`."""
+    """Distribution of peak latencies in ms before the response; arguments as in `plot_distribution`.
+
+    Examples
+    --------
+    >>> from pipeline import measure, open_cube
+    >>> from pipeline.pictures.plots import plot_latencies
+    >>> ax = plot_latencies(measure(open_cube("cube.zarr")["strf"], "latency"))
+    >>> ax.get_xscale()
+    'linear'
+    """
     return plot_distribution(latencies, ax, by=by, bins=bins, label="peak latency (ms before the response)")
 
 
@@ -103,7 +129,7 @@ def plot_population(
     *,
     against: str = "depth_um",
 ) -> Axes:
-    """Draw the best frequency of each neuron against a metadatum of the neurons, such as its depth or its site.
+    """Picture of the best frequency of each neuron against a metadatum of the neurons, such as its depth or its site.
 
     A point is the median over checkpoints, its bar reaches from the lower to the upper quartile. Numbers make a
     scale, words make columns in which the neurons stand side by side in the cube's order.
@@ -119,6 +145,15 @@ def plot_population(
     ------
     ValueError
         If there is no such coordinate.
+
+    Examples
+    --------
+    >>> from pipeline import measure, open_cube
+    >>> from pipeline.pictures.plots import plot_population
+    >>> best = measure(open_cube("cube.zarr")["strf"], "best_frequency")
+    >>> ax = plot_population(best.assign_coords(depth_um=("neuron", [100.0, 200.0, 300.0])))
+    >>> ax.get_xlabel()
+    'depth_um'
     """
     if "neuron" not in frequencies.dims or frequencies.coords.get(against, xr.DataArray(0)).dims != ("neuron",):
         known = metadata_names(frequencies, "neuron")
@@ -157,12 +192,23 @@ def plot_population(
 
 
 def plot_similarity(matrix: xr.DataArray, ax: Axes | None = None, *, colorbar: bool = True) -> Axes:
-    """Draw how alike checkpoints are: a square of correlations between their maps, from -1 blue to 1 red.
+    """Picture of how alike checkpoints are: a square of correlations between their maps, from -1 blue to 1 red.
 
     Parameters
     ----------
     matrix
         Correlations over two dimensions of equal length, both labelled with checkpoints.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> from pipeline.pictures.plots import plot_similarity
+    >>> names = ["linear", "gru"]
+    >>> axes = {"group": names, "other_group": names}
+    >>> matrix = xr.DataArray([[1.0, 0.6], [0.6, 1.0]], dims=tuple(axes), coords=axes)
+    >>> ax = plot_similarity(matrix)
+    >>> [label.get_text() for label in ax.get_yticklabels()]
+    ['linear', 'gru']
     """
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
         raise ValueError(

@@ -15,7 +15,7 @@ MOST_LABELS = 40
 
 
 def plot_standing(cube: xr.Dataset, name: str, ax: Axes | None = None) -> Axes:
-    """Draw one small field per map, coloured by its standing: a row per checkpoint, a column per neuron.
+    """Picture with one small field per map, coloured by its standing: a row per checkpoint, a column per neuron.
 
     A map around several sounds has a row for each of them.
 
@@ -25,6 +25,14 @@ def plot_standing(cube: xr.Dataset, name: str, ax: Axes | None = None) -> Axes:
         One cohort.
     name
         Name of the map.
+
+    Examples
+    --------
+    >>> from pipeline import open_cube
+    >>> from pipeline.pictures.plots import plot_standing
+    >>> ax = plot_standing(open_cube("cube.zarr"), "strf")
+    >>> ax.get_title() or ax.get_xlabel()
+    'neuron'
     """
     codes, labels = _rows(placed(standing(cube, name)))
     rows = [plain(label, 32) for label in labels]

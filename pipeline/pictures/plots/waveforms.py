@@ -24,7 +24,7 @@ def plot_waveform(
     flags: Sequence[str] = (),
     window_ms: float | None = None,
 ) -> Axes:
-    """Draw a waveform map against lag in ms, and below it the spectrogram of the map itself.
+    """Picture of a waveform map against lag in ms, with, below it, the spectrogram of the map itself.
 
     Lag 0, the last sample of the response's frame, is at the left, as in `plot_map`, so the sound's own time runs from
     right to left. A value is the change of the response per unit of the audio sample; its sign follows the phase of the
@@ -48,6 +48,15 @@ def plot_waveform(
     ------
     ValueError
         If the array has other dimensions than its lag in samples.
+
+    Examples
+    --------
+    >>> from pipeline import open_cube
+    >>> from pipeline.pictures.plots import plot_waveform
+    >>> gradmap = open_cube("cube.zarr")["waveform"].isel(checkpoint=0, stimulus=0, neuron=0)
+    >>> ax = plot_waveform(gradmap, spectrogram=False)
+    >>> ax.get_xlabel()
+    'lag (ms before the response)'
     """
     dim = str(gradmap.dims[0]) if gradmap.ndim == 1 else ""
     if axis_of(dim) != "waveform_lag":
