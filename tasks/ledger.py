@@ -323,7 +323,7 @@ class Ledger:
         return final
 
     def _refuse_rest(self, key: CheckpointKey) -> list[ShardReport]:
-        """Take the shards that a tripped breaker covers out of everything that waits."""
+        """Reports of the shards that a tripped breaker covers, taken out of everything that waits."""
         checkpoint = self._checkpoints[key]
         everything = [*checkpoint.waiting, *(shard for _, _, shard in self._retries if _key(shard) == key)]
         refused = {shard: problem for shard in everything if (problem := checkpoint.refusal(shard)) is not None}

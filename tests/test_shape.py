@@ -1,6 +1,7 @@
 """The shape of the code: short functions and files, one home for each name, kinds asked in their own homes alone."""
 
 import ast
+import re
 from collections import defaultdict
 from pathlib import Path
 
@@ -15,11 +16,10 @@ FILES = sorted(path for top in ("pipeline", "tasks") for path in (ROOT / top).rg
 HOMES = ("pipeline/plan/kinds/", "pipeline/run/kinds/", "pipeline/pictures/kinds/")
 
 #: Words with which the docstring of something that gives a thing back would say what it does, not what comes back.
-DOINGS = (
-    "Return Compute Calculate Get Give Make Take Read Write Draw Print Show Find Load Build Create Convert Run Check"
-    " Evaluate Yield Start Send Returns Computes Gets Gives Makes Takes Reads Writes Draws Prints Shows Finds Loads"
-    " Builds Creates Converts Runs Checks Evaluates Yields Sends"
-).split()
+DOINGS = re.compile(
+    r"(Return|Compute|Calculate|Get|Give|Make|Take|Read|Write|Draw|Print|Show|Find|Load|Build|Create|Convert|Run|Check"
+    r"|Evaluate|Yield|Start|Send)s?\b"
+)
 
 LONGEST_FUNCTION = 50
 LONGEST_FILE = 500
@@ -107,6 +107,6 @@ def test_a_docstring_says_what_comes_back():
     for path in FILES:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             told = ast.get_docstring(node) if gives_something(node) else None
-            if told and told.split()[0] in DOINGS:
+            if told and DOINGS.match(told):
                 doing.append(f"{inside(path)}: {told.splitlines()[0]}")
     assert not doing, doing

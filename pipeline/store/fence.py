@@ -1,4 +1,4 @@
-"""Writes that only the holder of a lease can make: a driver that was given up for dead changes nothing any more."""
+"""The writing that only the holder of a lease can do: a driver that was given up for dead changes nothing any more."""
 
 import errno
 from collections.abc import Awaitable, Callable
