@@ -206,6 +206,8 @@ def setup_failure(error: Exception) -> str | None:
     )
     if not isinstance(error, (exceptions.RayTaskError, exceptions.RuntimeEnvSetupError)) or lost:
         return None
+    if isinstance(cause, exceptions.RuntimeEnvSetupError):
+        return of_error(cause)  # its first line only says that something failed, what did stands below
     lines = str(cause).strip().splitlines() or [type(cause).__name__]
     return printable(
         lines[-1] if isinstance(cause, exceptions.RaySystemError) else f"{type(cause).__name__}: {lines[0]}"

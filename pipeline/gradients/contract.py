@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from pipeline.gradients.arguments import check_eval, has_front_end
 from pipeline.gradients.front_end.hop import hop_of
 from pipeline.gradients.passes.forward_pass import check_frames, frames_of
-from pipeline.gradients.torch_state.arithmetic import undisturbed
+from pipeline.gradients.torch_state.arithmetic import quiet
 from pipeline.gradients.torch_state.copies import Inventory, twin_of
 from pipeline.gradients.torch_state.memory import is_out_of_memory
 
@@ -22,7 +23,7 @@ SOUND_LEVEL = 0.1  # standard deviation of the noise that stands for a sound
 
 #: Where the stimulus changes, as shares of its length, and by how many times its own size. Neighbouring frames tell
 #: models that work in blocks of frames, small changes those that saturate, large ones those behind a threshold.
-CHANGES = ((0.1, 1.0), (0.4, 0.1), (0.5, 10.0), (0.7, 1.0), (1.0, 10.0))
+CHANGES = ((0.1, 1.0), (0.4, 0.1), (0.5, 30.0), (0.7, 1.0), (1.0, 10.0))
 
 
 class ContractError(ValueError):
@@ -45,7 +46,7 @@ class Contract:
         Neurons of which something could not be checked: they answered to no change, or the model takes one stimulus
         at a time only.
     frame_bytes
-        What the model keeps of one frame of one stimulus, in bytes, between its parts.
+        What the model keeps of one frame of one stimulus, in bytes, between its parts; 0 where that was not wanted.
     """
 
     hears_future: Bool[Tensor, " neuron"]
@@ -61,6 +62,7 @@ def check_contract(
     level: float = 0.0,
     hears: Literal["spectrogram", "waveform"] = "spectrogram",
     causal: bool = True,
+    weigh: bool = False,
     seed: int = 0,
 ) -> Contract:
     """What two forward passes tell of a model, one with a stimulus alone and one with it among others.
@@ -80,6 +82,8 @@ def check_contract(
         What is given to the model: its front-end is left out for a spectrogram.
     causal
         Whether a model that hears the future is refused.
+    weigh
+        Whether ``frame_bytes`` is wanted.
 
     Raises
     ------
@@ -93,65 +97,90 @@ def check_contract(
         check_eval(twin, model)
     except ValueError as error:
         raise ContractError(str(error)) from error
-    with undisturbed(model, inventory.dtype), torch.no_grad():
-        trials = _Trials.laid_out(model, twin, inventory, heard, frames, level, whole, seed)
-        return _checked(model, twin, trials, causal)
+    with quiet(inventory, inventory.dtype), torch.no_grad():
+        like = torch.zeros((), device=inventory.device, dtype=inventory.dtype)
+        hop = _hop_of(twin, heard, like) if whole else 1
+        if heard is not None:
+            trials = _Trials.around(heard.to(like), SOUND_LEVEL if whole else 1.0, hop, seed)
+        elif whole:
+            trials = _of_nothing((frames * hop,), None, hop, seed, like.dtype, like.device)
+        else:
+            trials = _of_nothing((_bands(model), frames), level, hop, seed, like.dtype, like.device)
+        return _checked(model, twin, trials, causal, weigh)
 
 
 @dataclass(frozen=True)
 class _Trials:
-    """Stimuli that are heard together: two originals, changed copies of them, and a loud stranger before all."""
+    """Stimuli that are heard together: changed copies of two originals, loud ones among them, and these after all.
+
+    Attributes
+    ----------
+    changed, originals
+        Rows that differ from an original from some frame on, and the row of that original for each.
+    last
+        The last frame up to which they are the same.
+    given
+        The row of the stimulus that the maps are taken around. The one in the last row is also heard by itself.
+    """
 
     stimuli: Float[Tensor, "trial 1 *frequency time"]
     hop: int
-    changes: tuple[tuple[int, int, int], ...]  # trial, its original, the last frame that is unchanged
-    alone: int  # the trial that is also heard by itself
-    given: int  # the trial that the maps are taken around
+    changed: tuple[int, ...]
+    originals: tuple[int, ...]
+    last: tuple[int, ...]
+    given: int
 
     @staticmethod
-    def laid_out(
-        model: nn.Module,
-        twin: nn.Module,
-        inventory: Inventory,
-        heard: Tensor | None,
-        frames: int,
-        level: float,
-        whole: bool,
-        seed: int,
+    def around(heard: Float[Tensor, "*frequency time"], otherwise: float, hop: int, seed: int) -> "_Trials":
+        """Trials about a stimulus, by noise of its own size; of the size ``otherwise`` where it has none."""
+        size = float(heard.std(correction=0))
+        size = size if size > 0 and math.isfinite(size) else otherwise
+        return _Trials._laid_out(heard.unsqueeze(0), size, hop, seed, lively=not bool((heard == heard[..., :1]).all()))
+
+    @staticmethod
+    def _laid_out(
+        given: Float[Tensor, "1 *frequency time"], size: float, hop: int, seed: int, lively: bool
     ) -> "_Trials":
         generator = torch.Generator().manual_seed(seed)
-        like = torch.zeros((), device=inventory.device, dtype=inventory.dtype)
 
-        def noise(shape: torch.Size) -> Tensor:
-            return torch.randn(shape, generator=generator, dtype=torch.float64).to(like)
+        def noise() -> Tensor:
+            return size * torch.randn(given.shape, generator=generator, dtype=torch.float64).to(given)
 
-        hop = _hop_of(twin, heard, like) if whole else 1
-        if heard is None and whole:
-            given = 1e-3 * SOUND_LEVEL * noise(torch.Size((1, frames * hop)))
-        elif heard is None:
-            given = torch.full((1, _bands(model), frames), level).to(like)
-        else:
-            given = heard.to(like).unsqueeze(0)
-        constant = bool((given == given[..., :1]).all())
-        size = 0.0 if heard is None else float(given.std(correction=0))
-        size = size if size > 0 and math.isfinite(size) else (SOUND_LEVEL if whole else 1.0)
         # Around a stimulus of one level a rectifier may be dead and noise inside a model may not show.
-        lively = given + size * noise(given.shape) if constant or heard is None else given
-        originals = [given, size * noise(given.shape) if lively is given else lively]
+        pair = [noise(), given] if lively else [given, given + noise()]
         n_frames = given.shape[-1] // hop
-        rows, changes = [3.0 * size * noise(given.shape), *originals], []
+        rows, originals, lasts = [], [], []
         for number, (share, times) in enumerate(CHANGES):
             last = min(max(0, round(share * (n_frames - 1)) - 1 + number % 2), n_frames - 2)
             if last < 0:
                 continue
-            original = 1 + number % 2
-            changed = rows[original].clone()
-            changed[..., (last + 1) * hop :] += times * size * noise(given.shape)[..., (last + 1) * hop :]
-            changes.append((len(rows), original, last))
+            changed = pair[(number + lively) % 2].clone()
+            changed[..., (last + 1) * hop :] += times * noise()[..., (last + 1) * hop :]
             rows.append(changed)
-        # The one that was heard alone comes last, after all others.
-        rows.append(lively)
-        return _Trials(torch.stack(rows), hop, tuple(changes), len(rows) - 1, 1)
+            originals.append((number + lively) % 2)
+            lasts.append(last)
+        first = len(rows)
+        return _Trials(
+            torch.stack([*rows, *pair]),
+            hop,
+            tuple(range(first)),
+            tuple(first + original for original in originals),
+            tuple(lasts),
+            first + int(lively),
+        )
+
+
+@lru_cache(maxsize=4)
+def _of_nothing(
+    shape: tuple[int, ...], level: float | None, hop: int, seed: int, dtype: torch.dtype, device: torch.device
+) -> _Trials:
+    """Trials about a spectrogram of one level, or about a faint noise in place of a sound; the same for each model."""
+    if level is None:
+        generator = torch.Generator().manual_seed(seed + 1)
+        faint = 1e-3 * SOUND_LEVEL * torch.randn((1, *shape), generator=generator, dtype=torch.float64)
+        return _Trials._laid_out(faint.to(device, dtype), SOUND_LEVEL, hop, seed, lively=False)
+    given = torch.full((1, *shape), level, dtype=dtype, device=device)
+    return _Trials._laid_out(given, 1.0, hop, seed, lively=False)
 
 
 def _hop_of(twin: nn.Module, heard: Tensor | None, like: Tensor) -> int:
@@ -171,40 +200,35 @@ def _bands(model: nn.Module) -> int:
     return bands
 
 
-def _checked(model: nn.Module, twin: nn.Module, trials: _Trials, causal: bool) -> Contract:
-    name = type(model).__name__
-    alone, numbers = _measured(twin, trials.stimuli[trials.alone :])
+def _checked(model: nn.Module, twin: nn.Module, trials: _Trials, causal: bool, weigh: bool) -> Contract:
+    name, n_trials = type(model).__name__, len(trials.stimuli)
+    given = trials.stimuli[-1:].clone()  # forward may write into what it is given
+    alone, numbers = _measured(twin, given) if weigh else (twin(given), 0)
     first = _response(alone, 1, trials, model)
     singly = False
-    n_neurons = first.shape[1]
-    nobody = torch.zeros(n_neurons, dtype=torch.bool)
-    frame_bytes = 4 * numbers // first.shape[-1]
     try:
-        answer = twin(trials.stimuli)
+        answer = twin(trials.stimuli.clone())
     except (RuntimeError, ValueError, IndexError, TypeError, AssertionError) as error:
         if is_out_of_memory(error):
             raise
         # One stimulus at a time: whether stimuli mix cannot be asked, and the rest is asked one by one.
         singly = True
-        answer = torch.cat([twin(one[None]) for one in trials.stimuli])
-    together = _response(answer, len(trials.stimuli), trials, model)
+        answer = torch.cat([twin(one[None].clone()) for one in trials.stimuli])
+    together = _response(answer, n_trials, trials, model)
     if not bool(together[trials.given].isfinite().all()):
         raise NotFiniteError(
             f"{name} answers with NaN or infinity to the stimulus that its maps are taken around, so there is no"
             " gradient; look for a logarithm or a square root of what is not positive, or take another baseline"
         )
-    _check_same(name, twin, trials, first[0], together[trials.alone])
-    ahead, moved = nobody, nobody
-    for trial, original, last in trials.changes:
-        pair = together[[trial, original]]
-        if bool(pair.isfinite().all()):
-            early, late = _changes(pair, last)
-            ahead = ahead | early.cpu()
-            moved = moved | late.cpu()
-            if causal and bool(early.any()):
-                raise ContractError(_future(name, pair, early, last, trials.hop))
-    unchecked = ~nobody if singly else ~moved if first.shape[-1] > 1 else nobody
-    return Contract(ahead, unchecked, frame_bytes)
+    _check_same(name, twin, trials, first[0], together[-1])
+    early, late = _changes(together, trials)
+    if causal and bool(early.any()):
+        trial = int(early.any(dim=1).nonzero()[0])
+        pair = together[[trials.changed[trial], trials.originals[trial]]]
+        raise ContractError(_future(name, pair, early[trial], trials.last[trial], trials.hop))
+    answered = late.any(dim=0).cpu() | (first.shape[-1] == 1)
+    unchecked = torch.ones_like(answered) if singly else ~answered
+    return Contract(early.any(dim=0).cpu(), unchecked, 4 * numbers // first.shape[-1])
 
 
 def _measured(twin: nn.Module, stimulus: Tensor) -> tuple[Tensor, int]:
@@ -238,7 +262,7 @@ def _check_same(name: str, twin: nn.Module, trials: _Trials, alone: Tensor, amon
     difference = _difference(alone, among)
     if difference <= SAME:
         return
-    again = twin(trials.stimuli[trials.alone :])[0, :, 0]
+    again = twin(trials.stimuli[-1:].clone())[0, :, 0]
     if _difference(alone, again) > SAME:
         raise ContractError(
             f"{name} answers to the same stimulus twice with responses that differ by {difference:.2g} of their range,"
@@ -266,12 +290,21 @@ def _rounding(responses: Float[Tensor, "trial neuron frame"]) -> Float[Tensor, "
     return ROUNDING * torch.finfo(responses.dtype).eps * responses.abs().amax(dim=(0, 2))
 
 
-def _changes(pair: Float[Tensor, "2 neuron frame"], last: int) -> tuple[Tensor, Tensor]:
-    """Whether each neuron's response moved up to the last unchanged frame, and whether it did later."""
-    moved = (pair[0] - pair[1]).abs()
-    early, late = moved[:, : last + 1].amax(dim=-1), moved[:, last + 1 :].amax(dim=-1)
-    rounding = _rounding(pair)
-    return (early > AHEAD * late) & (early > rounding), late > rounding
+def _changes(
+    together: Float[Tensor, "trial neuron frame"], trials: _Trials
+) -> tuple[Bool[Tensor, "change neuron"], Bool[Tensor, "change neuron"]]:
+    """For each change, whether a neuron's response moved up to the last unchanged frame, and whether it did later.
+
+    Changes that are answered with what is no number tell nothing.
+    """
+    changed, original = together[list(trials.changed)], together[list(trials.originals)]
+    moved = (changed - original).abs()
+    last = torch.tensor(trials.last, device=moved.device)[:, None, None]
+    same = torch.arange(moved.shape[-1], device=moved.device) <= last
+    early, late = (moved * same).amax(dim=-1), (moved * ~same).amax(dim=-1)
+    rounding = ROUNDING * torch.finfo(moved.dtype).eps * torch.maximum(changed.abs(), original.abs()).amax(dim=-1)
+    finite = moved.isfinite().flatten(1).all(dim=1)[:, None]
+    return (early > AHEAD * late) & (early > rounding) & finite, (late > rounding) & finite
 
 
 def _future(name: str, pair: Tensor, early: Tensor, last: int, hop: int) -> str:

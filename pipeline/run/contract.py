@@ -51,10 +51,12 @@ def contract_of(
     return found[key]
 
 
-def _checked(model: nn.Module, cohort: CohortPlan, heard: Tensor | None, hears: Hearing, level: float) -> Contract:
+def _checked(
+    model: nn.Module, cohort: CohortPlan, heard: Tensor | None, hears: Hearing, level: float, *, weigh: bool = False
+) -> Contract:
     frames = FRAMES_OF_SOUND if hears == "waveform" else min(cohort.lags, MOST_OF_NULL)
     try:
-        return check_contract(model, heard, frames=frames, level=level, hears=hears, causal=cohort.causal)
+        return check_contract(model, heard, frames=frames, level=level, hears=hears, causal=cohort.causal, weigh=weigh)
     except NotFiniteError:
         return _unchecked(cohort)  # which neuron and stimulus it is, the maps tell
     except OSError as error:
@@ -120,7 +122,9 @@ class _Judge:
 
 def _heard(module: nn.Module, cohort: CohortPlan) -> list[Contract]:
     """The contract with each kind of stimulus that the cohort's maps give to the model."""
-    return [_checked(module, cohort, None, hears, 0.0) for hears in dict.fromkeys(map(_hearing, cohort.maps))]
+    return [
+        _checked(module, cohort, None, hears, 0.0, weigh=True) for hears in dict.fromkeys(map(_hearing, cohort.maps))
+    ]
 
 
 def _overdue(checkpoint: Checkpoint, deadline_s: float) -> str:

@@ -83,7 +83,7 @@ def test_state_from_one_call_to_the_next_is_named_and_left_alone():
 @pytest.mark.parametrize("name", ["Linear", "Transformer", "StateNet-S4", "StateNet-Mamba", "ConvNet2D", "ICNet"])
 def test_models_that_keep_it_pass(name):
     model = ZOO[name](4, 0)
-    found = check_contract(model, frames=23)
+    found = check_contract(model, frames=23, weigh=True)
     assert not found.hears_future.any()
     assert not found.unchecked.any()
     assert found.frame_bytes > 4 * 16
@@ -284,6 +284,23 @@ def test_many_stimuli_stay_within_the_memory_they_are_given():
     assert max(sizes) >= 12
     sizes.clear()
     some = compute_strf_gradmaps(model, stimuli, 5, memory_bytes=40_000, route="loop").values
+    assert max(sizes) < 12
+    torch.testing.assert_close(some, whole)
+
+
+def test_many_sounds_stay_within_the_memory_they_are_given():
+    sizes = []
+
+    class Counting(FrameAverage):
+        def forward(self, x):
+            sizes.append(len(x))
+            return super().forward(x)
+
+    model, sounds = seeded(lambda: Hearing(Counting(4))), torch.randn(12, 30 * 8)
+    whole = compute_waveform_gradmaps(model, sounds, 40, route="loop").values
+    assert max(sizes) >= 12
+    sizes.clear()
+    some = compute_waveform_gradmaps(model, sounds, 40, memory_bytes=40_000, route="loop").values
     assert max(sizes) < 12
     torch.testing.assert_close(some, whole)
 

@@ -174,6 +174,34 @@ def test_which_front_ends_are_banks_of_filters(name, is_bank):
     assert (bank is not None) == is_bank
 
 
+class AcrossBands(FrameAverage):
+    """Frames of a bank of filters, each less what the other bands have: no band hears its own filter alone."""
+
+    def forward(self, x):
+        bands = super().forward(x)
+        return bands - 0.9 * bands.mean(dim=2, keepdim=True)
+
+
+class OnceInAWhile(FrameAverage):
+    """Frames of a bank of filters, one of which hears much further back than the others."""
+
+    def forward(self, x):
+        bands = super().forward(x)
+        return torch.cat([bands[..., :7], bands[..., 7:8] * (1 + bands[..., 2:3]), bands[..., 8:]], dim=-1)
+
+
+@pytest.mark.parametrize("front_end", [AcrossBands, OnceInAWhile])
+def test_what_only_looks_like_a_bank_of_filters_gives_the_rows_of_plain_autograd(front_end):
+    model = seeded(listening)
+    model.wav2spec = seeded(lambda: front_end(4))
+    waveform = noise(160)
+    leaf = waveform.view(1, 1, -1).requires_grad_(True)
+    assert filterbank(model.wav2spec, leaf, leaf.view_as(leaf))[1] is None
+    expected = whole_by_autograd(model, waveform.detach(), REDUCED["last"]).flip(-1)
+    found = compute_waveform_gradmaps(model, waveform.detach()[None], None, check=False)
+    assert relative(found.values[0], expected) < 1e-5
+
+
 def test_a_model_whose_front_end_is_most_of_it_works():
     model = ZOO["ICNet"](6)
     waveform = sound(8)
