@@ -17,6 +17,12 @@ PENALTIES = tuple(10.0 ** np.arange(-5.0, 3.01, 0.5))
 #: Where there is one sound only, it is cut into so many parts, each left out once.
 PARTS_OF_ONE_SOUND = 5
 
+#: Eigenvalues below this share of the largest are rounding: nothing was heard along their directions.
+UNHEARD = 1e-13
+
+#: Most bytes of the factors of `RidgeBasis` that are kept from one fit to the next.
+KEPT_BYTES = 2**29
+
 
 @dataclass(frozen=True)
 class RidgeBasis:
@@ -29,7 +35,7 @@ class RidgeBasis:
     mean
         Mean of each entry over all frames; the fit has an intercept, which is not penalised.
     values, vectors
-        Eigenvalues and eigenvectors of the centred scatter matrix.
+        Eigenvalues and eigenvectors of the centred scatter matrix, of the directions in which the sounds change.
     penalties
         Penalties in the units of the eigenvalues, smallest first.
     folds
@@ -48,25 +54,29 @@ class RidgeBasis:
         """The centred windows in the eigenvectors' basis (frame, direction)."""
         return (self.windows.values - self.mean) @ self.vectors
 
-    @cached_property
-    def left_out(self) -> list[list[tuple[np.ndarray, bool]]]:
-        """For each penalty and fold, the factor of I - H over the fold, where H maps responses to predictions.
+    def left_out(self, at: int) -> list[tuple[np.ndarray, bool]]:
+        """For the penalty at a position, the factor of I - H over each fold, where H maps responses to predictions.
 
         The residual of rows S in a fit without them is (I - H[S, S])^-1 times their residual in the fit with them, so
         that no fold needs a decomposition of its own (Golub, Heath & Wahba 1979, for one row).
         """
-        n = len(self.projected)
-        factors = []
-        for penalty in self.penalties:
-            shrink = 1.0 / (self.values + penalty)
-            of_penalty = []
-            for fold in self.folds:
-                part = self.projected[fold]
-                # The unpenalised intercept adds 1 / n to every entry of H.
-                hat = (part * shrink) @ part.T + 1.0 / n
-                of_penalty.append(linalg.cho_factor(np.eye(len(hat)) - hat, check_finite=False))
-            factors.append(of_penalty)
-        return factors
+        kept = self._kept.get(at)
+        if kept is None:
+            kept = [self._factor(fold, self.penalties[at]) for fold in self.folds]
+            size = sum((fold.stop - fold.start) ** 2 * 8 for fold in self.folds)
+            if size * len(self.penalties) <= KEPT_BYTES:
+                self._kept[at] = kept
+        return kept
+
+    def _factor(self, fold: slice, penalty: float) -> tuple[np.ndarray, bool]:
+        part = self.projected[fold]
+        # The unpenalised intercept adds 1 / n to every entry of H.
+        hat = (part / (self.values + penalty)) @ part.T + 1.0 / len(self.projected)
+        return linalg.cho_factor(np.eye(len(hat)) - hat, check_finite=False)
+
+    @cached_property
+    def _kept(self) -> dict[int, list[tuple[np.ndarray, bool]]]:
+        return {}
 
 
 @dataclass(frozen=True)
@@ -114,12 +124,19 @@ def ridge_basis(windows: Windows, penalties: Sequence[float] = PENALTIES) -> Rid
         )
     mean = windows.values.mean(axis=0)
     centred = windows.values - mean
-    scatter = centred.T @ centred
-    scale = np.trace(scatter) / len(scatter)
+    scale = np.square(centred).sum() / centred.shape[1]
     if not scale > 0:
         raise ValueError("the sounds do not change over time, so no STRF can be fitted to them; give other sounds")
-    values, vectors = linalg.eigh(scatter, check_finite=False)
-    return RidgeBasis(windows, mean, np.maximum(values, 0.0), vectors, relative * scale, _folds(windows))
+    return RidgeBasis(windows, mean, *_decomposed(centred), relative * scale, _folds(windows))
+
+
+def _decomposed(centred: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvalues and eigenvectors of X'X above rounding; of fewer frames than entries by way of XX', X'u / sqrt(a)."""
+    few = centred.shape[0] < centred.shape[1]
+    values, vectors = linalg.eigh(centred @ centred.T if few else centred.T @ centred, check_finite=False)
+    heard = values > UNHEARD * values[-1]
+    values, vectors = values[heard], vectors[:, heard]
+    return values, centred.T @ (vectors / np.sqrt(values)) if few else vectors
 
 
 def fit_strf(basis: RidgeBasis, responses: np.ndarray, penalty: float | None = None) -> FittedStrf:
@@ -149,12 +166,11 @@ def fit_strf(basis: RidgeBasis, responses: np.ndarray, penalty: float | None = N
         basis = RidgeBasis(basis.windows, basis.mean, basis.values, basis.vectors, np.array([penalty]), basis.folds)
     means = responses.mean(axis=1, keepdims=True)
     along = (responses - means) @ basis.projected  # y' X V
-    predictions = _left_out_predictions(basis, responses, means, along)
-    errors = ((predictions - responses) ** 2).sum(axis=2)
-    best = errors.argmin(axis=0)
+    residuals = _left_out_residuals(basis, responses - means, along)
+    best = np.einsum("pnt,pnt->pn", residuals, residuals).argmin(axis=0)
     penalties = basis.penalties[best]
     weights = (along / (basis.values + penalties[:, None])) @ basis.vectors.T
-    chosen = predictions[best, np.arange(len(responses))]
+    chosen = responses - residuals[best, np.arange(len(responses))]
     return FittedStrf(
         maps=weights.reshape(-1, *basis.windows.shape),
         intercept=means[:, 0] - weights @ basis.mean,
@@ -163,15 +179,16 @@ def fit_strf(basis: RidgeBasis, responses: np.ndarray, penalty: float | None = N
     )
 
 
-def _left_out_predictions(basis: RidgeBasis, responses: np.ndarray, means: np.ndarray, along: np.ndarray) -> np.ndarray:
-    """Predictions (penalty, neuron, frame), each sound by the fit without it."""
-    found = np.empty((len(basis.penalties), *responses.shape))
-    for at, penalty in enumerate(basis.penalties):
-        residual = responses - means - (along / (basis.values + penalty)) @ basis.projected.T
-        for fold, factor in zip(basis.folds, basis.left_out[at], strict=True):
-            alone = linalg.cho_solve(factor, residual[:, fold].T, check_finite=False).T
-            found[at][:, fold] = responses[:, fold] - alone
-    return found
+def _left_out_residuals(basis: RidgeBasis, centred: np.ndarray, along: np.ndarray) -> np.ndarray:
+    """What each sound's responses differ by from the fit without it (penalty, neuron, frame)."""
+    # The fits with all sounds, of every penalty in one product.
+    shrunk = along / (basis.values + basis.penalties[:, None, None])
+    fitted = shrunk.reshape(-1, len(basis.values)) @ basis.projected.T
+    residuals = np.subtract(centred, fitted.reshape(len(basis.penalties), *centred.shape))
+    for at, of_penalty in enumerate(residuals):
+        for fold, factor in zip(basis.folds, basis.left_out(at), strict=True):
+            of_penalty[:, fold] = linalg.cho_solve(factor, of_penalty[:, fold].T, check_finite=False).T
+    return residuals
 
 
 def _folds(windows: Windows) -> tuple[slice, ...]:
