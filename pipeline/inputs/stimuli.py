@@ -19,6 +19,9 @@ from pipeline.plan.config import ConfigError
 SPECTROGRAM_BYTES = 2**30
 SOUND_SAMPLES = 2**28
 
+#: The axes of a spectrogram.
+SPECTROGRAM = ("(frequency, time)",)
+
 
 @dataclass(frozen=True)
 class Spectrogram:
@@ -40,15 +43,15 @@ def describe_spectrograms(paths: Sequence[str]) -> dict[str, Spectrogram]:
     """
 
     def described(*member: Any) -> Spectrogram:
-        array = _read_array(*member)
+        array = read_array(*member)
         return Spectrogram(array.shape, samples_digest(array))
 
-    with _absence_refused():
-        return _collect(paths, described)
+    with absence_refused():
+        return collect_arrays(paths, described)
 
 
 @contextmanager
-def _absence_refused() -> Iterator[None]:
+def absence_refused() -> Iterator[None]:
     """What cannot be read while a run is planned is the config's fault; later it is the storage's, which may mend."""
     try:
         yield
@@ -89,15 +92,24 @@ def read_spectrograms(paths: Sequence[str]) -> dict[str, np.ndarray]:
     OSError
         If a file cannot be read, or is not there: trying again may help.
     """
-    return _collect(paths, _read_array)
+    return collect_arrays(paths, read_array)
 
 
-def _collect(paths: Sequence[str], use: Callable[..., Any]) -> dict[str, Any]:
+def collect_arrays(paths: Sequence[str], use: Callable[..., Any], axes: Sequence[str] = SPECTROGRAM) -> dict[str, Any]:
+    """What is made of every named array of .npz files, by its name.
+
+    Parameters
+    ----------
+    use
+        Takes the archive, a member and its path, the shape and the type, as `read_array` does.
+    axes
+        What an array's axes may be, in words.
+    """
     collected: dict[str, Any] = {}
     owners: dict[str, str] = {}
     for path in _expand(paths, "spectrograms"):
         with _archive(path) as archive:
-            for name, member, shape, dtype in _headers(archive, path):
+            for name, member, shape, dtype in _headers(archive, path, axes):
                 if name in collected:
                     raise ConfigError(
                         f"the spectrogram {name!r} is in {owners[name]} and in {path}; the name is the stimulus's label"
@@ -137,7 +149,9 @@ def _archive(path: str) -> zipfile.ZipFile:
         ) from error
 
 
-def _headers(archive: zipfile.ZipFile, path: str) -> Iterator[tuple[str, zipfile.ZipInfo, tuple[int, ...], np.dtype]]:
+def _headers(
+    archive: zipfile.ZipFile, path: str, axes: Sequence[str]
+) -> Iterator[tuple[str, zipfile.ZipInfo, tuple[int, ...], np.dtype]]:
     """Name, member, shape and type of every array, refused before any number is unpacked."""
     total = 0
     for member in archive.infolist():
@@ -159,10 +173,10 @@ def _headers(archive: zipfile.ZipFile, path: str) -> Iterator[tuple[str, zipfile
                 f" {SPECTROGRAM_BYTES:,} of one file are read); it is damaged or no spectrogram, so cut it or save"
                 " it again"
             )
-        if len(shape) != 2 or 0 in shape:
+        if len(shape) not in [words.count(",") + 1 for words in axes] or 0 in shape:
             raise ConfigError(
-                f"{where} has shape {shape}, not (frequency, time) with at least one of each, so it cannot be a"
-                " stimulus; save one two-dimensional array per sound"
+                f"{where} has shape {shape}, not {' or '.join(axes)} with at least one of each, so it cannot be read;"
+                " save one such array per sound"
             )
         yield name, member, shape, dtype
 
@@ -182,9 +196,10 @@ def _header(archive: zipfile.ZipFile, member: zipfile.ZipInfo, where: str) -> tu
         ) from error
 
 
-def _read_array(
+def read_array(
     archive: zipfile.ZipFile, member: tuple[zipfile.ZipInfo, str], shape: tuple[int, ...], dtype: np.dtype
 ) -> np.ndarray:
+    """One array of an archive, in float64 where it is saved so and in float32 otherwise."""
     info, path = member
     name = info.filename.removesuffix(".npy")
     try:
@@ -232,7 +247,7 @@ def describe_sounds(patterns: Sequence[str]) -> tuple[SoundFile, ...]:
         or a number that is not finite, or two sounds share a name.
     """
     sounds: dict[str, SoundFile] = {}
-    with _absence_refused():
+    with absence_refused():
         for path in _expand(patterns, "sounds"):
             sound = _describe_sound(path)
             if sound.name in sounds:

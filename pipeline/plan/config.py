@@ -20,7 +20,9 @@ from pydantic import (
 from pipeline.plan.axes import band_centres_hz
 from pipeline.plan.blanks import blanks
 from pipeline.plan.explain import explain
+from pipeline.plan.judging import ChecksConfig
 from pipeline.plan.kinds import KINDS
+from pipeline.plan.kinds.fitted import FittedConfig
 from pipeline.plan.maps import Frozen, MapConfig
 from pipeline.plan.urls import ConfigError, is_url, refuse_secrets_within
 from pipeline.plan.wildcards import as_expression, words_in
@@ -212,6 +214,10 @@ class RunConfig(Frozen):
     """What stacks into one cube each."""
     maps: dict[Annotated[str, Field(pattern=NAME)], AnyMapConfig] = Field(min_length=1)
     """The maps, by the name of their variable in the cube."""
+    fitted: FittedConfig | None = None
+    """STRFs fitted to the models' responses, and to recorded ones, beside the maps."""
+    checks: ChecksConfig = ChecksConfig()
+    """Checks of the maps."""
     engine: EngineConfig = EngineConfig()
     """How the maps are computed."""
     storage: StorageConfig = StorageConfig()

@@ -206,4 +206,5 @@ def settings_of(entry: MapPlan) -> dict[str, Any]:
         "precision": entry.precision,
         "stimuli": list(entry.stimuli.names),
         "stimuli_digests": list(entry.stimuli.digests),
+        **({"recording_digests": list(entry.stimuli.recording_digests)} if entry.stimuli.recording else {}),
     }

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pipeline.plan.shards import Checkpoint
 
 #: Keys of a map's entry that change no number, or that a cube holds by content instead.
-NOT_IDENTITY = frozenset(("route", "cohorts", "stimuli"))
+NOT_IDENTITY = frozenset(("route", "cohorts", "stimuli", "responses"))
 
 #: Copies of its maps that a backward pass holds, about.
 BACKWARD_COPIES = 8
@@ -35,7 +35,8 @@ class Frozen(BaseModel):
 class Stimuli:
     """The stimuli of one map: names, files, digests of their samples, lengths, and what their numbers mean.
 
-    Lengths are frames of spectrograms and samples of sounds.
+    Lengths are frames of spectrograms and samples of sounds. Where responses to them were recorded, there are the file,
+    digests of the numbers, and the shapes (neuron, time) or (neuron, repeat, time), sound by sound.
     """
 
     names: tuple[str, ...] = ()
@@ -44,6 +45,9 @@ class Stimuli:
     lengths: tuple[int, ...] = ()
     bands: tuple[int, ...] = ()
     sample_rate: float | None = None
+    recording: str = ""
+    recording_digests: tuple[str, ...] = ()
+    recording_shapes: tuple[tuple[int, ...], ...] = ()
 
     def axis(self) -> Axis:
         """The axis of these stimuli."""
@@ -145,6 +149,11 @@ class MapConfig(Frozen):
         """Files and patterns of the stimuli, as the config writes them."""
         given = getattr(self, "stimuli", None)
         return () if given is None else (given,) if isinstance(given, str) else tuple(given)
+
+    @property
+    def recording_path(self) -> str | None:
+        """File of recorded responses to the stimuli, as the config writes it."""
+        return getattr(self, "responses", None)
 
     def identity(self) -> dict[str, Any]:
         """The keys that every number of the map shares, as JSON holds them."""

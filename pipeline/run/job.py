@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pipeline.inputs.recordings import read_recordings
 from pipeline.inputs.stimuli import read_sound, read_spectrograms, samples_digest
 from pipeline.plan.config import ConfigError, EngineConfig
 from pipeline.plan.maps import Stimuli
@@ -70,13 +71,20 @@ class Job:
 
     def spectrograms(self) -> list[np.ndarray]:
         """The shard's stimuli as spectrograms (frequency, time)."""
-        read = _spectrograms(self.map.stimuli)
+        read = read_stimuli(self.map.stimuli)
         return [read[name] for name in self.stimulus_names()]
 
     def all_spectrograms(self) -> list[np.ndarray]:
         """All stimuli of the map as spectrograms (frequency, time), whichever of them are the shard's."""
-        read = _spectrograms(self.map.stimuli)
+        read = read_stimuli(self.map.stimuli)
         return [read[name] for name in self.map.stimuli.names]
+
+    def recordings(self) -> list[np.ndarray]:
+        """Recorded responses (neuron, repeat, time) of the shard's neurons to every stimulus of the map."""
+        read = _recordings(self.map.stimuli)
+        rows = slice(None) if self.shard.neurons is None else self.shard.neurons.slice()
+        found = [read[name][rows] for name in self.map.stimuli.names]
+        return [one if one.ndim == 3 else one[:, None] for one in found]
 
     def sounds(self) -> list[np.ndarray]:
         """The shard's stimuli as sounds (sample,)."""
@@ -116,11 +124,21 @@ Compute = Callable[[Job], Computed]
 
 
 @lru_cache(maxsize=4)
-def _spectrograms(stimuli: Stimuli) -> dict[str, np.ndarray]:
+def read_stimuli(stimuli: Stimuli) -> dict[str, np.ndarray]:
+    """The spectrograms of a map by name, as they were when the run was planned."""
     with _still_there():
         arrays = read_spectrograms(stimuli.files)
     for name, digest in zip(stimuli.names, stimuli.digests, strict=True):
         _refuse_changed(name, arrays.get(name), digest)
+    return arrays
+
+
+@lru_cache(maxsize=4)
+def _recordings(stimuli: Stimuli) -> dict[str, np.ndarray]:
+    with _still_there():
+        arrays = read_recordings(stimuli.recording, stimuli.names)
+    for name, digest in zip(stimuli.names, stimuli.recording_digests, strict=True):
+        _refuse_changed(f"response to {name}", arrays.get(name), digest)
     return arrays
 
 

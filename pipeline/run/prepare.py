@@ -9,9 +9,11 @@ from pipeline.gradients.window import find_window
 from pipeline.inputs.checkpoints import describe_checkpoints, discover, load_checkpoint
 from pipeline.inputs.expansion import expand_cohorts
 from pipeline.inputs.names import look_in
+from pipeline.inputs.recordings import describe_recordings
 from pipeline.inputs.stimuli import SoundFile, describe_sounds, describe_spectrograms
 from pipeline.plan import shards
 from pipeline.plan.config import CohortConfig, ConfigError, RunConfig, read_frequencies
+from pipeline.plan.derived import with_derived
 from pipeline.plan.ensembles import with_ensembles
 from pipeline.plan.layout import lay_out_maps
 from pipeline.plan.maps import CohortFacts, MapConfig, Stimuli
@@ -40,7 +42,7 @@ def prepare_run(config: RunConfig, keep: Keep | None = None) -> RunPlan:
         its axes or its maps. The message says what to change.
     """
     look_in(config.folder)
-    config = expand_cohorts(config)
+    config = with_derived(expand_cohorts(config))
     stimuli = {name: _describe_stimuli(config, name, settings) for name, settings in config.maps.items()}
     cohorts = tuple(_prepare_cohort(config, cohort, stimuli, keep) for cohort in config.cohort)
     return RunPlan(store=config.store_location(), cohorts=cohorts, config=config)
@@ -62,9 +64,24 @@ def plan_shards(run: RunConfig | RunPlan) -> tuple[Shard, ...]:
 def _describe_stimuli(config: RunConfig, name: str, settings: MapConfig) -> Stimuli:
     paths = [config.resolve(path) for path in settings.stimulus_paths]
     try:
-        return _READERS[settings.hears](paths)
+        stimuli = _READERS[settings.hears](paths)
     except ConfigError as error:
         raise ConfigError(f"maps.{name}.stimuli: {error}") from error
+    return stimuli if settings.recording_path is None else _with_recording(config, name, settings, stimuli)
+
+
+def _with_recording(config: RunConfig, name: str, settings: MapConfig, stimuli: Stimuli) -> Stimuli:
+    path = config.resolve(settings.recording_path or "")
+    try:
+        found = describe_recordings(path, stimuli.names)
+    except ConfigError as error:
+        raise ConfigError(f"maps.{name}.responses: {error}") from error
+    return replace(
+        stimuli,
+        recording=path,
+        recording_digests=tuple(one.digest for one in found),
+        recording_shapes=tuple(one.shape for one in found),
+    )
 
 
 def _nothing(paths: Sequence[str]) -> Stimuli:

@@ -22,7 +22,7 @@ def compute(job: Job) -> Computed:
     level = asked.silence_level or 0.0
     question = question_of(job, asked, job.cohort.lags, space=asked.space, level=level)
     model, batches = job.model, []
-    for stimuli in _around(job, asked):
+    for stimuli in around(job, asked):
         kept = contract_of(model, job, stimuli, level=level)
         maps = gradmaps_around_spectrograms(model, stimuli, question)
         sample = job.engine.finite_difference_neurons
@@ -31,7 +31,7 @@ def compute(job: Job) -> Computed:
     return joined(job, batches)
 
 
-def _around(job: Job, asked: StrfMapConfig) -> Iterator[Tensor | None]:
+def around(job: Job, asked: StrfMapConfig) -> Iterator[Tensor | None]:
     """What the gradient is taken around, stimuli of one length stacked; None for the null or silent spectrogram."""
     if asked.baseline in ("null", "silence"):
         yield None

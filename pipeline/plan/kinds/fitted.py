@@ -1,0 +1,58 @@
+"""STRFs fitted to responses, of the model itself or recorded."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, ClassVar, Literal
+
+from pipeline.plan.axes import Axis
+from pipeline.plan.kinds import KINDS
+from pipeline.plan.maps import CohortFacts, Cost, Stimuli, Variable
+from pipeline.plan.predicting import PredictingConfig, cost_of_fits
+
+
+@KINDS.register("fitted")
+class FittedConfig(PredictingConfig):
+    """The STRF that predicts each neuron's responses best, by ridge regression."""
+
+    kind: Literal["fitted"] = "fitted"
+    method: Literal["ridge"] = "ridge"
+    """How it is fitted; the penalty of each neuron is chosen by cross-validation over sounds."""
+
+    companions: ClassVar[tuple[str, ...]] = ("health", "memory_90", "memory_99", "oldest_share")
+
+    def facts(self) -> dict[str, Any]:
+        """What is predicted, and how the fit is made."""
+        return {**super().facts(), "objective": "each frame", "baseline": "stimuli", "method": self.method}
+
+    def axes(self, cohort: CohortFacts, stimuli: Stimuli) -> tuple[Axis, ...]:
+        """Stimulus, neuron, frequency, lag."""
+        heard = replace(stimuli.axis(), extents=stimuli.lengths)
+        return (heard, *self.rows(cohort, stimuli), cohort.frequency_axis(), cohort.lag_axis())
+
+    def variables(self, axes: Mapping[str, Axis]) -> tuple[Variable, ...]:
+        """The fitted STRF, how well it predicts sounds that it was not fitted to, and its penalty."""
+        each = ("checkpoint", "neuron")
+        told = "each sound predicted by the fit without it"
+        found = (
+            Variable(
+                "",
+                (*each, "frequency", "lag"),
+                f"STRF fitted to the responses of the {self.target}",
+                "response per unit of the spectrogram",
+            ),
+            Variable("r", each, f"correlation of prediction and response, {told}", role="measure"),
+            Variable(
+                "lambda", each, "penalty on the sum of squares of the STRF", "spectrogram units squared", role="measure"
+            ),
+        )
+        if self.responses is None:
+            return found
+        return (
+            *found,
+            Variable("ceiling", each, "correlation that a noise-free prediction would reach", role="measure"),
+            Variable("model_r", each, "correlation of the model's own response with the recording", role="measure"),
+        )
+
+    def cost(self, axes: Mapping[str, Axis], block: Mapping[str, int]) -> Cost:
+        """Seconds and bytes of the sounds' windows, their decomposition, and the fits of a block of neurons."""
+        return cost_of_fits(axes, block)

@@ -1,0 +1,26 @@
+"""How alike the maps of a block of neurons stay when the weights of the model are shuffled."""
+
+import numpy as np
+import torch
+
+from pipeline.gradients.attribution.perturbed import randomised_maps
+from pipeline.plan.kinds.randomised import PARTS, RandomisedConfig
+from pipeline.run.job import Computed, Job
+from pipeline.run.judged import flags_of, judged
+from pipeline.run.kinds import COMPUTE
+
+
+@COMPUTE.register("randomised")
+def compute(job: Job) -> Computed:
+    """Correlations (neuron, part); NaN for a part that the model lacks."""
+    asked = job.map.settings
+    assert isinstance(asked, RandomisedConfig)
+    known = judged(job)
+    found = randomised_maps(job.model, known.maps, seed=asked.seed)
+    steps = found.correlation.cpu().numpy()
+    r = np.full((steps.shape[1], len(PARTS)), np.nan, dtype=np.float32)
+    for name, row in zip(found.parts, steps, strict=True):
+        if name != "wav2spec":  # maps over the spectrogram do not go through it
+            r[:, PARTS.index(name if name in PARTS else "rest")] = row  # of several others the last: all are shuffled
+    flags = flags_of(torch.as_tensor(known.maps(job.model)))
+    return Computed({"r": r}, {"health": flags.cpu().numpy().astype(np.uint16)})
