@@ -50,6 +50,7 @@ Cause = Literal[
 
 #: How much a health flag takes from a map, the worst first, and what that means for its numbers.
 Degree = Literal["no map", "wrong", "incomplete", "notice"]
+#: What each degree of a health flag means, the worst first.
 DEGREES: dict[Degree, str] = {
     "no map": "every entry is zero or none is a number, so there is nothing to look at",
     "wrong": "the numbers are not the gradient that was asked for",

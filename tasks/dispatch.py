@@ -18,6 +18,7 @@ BUNDLES_PER_SLOT = 2
 #: Seconds between two writes of the record where nothing new arrives to trigger one.
 FLUSH_S = 2.0
 
+#: Times that a store in trouble is asked to take the record before the run stops.
 RECORD_TRIES = 5
 
 #: Seconds given to reports that are already on their way when a run is stopped.

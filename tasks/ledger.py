@@ -44,9 +44,13 @@ POLICIES: dict[Cause, Policy] = {
 #: Causes after which it is not known whether the checkpoint works at all.
 _UNPROVEN = frozenset(("load", "out of memory", "crash", "hang", "storage", "infrastructure"))
 
+#: Seconds between two tries after the storage failed, at most.
 LONGEST_BACKOFF_S = 30.0
+#: Seconds that a bundle should take.
 TARGET_BUNDLE_S = 60.0
+#: Shards in a bundle before it is known how long one takes.
 FIRST_BUNDLE = 8
+#: Shards in a bundle, at most.
 LARGEST_BUNDLE = 500
 
 

@@ -10,6 +10,7 @@ from tasks.terminal import clean, is_quiet, note
 
 #: A plain line is printed when so many seconds or so large a share of the work have passed since the last one.
 LINE_EVERY_S = 5.0
+#: Share of the work after which a job's log gets another line.
 LINE_EVERY_SHARE = 0.1
 
 

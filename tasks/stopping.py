@@ -12,8 +12,10 @@ from tasks.exiting import leave_now
 #: `ray job stop` kills after three seconds. The main thread is interrupted where it does not react by itself, and the
 #: process ends where even that does not help, as inside a long call into C.
 INTERRUPT_AFTER_S = 1.0
+#: Seconds after a signal at which the process ends, whatever it is doing.
 LEAVE_AFTER_S = 2.6
 
+#: Exit status of a run that was stopped and can be continued.
 STATUS_STOPPED = 4
 
 

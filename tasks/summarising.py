@@ -10,6 +10,7 @@ import xarray as xr
 
 #: Bytes of maps that are measured at once, and from which on a store is measured on Ray.
 BLOCK_BYTES = 128 * 2**20
+#: Bytes of maps above which a summary says how long it will take.
 LARGE_BYTES = 2 * 2**30
 
 

@@ -16,6 +16,7 @@ LONGEST_LINE = 2000
 
 #: Columns of a table where no terminal says how many there are, and of one entry, so that two stand side by side.
 COLUMNS = 80
+#: Characters of a cell of a table on the screen, at most.
 LONGEST_CELL = 39
 
 #: Colours of what is to be seen first, on a terminal that has colours.

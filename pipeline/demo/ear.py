@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-STEP = 8  # samples between two readings of a band's level, which changes far more slowly than the sound
-FLOOR = 0.01  # level, in the waveform's unit, under which the log compression goes flat
+#: Samples between two readings of a band's level, which changes far more slowly than the sound.
+STEP = 8
+#: Level, in the waveform's unit, under which the log compression goes flat.
+FLOOR = 0.01
 
 
 def log_frequencies(low_hz: float, high_hz: float, count: int) -> NDArray[np.float64]:

@@ -16,6 +16,7 @@ from pipeline.gradients.models import AudioEncodingModel
 
 #: How a planted neuron's response depends on its two kernels k and q (of norm 1, at right angles) and on the sound x.
 Nonlinearity = Literal["linear-nonlinear", "energy", "gain-controlled", "two-state"]
+#: Their names.
 KINDS: tuple[Nonlinearity, ...] = get_args(Nonlinearity)
 
 #: Time constant over which loudness is felt, in ms.

@@ -28,8 +28,11 @@ from pipeline.demo.simulate import (
 )
 from pipeline.demo.train import ARCHITECTURES, WAVEFORM_BANDS, Architecture, Report, TrainedModel, train
 
+#: Name of the demo's store.
 STORE = "gradmaps.zarr"
+#: Seeds of each architecture.
 SEEDS = (0, 1)
+#: Raised where an older folder of the demo no longer fits.
 FORMAT = 2
 
 

@@ -12,13 +12,19 @@ from numpy.typing import NDArray
 from pipeline.demo.ear import gammatone_kernels, log_frequencies, log_spectrogram
 from pipeline.demo.sounds import natural_clip
 
+#: Samples per second of the demo's sounds.
 AUDIO_FS = 8000
+#: Width of a frame of its spectrograms, in ms and in samples.
 FRAME_MS = 10.0
 HOP = 80
+#: Frames of a planted kernel.
 LAGS = 20
+#: Bands of the ear that the population hears through.
 EAR_BANDS = 24
 LOW_HZ, HIGH_HZ = 160.0, 3600.0
+#: Samples of one of its filters.
 KERNEL_TAPS = 256
+#: Neurons of one site.
 NEURONS_PER_SITE = 2
 
 Direction = Literal["up", "down", "none"]

@@ -17,7 +17,9 @@ from pipeline.demo.simulate import HIGH_HZ, HOP, LAGS, LOW_HZ, Recording
 from pipeline.gradients.models import AudioEncodingModel
 
 Report = Callable[[str, float], None]
+#: Bands of the front-end of the model that hears waveforms.
 WAVEFORM_BANDS = 20
+#: Learning rate of its front-end, relative to that of the rest.
 FRONT_END_PACE = 0.03
 
 
@@ -48,6 +50,7 @@ class Architecture:
     epochs: int
 
 
+#: The demo's models.
 ARCHITECTURES = (
     Architecture("ln", LinearNonlinearModel, False, 2e-2, 0.1, 0.01, 0.0, 1, 30),
     Architecture("gru", RecurrentModel, False, 1e-2, 0.0, 0.3, 0.5, 8, 60),

@@ -16,10 +16,14 @@ from pipeline.gradients.torch_state.arithmetic import quiet
 from pipeline.gradients.torch_state.copies import Inventory, twin_of
 from pipeline.gradients.torch_state.memory import is_out_of_memory
 
-AHEAD = 1e-4  # change of a response before the stimulus changes, relative to its change afterwards
-SAME = 1e-4  # difference of two responses to one stimulus, relative to their range
-ROUNDING = 64  # times the precision of a number: a change of a response by less is none
-SOUND_LEVEL = 0.1  # standard deviation of the noise that stands for a sound
+#: Change of a response before the stimulus changes, relative to its change afterwards.
+AHEAD = 1e-4
+#: Difference of two responses to one stimulus, relative to their range.
+SAME = 1e-4
+#: Times the precision of a number: a change of a response by less is none.
+ROUNDING = 64
+#: Standard deviation of the noise that stands for a sound.
+SOUND_LEVEL = 0.1
 
 #: Where the stimulus changes, as shares of its length, and by how many times its own size. Neighbouring frames tell
 #: models that work in blocks of frames, small changes those that saturate, large ones those behind a threshold.

@@ -33,8 +33,9 @@ from pipeline.gradients.torch_state.arithmetic import quiet
 from pipeline.gradients.torch_state.copies import Inventory, converted, twin_of
 from pipeline.gradients.torch_state.memory import budget, in_blocks
 
-# Up to here, replicating the stimulus once per neuron is quicker than any look at the model's inside.
+#: Up to here, replicating the stimulus once per neuron is quicker than any look at the model's inside.
 FEW_ROWS = 16
+#: Numbers in all replicas of a stimulus, up to which the same holds.
 FEW_ENTRIES = 64 * 1024
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pipeline.gradients.gradmaps import compute_waveform_gradmaps, strf_gradmaps
 
+#: The slots of a model, in the order in which a sound passes them.
 SLOTS = ("wav2spec", "prefiltering", "core", "readout")
 
 

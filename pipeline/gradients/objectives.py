@@ -14,7 +14,9 @@ from torch import Tensor
 
 Objective = str | Mapping[str, Any] | Callable[[Tensor], Tensor]
 
+#: Objectives that have a name.
 NAMED = ("last", "peak", "sum", "mean")
+#: Relative slope with respect to another neuron's response below which an objective does not depend on it.
 COUPLING_TOLERANCE = 1e-6
 
 

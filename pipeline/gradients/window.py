@@ -13,7 +13,8 @@ from pipeline.gradients.question import Neurons
 from pipeline.gradients.torch_state.arithmetic import undisturbed
 from pipeline.gradients.torch_state.copies import home_of, twin_of
 
-DRIFT = 1e-4  # of the response: how far it may still move late in a constant stimulus
+#: Of the response: how far it may still move late in a constant stimulus.
+DRIFT = 1e-4
 
 # What torch and careful models raise for an input of a length that they were not built for.
 _REFUSALS = (RuntimeError, ValueError, IndexError, AssertionError, NotImplementedError)

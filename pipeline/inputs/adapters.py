@@ -14,9 +14,12 @@ from pipeline.plan.config import AdaptConfig
 
 #: Frames of the stimulus that a model is looked at with, and the seed that it is drawn from.
 FRAMES = 64
+#: Of the stimulus that an adapted model is looked at with.
 SEED = 20180412
 
+#: What an error shows of how `input` is written.
 INPUT_EXAMPLE = 'input = "b 1 f t -> b t f"'
+#: The same for `output`.
 OUTPUT_EXAMPLE = 'output = "b t n -> b n 1 t"'
 
 

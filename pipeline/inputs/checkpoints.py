@@ -46,6 +46,7 @@ __all__ = [
 
 #: Frames of the probe, and the seed it is drawn from.
 PROBE_FRAMES = 64
+#: Of the fixed stimulus by whose response a checkpoint is known again.
 PROBE_SEED = 20180412
 
 

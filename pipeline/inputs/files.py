@@ -13,7 +13,9 @@ from pipeline.plan.urls import ConfigError, is_url, refuse_secrets
 
 #: Largest files that are read, in bytes: JSON beside the weights, the weights themselves, any other input.
 JSON_BYTES = 16 * 2**20
+#: Bytes of a file of weights that are read, at most.
 WEIGHTS_BYTES = 16 * 2**30
+#: Bytes of any other file that are read, at most.
 INPUT_BYTES = 4 * 2**30
 
 

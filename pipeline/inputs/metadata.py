@@ -16,6 +16,7 @@ TEXT_LENGTH = 1000
 #: Most entries that become coordinates and variables, each of which is an array in the store.
 ENTRIES = 256
 
+#: The first whole number that 64 bits do not hold.
 INT64 = 2**63
 
 Scalar = str | float | int | bool

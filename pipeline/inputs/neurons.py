@@ -16,7 +16,9 @@ TABLE_BYTES = 256 * 2**20
 #: Cells that stand for "not known" in a column of numbers.
 UNKNOWN = frozenset(("", "nan", "na", "n/a", "none", "null"))
 
+#: A whole number as a table writes it; one with leading zeros is a label.
 INTEGER = re.compile(r"[+-]?(0|[1-9]\d{0,17})")
+#: A number as a table writes it.
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 

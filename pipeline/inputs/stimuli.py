@@ -17,6 +17,7 @@ from pipeline.plan.config import ConfigError
 
 #: Most bytes of spectrograms in one file, and longest sound in samples.
 SPECTROGRAM_BYTES = 2**30
+#: Samples of one sound, at most.
 SOUND_SAMPLES = 2**28
 
 #: The axes of a spectrogram.

@@ -23,6 +23,7 @@ MOST = 200_000
 #: Folders whose name says nothing of what their entries are.
 GENERAL = ("checkpoint", "model", "run", "result", "output", "weight", "net")
 
+#: A word that ends in a number, as seed0.
 NUMBERED = re.compile(r"([A-Za-z]*)(\d+)")
 
 

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+#: Version by which the stand-in is told from torchaudio itself.
 STANDIN_VERSION = "0.0.0+gradmap.standin"
 
 _import_lock = threading.Lock()

@@ -16,6 +16,7 @@ MOST_LABELLINGS = 9999
 #: Labellings x neurons that are worked on at one time.
 ROOM = 2_000_000
 
+#: Confidence of the intervals.
 CONFIDENCE = 0.95
 
 

@@ -16,6 +16,7 @@ READ_BYTES = 128 * 2**20
 
 USABLE, NOT_COMPUTED, ALL_ZERO, SINGLE_ENTRY, CONSTANT, SINGLE_BAND, SINGLE_LAG = range(7)
 
+#: Codes of the ways in which a map has no numbers.
 DEGENERATE = {
     USABLE: "usable",
     NOT_COMPUTED: "not_computed_or_not_finite",
@@ -26,6 +27,7 @@ DEGENERATE = {
     SINGLE_LAG: "single_lag",
 }
 
+#: When nearly every measure is missing.
 UNUSABLE = "the map is not computed, not finite, all zero, constant, or a single non-zero entry"
 
 

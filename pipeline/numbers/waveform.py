@@ -15,6 +15,7 @@ from pipeline.numbers.profiles import around_peak, edges, envelope_power, moment
 #: Envelopes are cut at the first bin under this share of their peak (Escabi's ``strfparam``).
 TAIL = 0.05
 
+#: When a measure of waveform maps is missing.
 ONE = f"{UNUSABLE}, or has one sample only"
 
 
@@ -119,9 +120,12 @@ def _frequencies(grid: WaveformGrid, settings: None) -> xr.Variable:
     return xr.Variable("waveform_frequency", grid.frequency, {"long_name": "sound frequency", "units": "Hz"})
 
 
+#: The power spectrum, in definitions.
 POWER = "the power spectrum P(f) = |sum_l g(l) exp(-2 pi i f l)|^2"
+#: The envelope, in definitions.
 ENVELOPE = "the squared envelope P(l), the analytic signal of the map continued by its mirror image"
 
+#: The measures of this room, by name.
 MEASURES: dict[str, Measure] = {
     "centroid_frequency": Measure(
         lambda block: _only(block, block.spectral_moments[0]),

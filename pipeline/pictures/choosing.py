@@ -10,7 +10,9 @@ import xarray as xr
 from pipeline.pictures.reading import COMPUTED, group_labels
 
 GRID_CHECKPOINTS, GRID_NEURONS = 6, 8
+#: Maps that the page measures, at most.
 MEASURED_MAPS = 2400
+#: Checkpoints that it measures, at most.
 MEASURED_CHECKPOINTS = 24
 
 

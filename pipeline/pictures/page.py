@@ -16,8 +16,11 @@ from matplotlib.figure import Figure
 
 from pipeline.text import harmless
 
+#: Resolution of the page's pictures.
 DOTS_PER_INCH = 144
+#: Size at which they stand on the page.
 CSS_PIXELS_PER_INCH = 88
+#: Characters of a word that is broken over lines.
 LONG_WORD = 32
 
 #: The one script of a page: it draws maps and sorts tables.

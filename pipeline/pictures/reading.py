@@ -44,7 +44,9 @@ STANDINGS = {
 
 #: Standings of maps that were computed; of those that may be measured; and of those that are not to be trusted.
 COMPUTED = (DONE, NOTICE, INCOMPLETE, WRONG, EMPTY)
+#: Standings of maps that may be relied on.
 TRUSTED = (DONE, NOTICE)
+#: Standings of maps that may not.
 UNTRUSTED = (INCOMPLETE, WRONG, EMPTY)
 
 

@@ -8,8 +8,8 @@ import xarray as xr
 
 from pipeline.words import axis_of
 
+#: Largest magnitude in the file, of full scale: room for players that resample.
 PEAK = 0.9
-"""Largest magnitude in the file, of full scale: room for players that resample."""
 
 
 def write_sound(gradmap: xr.DataArray, path: str | PathLike[str], sample_rate: float | None = None) -> Path:

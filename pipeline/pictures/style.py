@@ -12,9 +12,10 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 from pipeline.pictures.reading import EMPTY, INCOMPLETE, NOTICE, WRONG
 from pipeline.words import DONE, FAILED, PENDING
 
+#: Red = excitatory (more energy there raises the response), blue = suppressive, white = zero.
 COLOUR_MAP = "RdBu_r"
-"""Red = excitatory (more energy there raises the response), blue = suppressive, white = zero."""
 
+#: Told apart in grey and by people with red-green blindness.
 STANDING_COLOURS = {
     DONE: "#7fb8d6",
     NOTICE: "#2c7fa8",
@@ -24,12 +25,12 @@ STANDING_COLOURS = {
     FAILED: "#b2182b",
     PENDING: "#e4e4e4",
 }
-"""Told apart in grey and by people with red-green blindness."""
 
+#: Colours of groups, told apart also by colour-blind readers.
 GROUP_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#8c6d00", "#444444", "#a6761d")
 
+#: Font size of what stands inside a panel of a grid, in points.
 SMALL = 7.0
-"""Font size of what stands inside a panel of a grid, in points."""
 
 
 #: A scale ends at this percentile of the magnitudes where the largest is so many times larger.

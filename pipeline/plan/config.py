@@ -30,10 +30,12 @@ from pipeline.words import RESERVED_ENDINGS, RESERVED_NAMES
 
 __all__ = ["ConfigError", "is_url"]
 
+#: What a map may be called.
 NAME = r"^[A-Za-z][A-Za-z0-9_]{0,99}$"
 
 #: Name of a cohort, and of one that stands for many by words in braces.
 COHORT = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$"
+#: What a cohort may be called, with braces that a path fills in.
 COHORT_PATTERN = r"^[A-Za-z0-9{][A-Za-z0-9_{}-]{0,199}$"
 
 #: Largest config and list of frequencies, in bytes.
@@ -42,7 +44,9 @@ CONFIG_BYTES = 16 * 2**20
 #: Most frames of a window, most bands, and most numbers of one map of one neuron: what is larger is a slip of the hand
 #: or fits no memory.
 LARGEST_LAGS = 2**16
+#: Bands of a spectrogram, at most.
 LARGEST_BANDS = 2**16
+#: Entries of one map, at most.
 LARGEST_MAP = 2**26
 
 #: Longest frame, in ms.

@@ -9,6 +9,7 @@ from pipeline.plan.shards import RunPlan, Shard
 
 #: A shard is a straggler when it takes so many times the median of those like it, of which so many are finished.
 TIMES = 4.0
+#: Shards of a kind after which it is known what is slow for it.
 FEWEST = 5
 
 #: Fewer seconds are no straggler: the first shards of a process take some more than the others, and nobody minds.

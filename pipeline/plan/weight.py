@@ -10,6 +10,7 @@ from pipeline.words import axis_of
 
 #: Objects that hold an axis with its labels, and the bookkeeping of a map, about.
 OBJECTS_PER_AXIS = 4
+#: Objects of a store that a map has beside its regions.
 OBJECTS_PER_MAP = 12
 
 #: Bytes of one parameter of a checkpoint in memory.
@@ -20,6 +21,7 @@ PROCESS_BYTES = 480 * 2**20
 
 #: Rows whose activations live at one time, and what the engine's temporary tensors take where no limit is set.
 ROWS_AT_ONCE = 64
+#: Bytes of temporary tensors of one task, where the config says nothing.
 TEMPORARY_BYTES = 512 * 2**20
 
 

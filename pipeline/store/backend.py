@@ -20,6 +20,7 @@ from zarr.storage import FsspecStore, LocalStore
 from pipeline.plan.config import ConfigError
 from pipeline.plan.urls import refuse_secrets
 
+#: Name of the object that describes a group or an array.
 METADATA = "zarr.json"
 
 _S3 = ("s3://", "s3a://")

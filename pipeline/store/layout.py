@@ -29,6 +29,7 @@ from pipeline.words import (
 
 #: Checkpoints and entries in one chunk of what the driver alone writes.
 BOOKKEEPING_CHECKPOINTS = 32
+#: Entries of one chunk of the driver's own arrays, at most.
 BOOKKEEPING_ENTRIES = 2**20
 
 #: Roles of what the driver alone writes while maps are computed; every chunk of these is there from the start.
@@ -50,6 +51,7 @@ NONE_OF = {"int64": -(2**63), "int8": -1}
 #: Labels of so many checkpoints lie in one chunk.
 LABELS_PER_CHUNK = 1024
 
+#: What a cube says of the sign of its maps.
 SIGN = (
     "entries are +d objective / d stimulus: a positive value means that more energy there raises the response;"
     " deepSTRF's STRF_gradmap has the opposite sign"

@@ -14,6 +14,7 @@ from tasks.parsing import new_command
 from tasks.progress import Stages
 from tasks.terminal import tell, tell_table
 
+#: Where the demo goes unless told otherwise.
 DEFAULT_FOLDER = Path("gradmap-demo")
 
 

@@ -20,7 +20,7 @@ from pipeline.gradients.dynamic.steps import Advance, Remembered, through
 from pipeline.gradients.passes.layout import Layout
 from pipeline.gradients.routes.recurrent import SAME
 
-# Lags per lag of what is heard, from which on a product for each lag is cheaper than one of all.
+#: Lags per lag of what is heard, from which on a product for each lag is cheaper than one of all.
 FEW = 8
 
 

@@ -10,10 +10,10 @@ from torch import Tensor
 from pipeline.gradients.dynamic.graph import Place, narrows, places_of, pulled, same_edge
 from pipeline.gradients.dynamic.steps import Band, Constant, Diagonal, Filter, Framewise, Step
 
-# Frames at which a filter must hear the past as at the last one, as shares of the sound's length.
+#: Frames at which a filter must hear the past as at the last one, as shares of the sound's length.
 LOOKS = (0.93, 0.61, 0.34, 0.12)
 
-# A band over more than this share of the sound saves little over one backward pass per frame.
+#: A band over more than this share of the sound saves little over one backward pass per frame.
 WIDEST_BAND = 0.25
 
 

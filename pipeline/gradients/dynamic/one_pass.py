@@ -16,11 +16,12 @@ from pipeline.gradients.dynamic.steps import Constant, Filter, Framewise
 from pipeline.gradients.passes.forward_pass import frames_of
 from pipeline.gradients.routes.cheapest import limits_of
 
-# Bytes of maps in one block: a block this small is still in the processor's cache when its numbers are taken.
+#: Bytes of maps in one block: a block this small is still in the processor's cache when its numbers are taken.
 BLOCK_OF_MAPS = 16 * 2**20
+#: Rules for parts that mix frames, in the order in which they are tried.
 KNOWN: tuple[RuleMaker, ...] = (recurrent_rule, attention_rule, scan_rule, cell_rule)
-"""Rules for parts that mix frames, in the order in which they are tried."""
 
+#: Frames whose maps are computed together, at most, by device.
 MOST_FRAMES = {"cpu": 64, "cuda": 512}
 
 

@@ -13,7 +13,7 @@ from pipeline.gradients.passes.layout import Layout
 from pipeline.gradients.passes.trace import first_tensor
 from pipeline.gradients.routes.recurrent import Linearised, layers_of
 
-# Tangents that are about to underflow are set to 0 at every so many lags: arithmetic on subnormals is far slower.
+#: Tangents that are about to underflow are set to 0 at every so many lags: arithmetic on subnormals is far slower.
 LAGS_BETWEEN_LOOKS = 8
 
 

@@ -17,7 +17,9 @@ from pipeline.gradients.dynamic.steps import Advance, Remembered, convolved, thr
 from pipeline.gradients.passes.layout import Layout
 from pipeline.gradients.routes.recurrent import SAME
 
+#: Parts of a selective scan, by the names that Mamba's own code gives them.
 PARTS = ("in_proj", "conv1d", "x_proj", "dt_proj", "out_proj")
+#: Its weights beside these.
 WEIGHTS = ("A_log", "D")
 
 Windows = Float[Tensor, "frame width lag frequency"]

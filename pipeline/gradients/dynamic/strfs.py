@@ -28,13 +28,13 @@ from pipeline.gradients.torch_state.arithmetic import quiet
 from pipeline.gradients.torch_state.copies import Inventory, converted, twin_of
 from pipeline.gradients.torch_state.memory import budget, check_memory, is_out_of_memory
 
+#: Ways along a sound; ``rows`` alone takes time that grows with the square of the sound's length.
 ROUTES = ("slope", "sweep", "windows", "comb", "rows")
-"""Ways along a sound; ``rows`` alone takes time that grows with the square of the sound's length."""
 
-# Frames at which maps are compared with a plain backward pass.
+#: Frames at which maps are compared with a plain backward pass.
 CHECKED_FRAMES = 2
 
-# A route that differs by more from plain autograd is wrong for this model, not merely rounded.
+#: A route that differs by more from plain autograd is wrong for this model, not merely rounded.
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-9}
 
 
@@ -147,7 +147,7 @@ def _chosen(asked: Asked, route: str) -> Along | Rowwise:
         return Rowwise(asked)
 
 
-# A way that was not found along a sound this short may yet be found along a longer one.
+#: A way that was not found along a sound this short may yet be found along a longer one.
 SHORT = 200
 
 

@@ -16,8 +16,9 @@ from torch.overrides import TorchFunctionMode
 
 from pipeline.gradients.passes.vjp import vjp
 
-# How far, in frames, a frame may look back at filter outputs for its Jacobian to be called small.
+#: How far, in frames, a frame may look back at filter outputs for its Jacobian to be called small.
 LONGEST = 8
+#: Relative difference up to which the small Jacobian gives the front-end's own.
 SAME = 1e-5
 
 

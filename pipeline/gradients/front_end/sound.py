@@ -10,8 +10,9 @@ from pipeline.gradients.front_end.filterbank import Filterbank, filterbank
 from pipeline.gradients.passes.vjp import vjp
 from pipeline.gradients.torch_state.memory import in_blocks, rows_that_fit
 
-# The piece of sound that frames can hear is found by doubling its context, from this many frames on.
+#: The piece of sound that frames can hear is found by doubling its context, from this many frames on.
 FIRST_CONTEXT = 8
+#: Relative difference up to which a piece of the sound makes the same frames.
 SAME = 1e-5
 
 

@@ -11,6 +11,7 @@ from pipeline.gradients.passes.forward_pass import ForwardPass, frames_of, pass_
 from pipeline.gradients.passes.trace import traced
 from pipeline.gradients.torch_state.memory import is_out_of_memory
 
+#: Relative difference up to which a model answers to its spectrogram as to the sound.
 SAME = 1e-5
 
 

@@ -15,18 +15,28 @@ from pipeline.gradients.passes.vjp import vjp
 from pipeline.gradients.question import Question
 from pipeline.gradients.torch_state.arithmetic import undisturbed
 
-WINDOW_SAMPLE = 3  # maps looked at in longer windows for whether positions matter
-SETTLED = 1e-6  # relative change of the response below which a longer window cannot change the map
-LONGER = 4  # times the window: how long a constant stimulus is in which maps may go on before it
-NUDGES = 4  # directions of noise before the window of a constant stimulus
-NUDGE = 1e-2  # its size, relative to the stimulus's level
-HARDLY = 0.1 * TRUNCATED_SHARE  # of a map's energy before its window, as noise estimates it: a tenth for bad luck
-MIXTURES = 8  # backward passes that look for anything beyond the windows, each through a mixture of maps
-IN_MIXTURE = 16  # maps in one, where there are fewer than all mixtures hold
-NOTHING = 0.5 * TRUNCATED_SHARE  # energy of a mixture beyond the window, where each map in it has an energy of 1 to 4
-AT_ONCE = 2**19  # numbers of stimuli in one forward pass
+#: Maps looked at in longer windows for whether positions matter.
+WINDOW_SAMPLE = 3
+#: Relative change of the response below which a longer window cannot change the map.
+SETTLED = 1e-6
+#: Length of the constant stimulus in which maps may go on before their window, in windows.
+LONGER = 4
+#: Directions of noise before the window of a constant stimulus.
+NUDGES = 4
+#: Size of that noise, relative to the stimulus's level.
+NUDGE = 1e-2
+#: Share of a map's energy before its window that counts as hardly any, as noise estimates it: a tenth for bad luck.
+HARDLY = 0.1 * TRUNCATED_SHARE
+#: Backward passes that look for anything beyond the windows, each through a mixture of maps.
+MIXTURES = 8
+#: Maps in one, where there are fewer than all mixtures hold.
+IN_MIXTURE = 16
+#: Energy of a mixture beyond the window, where each map in it has an energy of 1 to 4.
+NOTHING = 0.5 * TRUNCATED_SHARE
+#: Numbers of stimuli in one forward pass.
+AT_ONCE = 2**19
 
-# What torch and careful models raise for an input of a length that they were not built for.
+#: What torch and careful models raise for an input of a length that they were not built for.
 REFUSALS = (RuntimeError, ValueError, IndexError, AssertionError, NotImplementedError, TypeError)
 
 

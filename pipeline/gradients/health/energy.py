@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+#: Part of a window that counts as its oldest lags.
 OLDEST_PART = 0.1
 
 

@@ -12,9 +12,12 @@ from pipeline.gradients.objectives import Objective, evaluate
 from pipeline.gradients.torch_state.arithmetic import undisturbed
 from pipeline.gradients.torch_state.copies import in_double
 
-DOUBLE_STEP = 1e-6  # of the stimulus's rms, in float64; a longer one meets more kinks
-OWN_STEPS = (1e-3, 4e-3, 1.6e-2)  # of the rms, in the model's own precision, where rounding asks for longer ones
-AGREEING = 0.02  # relative difference of the slopes by two of these steps, up to which they tell something
+#: Step in float64, relative to the stimulus's rms; a longer one meets more kinks.
+DOUBLE_STEP = 1e-6
+#: Steps in the model's own precision, relative to the rms, where rounding asks for longer ones.
+OWN_STEPS = (1e-3, 4e-3, 1.6e-2)
+#: Relative difference of the slopes by two of these steps, up to which they tell something.
+AGREEING = 0.02
 DOUBLE, OWN_PRECISION = "float64", "own precision"
 
 

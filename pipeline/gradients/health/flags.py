@@ -7,13 +7,20 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-TRUNCATED_SHARE = 0.01  # of the energy, in the oldest tenth of the window, or beyond it
-CLAMPED_SHARE = 0.05  # of the stimulus inside the window
-ROUTES_TOLERANCE = 1e-4  # relative difference of two routes; float32 gives 1e-7 to 2e-5
+#: Share of a map's energy in the oldest tenth of its window, or beyond it, that counts as truncated.
+TRUNCATED_SHARE = 0.01
+#: Share of the stimulus inside the window that may be clamped or silent.
+CLAMPED_SHARE = 0.05
+#: Relative difference of two routes; float32 gives 1e-7 to 2e-5.
+ROUTES_TOLERANCE = 1e-4
+#: Relative error of a map against central differences in float64.
 FINITE_DIFFERENCE_TOLERANCE = 2e-3
+#: The same in the model's own precision, where rounding is larger.
 OWN_PRECISION_TOLERANCE = 0.05
-WINDOW_TOLERANCE = 0.01  # relative change of a map when its window is doubled once more
-FUTURE_SHARE = 1e-6  # of the energy, after lag 0
+#: Relative change of a map when its window is doubled once more.
+WINDOW_TOLERANCE = 0.01
+#: Share of a map's energy that may lie after lag 0.
+FUTURE_SHARE = 1e-6
 
 
 Degree = Literal["no map", "wrong", "incomplete", "notice"]
@@ -50,6 +57,7 @@ class Flag:
     degree: Degree
 
 
+#: Every flag that a map may carry, in the order of its bits.
 TABLE = (
     Flag(
         "all_zero_map",

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-NEAR_EPS = 10.0  # times eps: below it a normalisation's gain is set by eps by more than 5 %
+#: Multiple of eps below which a normalisation's gain is set by eps by more than 5 %.
+NEAR_EPS = 10.0
 
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _INSTANCE_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)

@@ -9,8 +9,10 @@ from torch import Tensor, nn
 from pipeline.gradients.torch_state.arithmetic import undisturbed
 from pipeline.gradients.torch_state.copies import in_double, twin_of
 
-SILENT_LEVEL = 1e-6  # of the loudest sample
-NUDGE = 1e-6  # of the sound's rms; a clamped bin does not move at all
+#: Level, relative to the loudest sample, up to which a sample is silent.
+SILENT_LEVEL = 1e-6
+#: Size of a nudge, relative to the sound's rms; a clamped bin does not move at all.
+NUDGE = 1e-6
 
 
 def clamped_bins(

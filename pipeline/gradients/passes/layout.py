@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-# Backward passes that differ by no more than this differ by rounding.
+#: Backward passes that differ by no more than this differ by rounding.
 SAME = 1e-5
 
 

@@ -12,7 +12,7 @@ from pipeline.gradients.passes.vjp import vjp
 from pipeline.gradients.passes.windows import windowed
 from pipeline.gradients.torch_state.memory import in_blocks, room, rows_that_fit
 
-# Tensors of the size of the largest activation that one row keeps alive during its backward pass.
+#: Tensors of the size of the largest activation that one row keeps alive during its backward pass.
 LIVE_TENSORS = 4
 
 

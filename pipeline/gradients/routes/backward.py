@@ -13,13 +13,13 @@ from pipeline.gradients.passes.trace import Call, first_tensor, is_plain, nodes_
 from pipeline.gradients.passes.vjp import vjp
 from pipeline.gradients.routes.recurrent import Linearised, linearised
 
-# How many tensors before a recurrent layer are tried as the start of a part that acts on each frame alone.
+#: How many tensors before a recurrent layer are tried as the start of a part that acts on each frame alone.
 TRIES = 6
 
-# With fewer frames, looking for affine steps costs more than it saves.
+#: With fewer frames, looking for affine steps costs more than it saves.
 FEW_FRAMES = 32
 
-# A recurrence written out step by step has more nodes in autograd's graph; with fewer, a search costs what it saves.
+#: A recurrence written out step by step has more nodes in autograd's graph; with fewer, a search costs what it saves.
 MANY_STEPS = 500
 
 

@@ -23,6 +23,7 @@ from pipeline.gradients.torch_state.process_flags import without_onednn
 #: A way to the rows: (stimulus, neuron, ..., lag) with lag 0 first, and the rows per backward pass at the end.
 Route = Callable[[ForwardPass, Rows], tuple[Tensor, int]]
 
+#: The ways to the rows, by name.
 ROUTES: dict[str, Route] = {
     "factored": factored,
     "batched": batched,
@@ -33,8 +34,8 @@ ROUTES: dict[str, Route] = {
     "resumed": resumed,
 }
 
-# A route that differs by more from plain autograd is wrong for this model, not merely rounded. The difference is one of
-# mixtures of all rows, so that of one row alone counts for less the more rows there are.
+#: A route that differs by more from plain autograd is wrong for this model, not merely rounded. The difference is one
+#: of mixtures of all rows, so that of one row alone counts for less the more rows there are.
 TOLERANCE = 1e-4
 
 # Routes that raised for a model and what else it does not allow, not tried again for as long as it lives.

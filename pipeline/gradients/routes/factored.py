@@ -20,7 +20,7 @@ from pipeline.gradients.routes.backward import pull_back
 from pipeline.gradients.routes.forward import load_forward_mode
 from pipeline.gradients.torch_state.memory import in_blocks, room, rows_that_fit
 
-# An affine readout may differ between frames by rounding, not by more.
+#: An affine readout may differ between frames by rounding, not by more.
 AFFINE_TOLERANCE = 1e-5
 
 

@@ -8,6 +8,7 @@ from pipeline.gradients.passes.rows import Rows
 from pipeline.gradients.routes.forward import decomposed
 from pipeline.gradients.torch_state.memory import in_blocks, room, rows_that_fit
 
+#: Relative difference up to which one neuron's parameters answer as the whole model does.
 SAME = 1e-4
 
 

@@ -12,10 +12,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-# The layer written out here must give what the module gave, up to rounding.
+#: The layer written out here must give what the module gave, up to rounding.
 SAME = 1e-5
 
-# How often the way back looks whether the gradient has underflown to zero.
+#: How often the way back looks whether the gradient has underflown to zero.
 FRAMES_BETWEEN_LOOKS = 4
 
 

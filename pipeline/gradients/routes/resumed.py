@@ -21,13 +21,14 @@ from pipeline.gradients.routes.backward import recurrent_call
 from pipeline.gradients.routes.recurrent import Layer, layers_of
 from pipeline.gradients.torch_state.memory import in_blocks, room, rows_that_fit
 
-# Rows, and frames of the sound per frame of the window, from which on resuming is cheaper than the whole way back.
+#: Rows, and frames of the sound per frame of the window, from which on resuming is cheaper than the whole way back.
 MANY_ROWS = 256
 LONGER = 2
 
-# Windows in one pass: their activations stay in the processor's cache, and a GPU's launches are few.
+#: Windows in one pass: their activations stay in the processor's cache, and a GPU's launches are few.
 TOGETHER = {"cpu": 256, "cuda": 4096}
 
+#: Relative difference up to which a resumed recurrence gives what the whole pass gave.
 SAME = 1e-4
 
 

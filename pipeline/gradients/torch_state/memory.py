@@ -9,10 +9,15 @@ import numpy
 import torch
 from torch import Tensor
 
+#: Bytes that temporary tensors take on the CPU, at most, where nothing else was asked for.
 HOST_BYTES = 512 * 2**20
+#: Share of a GPU's memory that they take where nothing else was asked for.
 SHARE_OF_DEVICE = 1 / 8
+#: Share of the machine's memory that they take on the CPU, at most.
 SHARE_OF_HOST = 1 / 16
+#: Rows in one backward pass, at most.
 LARGEST_BLOCK = 4096
+#: Bytes at whose multiples torch begins its tensors.
 ALIGNMENT = 64
 
 

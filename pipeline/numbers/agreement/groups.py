@@ -10,8 +10,8 @@ import xarray as xr
 from pipeline.numbers.measures import regions
 from pipeline.words import EXTENT_AXES, axis_of
 
+#: Dimensions that hold the entries of one map; a map with labels of its own has ``<map>_<dimension>``.
 MAP_DIMS = ("channel", *EXTENT_AXES)
-"""Dimensions that hold the entries of one map; a map with labels of its own has ``<map>_<dimension>``."""
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from scipy.spatial.distance import squareform
 from pipeline.numbers.agreement.groups import map_dims, require_dims, standardised
 from pipeline.numbers.measures import regions
 
+#: Maps whose pairwise distances fit into memory (3.2 GB).
 MOST_CLUSTERED = 20_000
-"""Maps whose pairwise distances fit into memory (3.2 GB)."""
 
 
 def population_geometry(

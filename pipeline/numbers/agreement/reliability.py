@@ -206,6 +206,7 @@ def _place(found: dict[str, np.ndarray], at: np.ndarray, chance: np.ndarray) -> 
     found["p_smallest"][at] = 1 / (1 + chance.size)
 
 
+#: What each number of `reliability` is, for tables and axes.
 LABELS = {
     "reliability": {"long_name": "mean pairwise correlation of maps", "units": "1"},
     "n_maps": {"long_name": "maps that are finite and vary", "units": "1"},

@@ -14,6 +14,7 @@ from pipeline.numbers.profiles import around_peak, edges, envelope_power, moment
 from pipeline.numbers.strf.noise import decay_undone, level, noise_beside_field, noise_of, stands_out
 
 Field = Literal["peak", "excitatory", "inhibitory"]
+#: Names of the settings that are levels.
 FIELDS: tuple[Field, ...] = get_args(Field)
 
 #: Entries under this share of the largest magnitude are float32 rounding errors, not a field of the other sign.
@@ -72,6 +73,7 @@ class StrfSettings:
             raise ValueError(f"padding = {self.padding}; a transform shorter than the map would cut it; give 1 or more")
 
 
+#: Levels where nothing else is asked for.
 DEFAULTS = StrfSettings()
 
 

@@ -11,18 +11,28 @@ from pipeline.numbers.measures import OF_THE_MAP, UNUSABLE, Axis, Measure
 from pipeline.numbers.profiles import edges, moments, refined_peak
 from pipeline.numbers.strf.block import StrfBlock, StrfSettings, only, ripple_axes
 
+#: When a measure along the lags is missing.
 LAGS = f"{UNUSABLE}, or all energy lies at one lag"
+#: When a measure along the bands is missing.
 BANDS = f"{UNUSABLE}, or all energy lies in one band"
+#: When a measure over both axes is missing.
 LINE = f"{UNUSABLE}, or all energy lies in one band or at one lag"
+#: Codes of the types of a modulation transfer function.
 CLASSES = {0: "low_pass", 1: "band_pass", 2: "high_pass", 3: "all_pass"}
+#: Definition of the ripple transfer function.
 TRANSFER = (
     "R(O, w) = |sum_{f,l} g(f, l) exp(-2 pi i (O x_f + w l))|, x in octaves, scales O >= 0 and rates w of both signs,"
     " positive = upward (frequency rises with time); the transform is four times longer than the map"
 )
+#: Source of the modulation transfer functions of magnitudes.
 MILLER = "Miller, Escabi, Read and Schreiner 2002; sums of magnitudes, as Atencio and Schreiner's code"
+#: Source, as the measures name it.
 ATENCIO = "Atencio and Schreiner's code"
+#: Source, as the measures name it.
 ESCABI = "Escabi's rtfparam"
+#: Source of what sets directions apart.
 DEPIREUX = "Depireux, Simon, Klein and Shamma 2001"
+#: Power above the floor, in definitions.
 FLOORED = "R^2, 0 where it is under 10 % of its two-dimensional peak"
 
 
@@ -350,6 +360,7 @@ def _of_directions() -> dict[str, Measure]:
     }
 
 
+#: The measures of this room, by name.
 MEASURES: dict[str, Measure] = {
     **_of_magnitudes("rate", "temporal", "Hz", LAGS, "any"),
     **_of_powers("rate", "temporal", "Hz", LAGS, "any"),

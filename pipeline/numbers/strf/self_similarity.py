@@ -9,9 +9,13 @@ from pipeline.numbers.measures import UNUSABLE, Measure
 from pipeline.numbers.profiles import edges
 from pipeline.numbers.strf.block import StrfBlock, StrfSettings, only
 
+#: When a measure along the lags is missing.
 LAGS = f"{UNUSABLE}, or all energy lies at one lag"
+#: When a measure along the bands is missing.
 BANDS = f"{UNUSABLE}, or all energy lies in one band"
+#: Source of the correlation widths.
 TOURYAN = "Touryan, Lau and Dan 2002"
+#: How a definition begins.
 OVERLAP = "Pearson correlation of the entries of g that overlap with those of the map moved along the"
 
 
@@ -59,6 +63,7 @@ def _octave_shifts(grid: StrfGrid, settings: StrfSettings) -> xr.Variable:
     return xr.Variable("frequency_shift", np.arange(grid.on_octaves.frequency.size) * step, attributes)
 
 
+#: The measures of this room, by name.
 MEASURES: dict[str, Measure] = {
     "temporal_correlation_width": Measure(
         lambda block: _falls(block, _temporal_correlation(block), block.grid.frame_ms),

@@ -9,15 +9,21 @@ from pipeline.numbers.measures import ALL_ZERO, OF_THE_MAP, UNUSABLE, Measure
 from pipeline.numbers.strf.block import StrfBlock, StrfSettings, only
 from pipeline.numbers.strf.noise import ROUNDING, beyond_separable, gini, is_sparse, level, noise_beside_field
 
+#: When a measure along the lags is missing.
 LAGS = f"{UNUSABLE}, or all energy lies at one lag"
+#: When a measure over both axes is missing.
 LINE = f"{UNUSABLE}, or all energy lies in one band or at one lag"
+#: When a measure of the lobes is missing.
 NO_LOBE = f"{UNUSABLE}, all energy lies at one lag, or no lobe stands out"
+#: From which level on a lobe counts.
 LOBES = "25 % of the profile's peak, and the level that the largest of so many lags of noise exceeds in 5 %"
+#: How it is decided whether a map stands out.
 SIGNIFICANT = (
     "the largest magnitude, in robust standard deviations (1.4826 median |g|), exceeds that of 95 % of simulated maps"
     " of normal noise with as many entries, as smooth as the map along either axis; an exponential decay of the noise"
     " over the lags is undone first"
 )
+#: What a measure asks of a map before it is given.
 STANDS_OUT = "the largest entry stands out of the noise (see significant)"
 
 
@@ -148,6 +154,7 @@ def _components(grid: StrfGrid, settings: StrfSettings) -> xr.Variable:
     return xr.Variable("singular_value", np.arange(1, count + 1), {"long_name": "singular value, the largest first"})
 
 
+#: The measures of this room, by name.
 MEASURES: dict[str, Measure] = {
     "norm": Measure(
         lambda block: block.scale * np.sqrt(block.total),

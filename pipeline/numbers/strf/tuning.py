@@ -9,17 +9,25 @@ from pipeline.numbers.measures import UNUSABLE, Measure
 from pipeline.numbers.profiles import edges
 from pipeline.numbers.strf.block import FIELDS, Field, StrfBlock, only
 
+#: Words for what is shown.
 WORDS = {
     "peak": "of the largest magnitude",
     "excitatory": "of the excitatory peak",
     "inhibitory": "of the inhibitory peak",
 }
+#: Which entry each measure of a peak looks at.
 PEAKS = {"peak": "argmax |g|", "excitatory": "argmax g", "inhibitory": "argmin g"}
+#: When a measure of one sign is missing.
 LACKS = "or the map has no entry of that sign (above float32 rounding)"
+#: When a measure along the bands is missing.
 BANDS = f"{UNUSABLE}, all energy lies in one band"
+#: When a measure along the lags is missing.
 LAGS = f"{UNUSABLE}, all energy lies at one lag"
+#: Source, as the measures name it.
 ESCABI = "Escabi's strfparam"
+#: Source, as the measures name it.
 ATENCIO = "Atencio, Sharpee and Schreiner 2012"
+#: What a measure asks of a map before it is given.
 STANDS_OUT = "the largest entry stands out of the noise (see significant)"
 
 
@@ -210,6 +218,7 @@ def _full_width(along: Literal["frequency", "lag"], share: float) -> Measure:
     )
 
 
+#: The measures of this room, by name.
 MEASURES: dict[str, Measure] = {
     **{_named("best_frequency", of): _best_frequency(of) for of in FIELDS},
     **{_named("latency", of): _latency(of) for of in FIELDS},

@@ -20,6 +20,7 @@ from pipeline.pictures.sections.standard import standard_section
 from pipeline.pictures.style import three_figures
 from pipeline.words import owner_of, variable_name
 
+#: Words for what is shown.
 WORDS = (
     "The mean over the frames of all sounds; frequency in Hz against lag in ms, lag 0, the response, at the left."
     " Red: more energy there raises the response. The corner gives the end of the colour scale."

@@ -10,6 +10,7 @@ from pipeline.pictures.sections.standard import standard_section
 from pipeline.pictures.style import three_figures
 from pipeline.words import variable_name
 
+#: Words for what is shown.
 WORDS = (
     "Contribution of each entry of the sound to the response, from the baseline on; frequency in Hz against lag in ms,"
     " lag 0, the response, at the left. Red: it raised the response. The corner gives the end of the colour scale."

@@ -7,6 +7,7 @@ from pipeline.pictures.sections.measured import Told
 from pipeline.pictures.sections.outcome import Outcome
 from pipeline.pictures.sections.standard import standard_section
 
+#: What the page says of the kind's maps.
 TOLD = Told(
     {
         "best_frequency": "best frequency (Hz)",
@@ -19,6 +20,7 @@ TOLD = Told(
     strf_summaries,
 )
 
+#: Words for what is shown.
 WORDS = (
     "Frequency in Hz against lag in ms; lag 0, the response, is at the left."
     " Red: more energy there raises the response. The corner gives the end of the colour scale."

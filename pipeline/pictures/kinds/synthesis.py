@@ -13,6 +13,7 @@ from pipeline.pictures.sections.standard import standard_section
 from pipeline.pictures.style import three_figures
 from pipeline.words import axis_named, variable_name
 
+#: Words for what is shown.
 WORDS = (
     "What the best sound adds to the start; lag 0, the end of the sound, at the left. Red: more than at the start. The"
     " corner gives the end of the colour scale."

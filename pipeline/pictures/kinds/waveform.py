@@ -11,6 +11,7 @@ from pipeline.pictures.sections.outcome import Outcome
 from pipeline.pictures.sections.standard import standard_section
 from pipeline.pictures.style import axes_or_new
 
+#: What the page says of the kind's maps.
 TOLD = Told(
     {
         "centroid_frequency": "centroid frequency (Hz)",

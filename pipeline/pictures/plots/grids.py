@@ -26,8 +26,11 @@ from pipeline.pictures.reading import (
 from pipeline.pictures.style import SMALL, axes_or_new, plain
 from pipeline.words import DONE, FAILED, PENDING, health_name, owner_of, status_name
 
+#: Maps in one figure, at most.
 MOST_PANELS = 200
+#: Width and height of one of its panels.
 PANEL_INCHES = 1.25
+#: Stands for a panel without a map.
 NO_PANEL = -1
 
 

@@ -20,7 +20,9 @@ from pipeline.pictures.style import (
     plain,
 )
 
+#: Groups that are drawn in colours of their own, at most.
 MOST_GROUPS = 8
+#: Characters of a group's name in the legend, at most.
 GROUP_LETTERS = 24
 
 

@@ -11,6 +11,7 @@ from matplotlib.patches import Patch
 from pipeline.pictures.reading import STANDINGS, placed, standing
 from pipeline.pictures.style import SMALL, STANDING_COLOURS, axes_or_new, plain
 
+#: Labels along an axis, at most.
 MOST_LABELS = 40
 
 

@@ -11,8 +11,8 @@ from pipeline.pictures.plots.maps import corner, empty, mark_untrusted
 from pipeline.pictures.style import SMALL, axes_or_new, plain
 from pipeline.words import DONE, axis_of
 
+#: Level below the loudest point at which the colours of the spectrogram end.
 FLOOR_DB = -40.0
-"""Level below the loudest point at which the colours of the spectrogram end."""
 
 
 def plot_waveform(

@@ -14,6 +14,7 @@ from pipeline.pictures.reading import TRUSTED, own_dims, placed
 from pipeline.pictures.sections.outcome import Outcome
 from pipeline.words import axis_of, variable_name
 
+#: Draws of the null on the page.
 NULL_DRAWS = 200
 
 

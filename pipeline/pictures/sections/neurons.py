@@ -10,8 +10,11 @@ from pipeline.pictures.sections.measured import Measured, middle
 from pipeline.pictures.sections.outcome import Outcome
 from pipeline.pictures.style import three_figures
 
+#: Rows on the page, at most.
 MOST_ROWS = 40
+#: Metadata on the page, at most.
 MOST_METADATA = 6
+#: Heads of the columns.
 HEADS = {
     "best_frequency": "best frequency (Hz)",
     "centroid_frequency": "centroid frequency (Hz)",

@@ -25,9 +25,13 @@ from pipeline.pictures.reading import (
 from pipeline.pictures.style import STANDING_COLOURS
 from pipeline.words import ENSEMBLE, FAILED, PENDING, Flag, health_name, map_names, owner_of, status_name
 
+#: Failures on the page, at most.
 MOST_FAILURES = 60
+#: Health rows on the page, at most.
 MOST_HEALTH_ROWS = 40
+#: Untrusted rows on the page, at most.
 MOST_UNTRUSTED_ROWS = 25
+#: Names on the page, at most.
 MOST_NAMES = 12
 
 #: Bytes of all thumbnails and sounds of a page, which take a third more as text.

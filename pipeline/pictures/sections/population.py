@@ -15,8 +15,11 @@ from pipeline.pictures.sections.measured import Measured
 from pipeline.pictures.sections.outcome import Outcome
 from pipeline.pictures.style import new_figure, three_figures
 
+#: Ripples on the page, at most.
 MOST_RIPPLES = 200
+#: Classes on the page, at most.
 MOST_CLASSES = 24
+#: Pictures side by side.
 COLUMNS = 3
 
 

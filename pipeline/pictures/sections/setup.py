@@ -9,9 +9,13 @@ import xarray as xr
 from pipeline.pictures.page import Markup, element, joined, table
 from pipeline.pictures.reading import as_text, decoded, metadata_names
 
+#: Checkpoints on the page, at most.
 MOST_CHECKPOINTS = 400
+#: Characters of a text on the page, at most.
 LONGEST_TEXT = 20_000
+#: Attributes that hold the config's text.
 CONFIG_NAMES = ("config", "config_text")
+#: Attributes that the page shows in other places.
 ELSEWHERE = ("failures", "fingerprints", "maps", "coordinates", "state", *CONFIG_NAMES)
 
 
