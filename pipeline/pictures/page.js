@@ -15,6 +15,13 @@ const short = (text, most) => text.length > most ? `${text.slice(0, most >> 1)}â
 const make = (tag, parent, given = {}) => parent.appendChild(Object.assign(document.createElement(tag), given));
 const labelled = (parent, words, tag, given) => make(tag, make("label", parent, { textContent: words + " " }), given);
 
+// Rows as a file that is made in the page and goes nowhere but to the reader's disk.
+const saved = (parent, name, rows) => {
+  const quoted = (x) => typeof x === "number" ? (isFinite(x) ? String(x) : "") : `"${x.replace(/"/g, '""')}"`;
+  const text = rows.map((row) => row.map(quoted).join(",")).join("\n") + "\n";
+  make("a", parent, { textContent: "Numbers (CSV)", className: "numbers", download: name, href: "data:text/csv;charset=utf-8," + encodeURIComponent(text) });
+};
+
 const choose = (parent, words, names, act) => {
   const select = labelled(parent, words, "select");
   names.forEach((name, k) => make("option", select, { textContent: name, value: k }));
@@ -71,7 +78,7 @@ const browse = (box) => {
   const least = labelled(controls, "from", "input", { type: "number", step: "any" });
   const most = labelled(controls, "to", "input", { type: "number", step: "any" });
   const layers = data.layers.length > 1 ? choose(controls, "shown", data.layers, () => { layer = layers.selectedIndex; arrange(); }) : null;
-  const counts = make("p", box, { className: "counts note" });
+  const counts = make("p", box, { className: "counts note" }), file = make("span", box);
   const view = make("div", box, { className: "view" }), stage = make("div", view, { className: "stage" });
   const room = make("div", stage), canvas = make("canvas", room, { tabIndex: 0 });
   canvas.setAttribute("role", "img");
@@ -177,6 +184,8 @@ const browse = (box) => {
       return isFinite(x) && isFinite(y) ? turn * (x - y) || a - b : isFinite(y) - isFinite(x) || a - b;
     });
     else if (down.checked) order.reverse();
+    file.replaceChildren();
+    saved(file, "neurons.csv", [["neuron", ...names], ...order.map((n) => [data.neurons[n], ...data.numbers.map((number) => number.neurons[n])])]);
     counts.textContent = `${order.length} of ${N} neurons, ${shown.length} of ${C} checkpoints`;
     // few checkpoints have larger pictures
     label = Math.min(LABEL, stage.clientWidth / 4);
@@ -248,7 +257,12 @@ const browse = (box) => {
     make("h5", detail, { textContent: `${data.neurons[n]} of ${data.checkpoints[c]}` });
     make("p", detail, { textContent: [data.about[n], data.groups[c], data.layers[layer]].filter(Boolean).join("; ") });
     const at = kept(n, c);
-    if (there(at)) large(n, c);
+    if (there(at)) {
+      large(n, c);
+      const heads = data.trace ? ["smallest", "largest"] : Array.from(data.rows, (f) => `${f} Hz`);
+      const lines = Array.from(data.columns, (lag, k) => [lag, ...heads.map((_, r) => data.codes[at * R * K + r * K + k] * data.tops[at] / 127)]);
+      saved(detail, `${data.neurons[n]}-${data.checkpoints[c]}.csv`, [["lag (ms)", ...heads], ...lines]);
+    }
     const state = make("p", detail, { textContent: `${data.words[data.standing[place(n, c)]]}. ` });
     for (const flag of flags(n, c)) make("span", state, { textContent: `${flag.name}: ${flag.meaning}; ${flag.remedy}. ` });
     const heard = sound(at);

@@ -10,6 +10,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -22,6 +24,9 @@ DOTS_PER_INCH = 144
 CSS_PIXELS_PER_INCH = 88
 #: Characters of a word that is broken over lines.
 LONG_WORD = 32
+
+#: Bytes of one CSV file inside the page at most.
+LARGEST_NUMBERS = 200_000
 
 #: The one script of a page: it draws maps and sorts tables.
 SCRIPT = Path(__file__).with_name("page.js").read_text(encoding="utf-8")
@@ -46,7 +51,9 @@ class Markup(str):
 def element(tag: str, *children: object, **attributes: object) -> Markup:
     """An element with children in order; texts are escaped. ``class_`` stands for the attribute ``class``."""
     words = "".join(
-        f' {name.rstrip("_")}="{escaped(value)}"' for name, value in attributes.items() if value is not None
+        f' {name.rstrip("_").replace("_", "-")}="{escaped(value)}"'
+        for name, value in attributes.items()
+        if value is not None
     )
     return Markup(f"<{tag}{words}>{joined(children)}</{tag}>")
 
@@ -106,6 +113,34 @@ def picture(drawn: Figure | Axes, alt: str, caption: object = "") -> Markup:
     source = f"data:image/png;base64,{base64.b64encode(data.getvalue()).decode()}"
     image = Markup(f'<img src="{source}" width="{width}" alt="{escaped(alt)}">')
     return element("figure", image, element("figcaption", caption) if caption else Markup(""))
+
+
+#: An absolute path of at least two parts, on either kind of machine; an address such as s3://bucket/key is none.
+_ABSOLUTE = re.compile(r"(?<![\w.:/~\\])(?:/|[A-Za-z]:[/\\])(?:[^\s/\\\"'<>:,;()|]+[/\\])+(?=[^\s/\\\"'<>:,;()|])")
+
+
+def homeless(text: str) -> str:
+    """A text in which absolute paths have lost their folders: they tell the reader nothing, and the writer's name.
+
+    Examples
+    --------
+    >>> homeless("cannot read /home/ann/work/best.pt of s3://lab/run")
+    'cannot read …/best.pt of s3://lab/run'
+    """
+    return _ABSOLUTE.sub("…/", text)
+
+
+def numbers(name: str, columns: Mapping[str, Any]) -> Markup:
+    """A link to the numbers behind a figure as a CSV file that lies in the page; empty where they would be too many."""
+    text = pd.DataFrame({key: np.asarray(values).ravel() for key, values in columns.items()}).to_csv(
+        index=False, float_format="%.5g"
+    )
+    data = text.encode("utf-8", "replace")
+    if len(data) > LARGEST_NUMBERS:
+        return Markup("")
+    source = f"data:text/csv;base64,{base64.b64encode(data).decode()}"
+    file = re.sub(r"[^\w.-]+", "_", name)
+    return element("a", "Numbers (CSV)", href=source, download=f"{file}.csv", class_="numbers")
 
 
 def plain_data(content: Mapping[str, Any]) -> Markup:

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import xarray as xr
 
+from pipeline.pictures.contents import with_contents
 from pipeline.pictures.kinds import section_of
 from pipeline.pictures.page import Markup, document, element
+from pipeline.pictures.sections.methods import methods_section
 from pipeline.pictures.sections.outcome import (
     Outcome,
     failure_section,
@@ -24,8 +26,9 @@ def write_report(cohorts: Mapping[str, xr.Dataset], path: str | PathLike[str], *
     """The path of one self-contained HTML page about the cubes of a store.
 
     In the order of the page: the verdict and counts; what failed, by checkpoint and cause; health; some of the maps;
-    the population; agreement between checkpoints; what was run. The page loads nothing and runs no script, so it can be
-    mailed and printed. It shows and measures a bounded number of maps, says which, and reads no others.
+    a browser of every neuron and checkpoint; the population; agreement between checkpoints; methods; what was run. The
+    page loads nothing and runs one script of its own, so it can be mailed and printed. It shows and measures a bounded
+    number of maps, says which, and reads no others. Of absolute paths only the last part is shown.
 
     Parameters
     ----------
@@ -54,8 +57,7 @@ def write_report(cohorts: Mapping[str, xr.Dataset], path: str | PathLike[str], *
     body = [
         element("h1", heading),
         element("p", f"Written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC.", class_="note"),
-        _contents(cohorts),
-        element("h2", "At a glance"),
+        element("h2", "At a glance", id="glance"),
         glance(cohorts, results),
         element("h2", "What failed", id="failed"),
         failure_section(cohorts, results),
@@ -63,18 +65,12 @@ def write_report(cohorts: Mapping[str, xr.Dataset], path: str | PathLike[str], *
     for at, (cohort, cube) in enumerate(cohorts.items()):
         body.append(element("h2", f"Cohort {cohort}", id=f"cohort{at}"))
         body += _cohort(cube, [entry for entry in results if entry.cohort == str(cohort)])
+    body += [element("h2", "Methods", id="methods"), methods_section(cohorts, results)]
     body += [element("h2", "What was run", id="run"), setup_section(cohorts)]
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_bytes(document(heading, *body))
+    target.write_bytes(document(heading, with_contents(body)))
     return target
-
-
-def _contents(cohorts: Mapping[str, xr.Dataset]) -> Markup:
-    places = {"#failed": "What failed"}
-    places |= {f"#cohort{at}": f"Cohort {cohort}" for at, cohort in enumerate(cohorts)}
-    places["#run"] = "What was run"
-    return element("nav", *(element("a", words, href=place) for place, words in places.items()))
 
 
 def _cohort(cube: xr.Dataset, results: list[Outcome]) -> list[Markup]:

@@ -58,6 +58,7 @@ class ShardReport:
     shard: Shard
     problem: Problem | None = None
     route: str = ""
+    device: str = ""
     block: int = 0
     seconds: float = 0.0
     engine_seconds: float = 0.0

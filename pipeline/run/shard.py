@@ -131,6 +131,7 @@ def _compute(
     report = ShardReport(
         shard,
         route=computed.route,
+        device=device_name(device),
         block=computed.block,
         engine_seconds=after - before,
         companions=dict(computed.companions),
@@ -138,6 +139,13 @@ def _compute(
         seconds=time.perf_counter() - started,
     )
     return report, {variable.name: computed.arrays[variable.suffix] for variable in entry.computed}
+
+
+def device_name(device: str) -> str:
+    """What a device is called by its maker; the processor is just that."""
+    if not device.startswith("cuda"):
+        return device
+    return torch.cuda.get_device_name(device).replace(",", " ")
 
 
 @contextmanager

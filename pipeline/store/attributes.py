@@ -53,6 +53,7 @@ def group_attributes(
         "fingerprints": json.dumps(dict(fingerprints)),
         "routes": kept.get("routes", "{}"),
         "blocks": kept.get("blocks", "{}"),
+        "devices": kept.get("devices", "{}"),
         "failures": pruned(failures, replaced) if replaced else failures,
         "coordinates": " ".join(dict.fromkeys(coordinates)),
     }
@@ -60,7 +61,7 @@ def group_attributes(
 
 def _versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
-    for name in ("gradmap-pipeline", "numpy", "xarray", "zarr"):
+    for name in ("gradmap-pipeline", "torch", "deepSTRF", "ray", "numpy", "xarray", "zarr"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

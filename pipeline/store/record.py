@@ -230,15 +230,19 @@ def edit_array(array: zarr.Array, changes: Iterable[tuple[Index, np.ndarray]], w
 def _record_attributes(
     group: Group, arrays: _Arrays, reports: list[ShardReport], status: Edits, labels: list[str]
 ) -> None:
-    """Routes, rows per backward pass, and failures with their cause; written only if something changed."""
+    """Routes, devices, rows per backward pass, and failures with their cause; written only if something changed."""
     routes = group.document("routes")
     blocks = group.document("blocks")
+    devices = group.document("devices")
     failures = Failures.of(group)
     for report in reports:
         checkpoint, name = labels[report.shard.checkpoint], report.shard.map
         if report.done and report.route:
             known = routes.setdefault(name, {}).get(checkpoint, "")
             routes[name][checkpoint] = ", ".join(sorted({*known.split(", "), report.route} - {""}))
+        if report.done and report.device:
+            known = devices.setdefault(name, {}).get(checkpoint, "")
+            devices[name][checkpoint] = ", ".join(sorted({*known.split(", "), report.device} - {""}))
         if report.done and report.block:
             # The smallest, after any halving where memory ran out.
             rows = blocks.setdefault(name, {})
@@ -262,6 +266,8 @@ def _record_attributes(
         changed["routes"] = json.dumps(routes, sort_keys=True)
     if blocks != group.document("blocks"):
         changed["blocks"] = json.dumps(blocks, sort_keys=True)
+    if devices != group.document("devices"):
+        changed["devices"] = json.dumps(devices, sort_keys=True)
     if json.loads(failures.text()) != group.document("failures"):
         changed["failures"] = failures.text()
     if changed != group.attributes:

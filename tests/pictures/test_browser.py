@@ -3,6 +3,7 @@
 import io
 import wave
 from base64 import b64decode
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -163,6 +164,28 @@ def test_a_click_keeps_a_map_with_its_numbers_and_flags(shown, cube):
     )
     gain = float(next(row[1] for row in rows if row[0].startswith("gain")))
     assert gain == pytest.approx(float(np.linalg.norm(cube["strf"].isel(checkpoint=1, neuron=0))), rel=5e-3)
+
+
+def test_numbers_of_the_neurons_and_of_a_map_are_there_as_files(shown, cube):
+    shown.write(".browser input[placeholder*=area]", "belt")
+    pointed(shown, 1.5, 1.5, click=True)
+    links = shown.ask("[...document.querySelectorAll('.browser a.numbers')].map((one) => [one.download, one.href])")
+    (_, neurons), (name, values) = links
+    rows = unquote(neurons.partition(",")[2]).splitlines()
+    assert len(rows) == 7
+    assert name == "n002-linear-seed1.csv"
+    table = np.loadtxt(unquote(values.partition(",")[2]).splitlines(), delimiter=",", skiprows=1)
+    one = cube["strf"].sel(checkpoint="linear-seed1", neuron="n002")
+    np.testing.assert_allclose(table[:, 0], cube["lag"])
+    np.testing.assert_allclose(table[:, 1:].T, one, atol=0.51 * float(abs(one).max()) / 127)
+
+
+def test_nothing_is_wider_than_a_telephone(driven, page):
+    driven.open(page, 390, 800)
+    driven.show(".browser")
+    driven.show(CANVAS)
+    assert driven.ask("document.documentElement.scrollWidth") <= 390
+    assert pointed(driven, 0.5, 0.5).startswith("n000 · linear-seed0")
 
 
 def test_a_click_on_a_point_of_the_population_opens_its_neuron(shown):

@@ -6,7 +6,7 @@ import xarray as xr
 from pipeline.pictures.choosing import Choice
 from pipeline.pictures.kinds import SECTIONS
 from pipeline.pictures.kinds.strf import TOLD
-from pipeline.pictures.page import Markup, element, joined, picture, table
+from pipeline.pictures.page import Markup, element, joined, numbers, picture, table
 from pipeline.pictures.plots.dynamic_maps import (
     MOST_PANELS,
     plot_components,
@@ -79,6 +79,10 @@ def _numbers(entry: Outcome) -> Markup:
         )
         axes = plot_nonlinearity(across, up, groups=labels)
         parts.append(picture(axes, f"complexity against gain change of {entry.name}", words))
+        some = {name: entry.best[name].values for name in ("checkpoint", "neuron")}
+        places = np.meshgrid(*some.values(), indexing="ij")
+        columns = dict(zip(some, places, strict=True)) | {"complexity": across.values, "gain_change": up.values}
+        parts.append(numbers(f"{entry.cohort}-{entry.name}-moves", columns))
     return joined(parts)
 
 

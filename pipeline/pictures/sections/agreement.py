@@ -4,7 +4,7 @@ import numpy as np
 import xarray as xr
 
 from pipeline.numbers.stats import benjamini_hochberg
-from pipeline.pictures.page import Markup, element, joined, picture, sentence, table
+from pipeline.pictures.page import Markup, element, joined, numbers, picture, sentence, table
 from pipeline.pictures.plots.populations import plot_distribution, plot_similarity
 from pipeline.pictures.sections.measured import Measured, between_checkpoints
 from pipeline.pictures.sections.outcome import Outcome
@@ -46,7 +46,20 @@ def agreement_section(entry: Outcome, found: Measured, agreement: xr.Dataset | N
         "Left: for each neuron the mean correlation of its maps over the checkpoints of one architecture. Right: the"
         f" mean over neurons of the correlation between two checkpoints' maps. {sentence(found.how)}"
     )
-    return joined([*parts, picture(figure, f"agreement between checkpoints on {entry.name}", words)])
+    links = _in_numbers(entry, agreement, pairs)
+    return joined([*parts, picture(figure, f"agreement between checkpoints on {entry.name}", words), *links])
+
+
+def _in_numbers(entry: Outcome, agreement: xr.Dataset | None, pairs: xr.DataArray | None) -> list[Markup]:
+    links = []
+    if agreement is not None:
+        table = agreement["reliability"].reset_coords(drop=True).to_dataframe().reset_index()
+        links.append(numbers(f"{entry.cohort}-{entry.name}-reliability", {str(name): table[name] for name in table}))
+    if pairs is not None:
+        square = {"checkpoint": pairs["checkpoint"].values}
+        square |= {str(label): pairs.values[:, at] for at, label in enumerate(pairs["checkpoint_other"].values)}
+        links.append(numbers(f"{entry.cohort}-{entry.name}-similarity", square))
+    return links
 
 
 def _table(agreement: xr.Dataset) -> Markup:
@@ -55,12 +68,12 @@ def _table(agreement: xr.Dataset) -> Markup:
     rows = []
     for at, group in enumerate(groups):
         one = {"architecture": at} if "architecture" in values.dims else {}
-        numbers, p = values.isel(one).values, benjamini_hochberg(p_values.isel(one).values)
-        known = np.isfinite(numbers)
+        own, p = values.isel(one).values, benjamini_hochberg(p_values.isel(one).values)
+        known = np.isfinite(own)
         if not known.any():
             rows.append([str(group), 0, "", "", "", "fewer than two maps to be trusted"])
             continue
-        low, centre, high = np.quantile(numbers[known], [0.25, 0.5, 0.75])
+        low, centre, high = np.quantile(own[known], [0.25, 0.5, 0.75])
         rows.append(
             [
                 str(group),

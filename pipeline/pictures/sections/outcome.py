@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import xarray as xr
 
-from pipeline.pictures.page import Markup, bar, cell, element, joined, picture, table
+from pipeline.pictures.page import Markup, bar, cell, element, homeless, joined, numbers, picture, table
 from pipeline.pictures.plots.standings import plot_standing
 from pipeline.pictures.reading import (
     COMPUTED,
@@ -33,6 +33,7 @@ MOST_HEALTH_ROWS = 40
 MOST_UNTRUSTED_ROWS = 25
 #: Names on the page, at most.
 MOST_NAMES = 12
+MOST_NUMBERED = 5000
 
 #: Bytes of all thumbnails and sounds of a page, which take a third more as text.
 THUMBNAIL_BYTES = 6_000_000
@@ -190,8 +191,22 @@ def standing_section(results: Sequence[Outcome]) -> Markup:
         axes = plot_standing(entry.cube, entry.shown)
         alt = f"{entry.name}: {entry.count(*COMPUTED)} of {entry.size} maps done"
         words = f"One field per map: {'checkpoint and sound' if entry.standing.ndim > 2 else 'checkpoint'} x neuron."
-        parts.append(joined([element("h4", entry.name), picture(axes, alt, words)]))
+        parts.append(joined([element("h4", entry.name), picture(axes, alt, words), _standings_in_numbers(entry)]))
     return joined(parts)
+
+
+def _standings_in_numbers(entry: Outcome) -> Markup:
+    if entry.size > MOST_NUMBERED:
+        return Markup("")
+    places = [
+        axis.ravel()
+        for axis in np.meshgrid(*(entry.standing[dim].values for dim in entry.standing.dims), indexing="ij")
+    ]
+    columns = {str(dim): axis for dim, axis in zip(entry.standing.dims, places, strict=True)}
+    return numbers(
+        f"{entry.cohort}-{entry.name}-standing",
+        {**columns, "standing": [STANDINGS[c] for c in entry.standing.values.ravel()]},
+    )
 
 
 def health_section(results: Sequence[Outcome]) -> Markup:
@@ -208,8 +223,17 @@ def health_section(results: Sequence[Outcome]) -> Markup:
         else:
             maps = {flag: placed(where) for flag, where in raised.items()}
             told = (_flag_meanings(maps), _flag_counts(maps), _flagged_table(entry, maps))
-            parts.append(joined([element("h4", entry.name), *told]))
+            parts.append(element("details", element("summary", _health_in_words(entry, maps)), *told))
     return joined(parts)
+
+
+def _health_in_words(entry: Outcome, raised: Mapping[Flag, xr.DataArray]) -> str:
+    """One line that says whether the tables below are worth opening."""
+    reasons = ", ".join(f"{in_words(flag)} {int(maps.values.sum())}" for flag, maps in raised.items())
+    return (
+        f"{entry.name}: {entry.count(*UNTRUSTED)} of {entry.size} maps not to be trusted, {entry.count(NOTICE)} with a"
+        f" notice ({reasons})"
+    )
 
 
 def listed(names: Sequence[str]) -> str:
@@ -368,6 +392,7 @@ def _percent(count: int, total: int) -> str:
 
 
 def _shortened(message: str, longest: int = 600) -> str:
+    message = homeless(message)
     return message if len(message) <= longest else f"{message[:longest]}…"
 
 

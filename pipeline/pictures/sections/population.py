@@ -7,7 +7,7 @@ import xarray as xr
 
 from pipeline.numbers.catalogue import measure
 from pipeline.pictures.choosing import evenly
-from pipeline.pictures.page import Markup, element, joined, picture, sentence
+from pipeline.pictures.page import Markup, element, joined, numbers, picture, sentence
 from pipeline.pictures.plots.maps import plot_ripple_transfer
 from pipeline.pictures.plots.populations import plot_distribution, plot_population
 from pipeline.pictures.reading import metadata_names
@@ -25,26 +25,34 @@ COLUMNS = 3
 
 def population_section(entry: Outcome, found: Measured) -> Markup:
     """The distributions over the population, its map against metadata, and its mean ripple transfer function."""
-    numbers = found.numbers
-    present = [name for name in found.told.labels if name in numbers]
-    by = "architecture" if "architecture" in numbers.coords else None
+    measured = found.numbers
+    present = [name for name in found.told.labels if name in measured]
+    by = "architecture" if "architecture" in measured.coords else None
     rows = -(-len(present) // COLUMNS)
     figure = new_figure(11.0, 2.7 * rows)
     panels = figure.subplots(rows, COLUMNS, squeeze=False).ravel()
     for ax, name in zip(panels, present, strict=False):
         log = name == found.told.frequency
-        plot_distribution(numbers[name], ax, by=by, log=log, label=found.told.labels[name])
+        plot_distribution(measured[name], ax, by=by, log=log, label=found.told.labels[name])
     for ax in panels[len(present) :]:
         ax.remove()
     parts = [
         element("h3", f"{entry.name}: population"),
         element("p", _in_words(found)),
         picture(figure, f"distributions of summaries of {entry.name}", f"Maps measured: {found.how}."),
+        _in_numbers(entry, found, present),
     ]
-    left_out = [str(reason) for reason in np.atleast_1d(numbers.attrs.get("left_out", []))]
+    left_out = [str(reason) for reason in np.atleast_1d(measured.attrs.get("left_out", []))]
     if left_out:
         parts.append(element("p", f"Not measured: {'; '.join(left_out)}.", class_="note"))
     return joined([*parts, _places(entry, found)])
+
+
+def _in_numbers(entry: Outcome, found: Measured, present: Sequence[str]) -> Markup:
+    """A row per map: its labels, and the numbers of the figures."""
+    some = found.numbers[present]
+    table = some.reset_coords(drop=True).transpose("checkpoint", "neuron", ...).to_dataframe().reset_index()
+    return numbers(f"{entry.cohort}-{entry.name}-population", {str(name): table[name] for name in table.columns})
 
 
 def _places(entry: Outcome, found: Measured) -> Markup:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 import xarray as xr
 
-from pipeline.pictures.page import Markup, element, joined, table
+from pipeline.pictures.page import Markup, element, homeless, joined, table
 from pipeline.pictures.reading import as_text, decoded, metadata_names
 
 #: Checkpoints on the page, at most.
@@ -31,7 +31,9 @@ def setup_section(cohorts: Mapping[str, xr.Dataset]) -> Markup:
     for text, names in configs.items():
         shown = text if len(text) <= LONGEST_TEXT else text[:LONGEST_TEXT] + "\n…"
         parts.append(
-            element("details", element("summary", f"Config of {', '.join(names)}"), element("pre", shown), open="")
+            element(
+                "details", element("summary", f"Config of {', '.join(names)}"), element("pre", homeless(shown)), open=""
+            )
         )
     return joined(parts)
 
@@ -42,7 +44,7 @@ def _attributes(cube: xr.Dataset) -> Markup:
         if name in ELSEWHERE:
             continue
         text = _in_words(decoded(value))
-        rows.append([str(name), text if len(text) <= 500 else text[:500] + "…"])
+        rows.append([str(name), homeless(text if len(text) <= 500 else text[:500] + "…")])
     first = [dim for dim in ("checkpoint", "neuron") if dim in cube.sizes]
     axes = ", ".join(f"{dim} {cube.sizes[dim]}" for dim in [*first, *sorted({*map(str, cube.sizes)} - {*first})])
     return table(["attribute", "value"], [["axes", axes], *rows])
