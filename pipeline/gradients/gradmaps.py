@@ -24,6 +24,7 @@ from pipeline.gradients.front_end.silence import beside_silence, has_no_slope
 from pipeline.gradients.front_end.spectrogram import pass_after_front_end
 from pipeline.gradients.objectives import Objective, Weighing, weigh
 from pipeline.gradients.passes.forward_pass import ForwardPass, check_frames, pass_through
+from pipeline.gradients.passes.known import known_of
 from pipeline.gradients.passes.rows import Rows
 from pipeline.gradients.passes.windows import before_start
 from pipeline.gradients.question import Neurons, Question
@@ -253,7 +254,10 @@ def _around_spectrograms(
         if values is None:
             twin = twin_of(source, silent)
             check_eval(twin, model)
-            found = _answer(_Asked(model, twin, question, 1, budget(device, question.memory_bytes)), leaf)
+            memory = budget(device, question.memory_bytes)
+            # What cannot be checked is not taken over from another model.
+            shared = inventory if question.check else None
+            found = _answer(_Asked(model, twin, question, 1, memory, inventory=shared), leaf)
             values = found.values
     return values if question.space == "prefiltered" else values.squeeze(2), found
 
@@ -319,6 +323,7 @@ class _Asked:
     hop: int
     memory: int
     silent: nn.Module | None = None
+    inventory: Inventory | None = None
 
 
 def _answer(asked: _Asked, leaf: Float[Tensor, "stimulus ... time"]) -> Gradmaps:
@@ -341,7 +346,8 @@ def _answer(asked: _Asked, leaf: Float[Tensor, "stimulus ... time"]) -> Gradmaps
                 parts.append(part)
                 return
             limits.add("front-end")
-        parts.append(_solve(asked, pass_through(twin, leaf[start:stop], memory, limits)))
+        known = known_of(asked.inventory, leaf[start:stop])
+        parts.append(_solve(asked, pass_through(twin, leaf[start:stop], memory, limits, known=known)))
 
     in_blocks(n_stimuli, together, some)
     return parts[0] if len(parts) == 1 else _joined(parts)

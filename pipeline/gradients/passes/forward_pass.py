@@ -7,6 +7,7 @@ from typing import Protocol
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from pipeline.gradients.passes.known import Known
 from pipeline.gradients.passes.trace import Trace, traced
 from pipeline.gradients.passes.windows import windowed
 
@@ -18,7 +19,8 @@ class ForwardPass:
     ``leaf`` is what the gradient is taken to: (stimulus, ..., time), time being frames or samples. ``response`` is
     (stimulus, neuron, frame) and hangs on the leaf by autograd's graph; ``trace`` holds what the model's parts were
     given and gave on the way. ``limits`` is what the model was found not to allow, kept from one pass to the next;
-    ``stages`` are ways back to the leaf that were worked out once. Where the leaf was itself computed from a
+    ``stages`` are ways back to the leaf that were worked out once; ``known`` is what models of the same class and shape
+    were found to be like. Where the leaf was itself computed from a
     ``source``, ``whole`` is the response hanging on that.
     """
 
@@ -31,6 +33,7 @@ class ForwardPass:
     stages: dict[int, Callable[[Tensor, int], Tensor]] = field(default_factory=dict)
     source: "Source | None" = None
     whole: Tensor | None = None
+    known: Known = field(default_factory=Known)
 
     def finish(
         self, gradient: Float[Tensor, "neuron stimulus ... time"], ends: Int[Tensor, "stimulus neuron"], lags: int
@@ -67,11 +70,13 @@ def pass_through(
     limits: set[str],
     *,
     graph: bool = True,
+    known: Known | None = None,
 ) -> ForwardPass:
     """One forward pass through ``model`` around ``stimuli``, with what routes need to know of it."""
     leaf = stimuli.detach().clone().requires_grad_(graph)
     response, trace = traced(model, leaf)
-    return ForwardPass(model, leaf, frames_of(response, leaf.shape[0], model), trace, memory, limits)
+    frames = frames_of(response, leaf.shape[0], model)
+    return ForwardPass(model, leaf, frames, trace, memory, limits, known=Known() if known is None else known)
 
 
 def frames_of(response: Tensor, n_stimuli: int, model: nn.Module) -> Float[Tensor, "stimulus neuron frame"]:

@@ -27,6 +27,10 @@ class Trace:
     calls: tuple[Call, ...]
     stimulus: Tensor
 
+    def position(self, call: Call) -> int:
+        """Where a call stands among all."""
+        return next(number for number, other in enumerate(self.calls) if other is call)
+
     @property
     def largest(self) -> int:
         """Numbers in the largest tensor between two parts."""

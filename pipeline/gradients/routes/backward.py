@@ -45,21 +45,34 @@ def _stage(forward_pass: ForwardPass, tensor: Tensor) -> Callable[[Tensor, int],
 
 def _down_to_encoder(forward_pass: ForwardPass, tensor: Tensor) -> Callable[[Tensor, int], Tensor]:
     """Plain backward passes, the first part of the model by its Jacobian where it acts on each frame alone."""
-    found = _encoder_before(forward_pass, tensor)
-    if found is None:
+    trace, made = forward_pass.trace, list[Tensor]()
+
+    def find() -> tuple[int, Layout, Layout] | None:
+        found = _encoder_before(forward_pass, tensor)
+        if found is None:
+            return None
+        made.append(found[3])
+        return trace.position(found[0]), found[1], found[2]
+
+    known = forward_pass.known.answer("encoder before the cut", find)
+    if known is None:
         return lambda cotangents, _: vjp(tensor, forward_pass.leaf, cotangents, forward_pass.limits)
-    reached, layout, begun, slope = found
+    call, layout, begun = trace.calls[known[0]], known[1], known[2]
+    slopes = made[0] if made else _slopes_of_few_frames(forward_pass, call, layout)
+    if slopes is None:
+        raise RuntimeError("one frame does not stand for all here")
+    slope = slopes[0, 0]
 
     def back(cotangents: Tensor, _: int) -> Tensor:
-        return begun.join(layout.split(vjp(tensor, reached, cotangents, forward_pass.limits)) @ slope)
+        return begun.join(layout.split(vjp(tensor, call.given, cotangents, forward_pass.limits)) @ slope)
 
     return back
 
 
 def _encoder_before(
     forward_pass: ForwardPass, tensor: Tensor
-) -> tuple[Tensor, Layout, Layout, Float[Tensor, "output input"]] | None:
-    """What the model's largest part is given, its layout and the stimulus's, and its slope, the same at every frame.
+) -> tuple[Call, Layout, Layout, Float[Tensor, "frame stimulus output input"]] | None:
+    """The model's largest part, the layouts of what it is given and of the stimulus, and the slopes that lead to it.
 
     None where ``tensor`` hears the stimulus past that, where frames mix before it or differ in their slope, and where
     too little follows for the search to pay.
@@ -84,13 +97,24 @@ def _encoder_before(
                 continue
             for begun in layouts(source, n_stimuli, n_frames):
                 if _slopes_hold(given, layout, source, begun, slopes):
-                    return given, layout, begun, slopes[0, 0]
+                    return call, layout, begun, slopes
         return None
     return None
 
 
 def recurrent_call(forward_pass: ForwardPass, tensor: Tensor) -> Call | None:
     """The last recurrent layer before ``tensor`` through which alone it hears the stimulus."""
+    trace = forward_pass.trace
+
+    def find() -> int | None:
+        call = _last_recurrent(forward_pass, tensor)
+        return None if call is None else trace.position(call)
+
+    position = forward_pass.known.answer("recurrence" if tensor is forward_pass.response else "recurrence of cut", find)
+    return None if position is None else trace.calls[position]
+
+
+def _last_recurrent(forward_pass: ForwardPass, tensor: Tensor) -> Call | None:
     source = forward_pass.trace.stimulus
     for call in reversed(forward_pass.trace.calls):
         if not isinstance(call.module, nn.RNNBase) or not is_plain(call.gave) or not is_plain(call.given):
@@ -185,20 +209,66 @@ def _through_encoder(
     return gradient
 
 
+@dataclass(frozen=True)
+class _Place:
+    """Where an encoder begins and its affine steps end, by positions in the trace, without any number of the model."""
+
+    start: int
+    layout: Layout
+    from_one_frame: bool
+    affine: tuple[int, Layout] | None
+
+
 def _frame_wise_encoder(forward_pass: ForwardPass, call: Call, layout: Layout) -> Encoder | None:
     """The longest part that ends where ``call`` begins and acts on each frame alone; None if there is none."""
-    n_stimuli, n_frames = layout.n_stimuli, layout.n_frames
-    source = forward_pass.trace.stimulus
-    starts: list[Tensor] = [source]
-    for earlier in forward_pass.trace.calls:
-        for candidate in (earlier.given, earlier.gave):
-            if all(candidate is not start for start in starts):
+    trace, made = forward_pass.trace, list[Encoder]()
+
+    def find() -> _Place | None:
+        encoder = _find_encoder(forward_pass, call, layout)
+        if encoder is None:
+            return None
+        made.append(encoder)
+        start = next(number for number, one in enumerate(_starts(forward_pass)) if one is encoder.tensor)
+        affine = None if encoder.affine is None else (trace.position(encoder.affine.call), encoder.affine.layout)
+        return _Place(start, encoder.layout, encoder.slopes is not None, affine)
+
+    place = forward_pass.known.answer("encoder before the recurrence", find)
+    if made or place is None:
+        return made[0] if made else None
+    start = _starts(forward_pass)[place.start]
+    if place.from_one_frame:
+        slopes = _slopes_of_few_frames(forward_pass, call, layout)
+        if slopes is None:
+            raise RuntimeError("one frame does not stand for all here")
+        return Encoder(start, place.layout, slopes)
+    if place.affine is None:
+        return Encoder(start, place.layout, None)
+    step, step_layout = trace.calls[place.affine[0]], place.affine[1]
+    slope = _slope_at_one_frame(forward_pass, step, step_layout)
+    if slope is None:
+        raise RuntimeError("a step of one frame is of another shape here")
+    return Encoder(start, place.layout, None, Affine(step, step_layout, slope))
+
+
+def _starts(forward_pass: ForwardPass) -> list[Tensor]:
+    """Tensors at which a part may begin, the earliest first."""
+    starts: list[Tensor] = [forward_pass.trace.stimulus]
+    seen = {id(starts[0])}
+    for call in forward_pass.trace.calls:
+        for candidate in (call.given, call.gave):
+            if id(candidate) not in seen:
+                seen.add(id(candidate))
                 starts.append(candidate)
-    tensor = call.given
-    for start in [start for start in starts if start is not tensor and is_plain(start)][:TRIES]:
+    return starts
+
+
+def _find_encoder(forward_pass: ForwardPass, call: Call, layout: Layout) -> Encoder | None:
+    tensor, source = call.given, forward_pass.trace.stimulus
+    starts = [start for start in _starts(forward_pass) if start is not tensor and is_plain(start)]
+    for start in starts[:TRIES]:
         if nodes_between(tensor, start, source) is None:
             continue
-        for begun in layouts(start, n_stimuli, n_frames):
+        for begun in layouts(start, layout.n_stimuli, layout.n_frames):
             if begun.width * 4 < layout.width:
                 continue
             few = _slopes_of_few_frames(forward_pass, call, layout) if start is source else None
@@ -262,17 +332,24 @@ def _slope_of_affine(
     forward_pass: ForwardPass, step: Call, layout: Layout, start: Tensor, begun: Layout
 ) -> Float[Tensor, "output input"] | None:
     """The slope of what ``step`` gave, from one frame; None if it is not the same at every frame."""
+    slope = _slope_at_one_frame(forward_pass, step, layout)
+    if slope is None:
+        return None
     vector, scale = probe(layout, step.gave)
+    (gradient,) = torch.autograd.grad(step.gave, start, layout.join(vector * scale), retain_graph=True)
+    expected = begun.split(gradient)
+    got = (vector * scale) @ slope
+    return slope if bool((got - expected).abs().amax() <= SAME * expected.abs().amax()) else None
+
+
+def _slope_at_one_frame(forward_pass: ForwardPass, step: Call, layout: Layout) -> Float[Tensor, "output input"] | None:
+    """The Jacobian of what ``step`` gives to the first frame alone; None if that is of another shape than of many."""
     one = forward_pass.leaf.detach()[:1, ..., :1].clone().requires_grad_(True)
     reached, passed = partial_run(forward_pass.model, None, one.view_as(one), step.module)
     if passed is None or passed.numel() != layout.width or reached is not None or not passed.requires_grad:
         return None
     units = torch.eye(layout.width, dtype=passed.dtype, device=passed.device).view(layout.width, *passed.shape)
-    slope = vjp(passed, one, units, forward_pass.limits).flatten(1)
-    (gradient,) = torch.autograd.grad(step.gave, start, layout.join(vector * scale), retain_graph=True)
-    expected = begun.split(gradient)
-    got = (vector * scale) @ slope
-    return slope if bool((got - expected).abs().amax() <= SAME * expected.abs().amax()) else None
+    return vjp(passed, one, units, forward_pass.limits).flatten(1)
 
 
 class _PartReachedError(Exception):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.gradients.passes.forward_pass import ForwardPass
+from pipeline.gradients.passes.known import SAME
 from pipeline.gradients.passes.rows import Rows
 from pipeline.gradients.passes.windows import windowed
 from pipeline.gradients.routes.autograd import batched, loop, replicated
@@ -64,25 +65,46 @@ def take(model: nn.Module, forward_pass: ForwardPass, rows: Rows, route: str) ->
     mixture is compared with plain autograd, and a route that was not asked for by name is left if it disagrees.
     """
     if route != "auto":
-        values, block = ROUTES[route](forward_pass, rows)
-        return Taken(values, route, block, disagreement(forward_pass, rows, values, route) if rows.check else math.nan)
+        return _taken(forward_pass, rows, route)
     left = limits_of(model)
     candidates = [name for name in order(forward_pass, rows) if name not in left or name == "loop"]
     for name in candidates:
         last = name == candidates[-1]
         try:
-            values, block = ROUTES[name](forward_pass, rows)
+            taken = _taken(forward_pass, rows, name)
         except (RuntimeError, NotImplementedError, ValueError, TypeError, AttributeError, IndexError) as error:
             if last or is_out_of_memory(error):
                 raise
             left.add(name)
             continue
-        difference = disagreement(forward_pass, rows, values, name) if rows.check else math.nan
-        if difference > TOLERANCE and not last:
+        if taken.disagreement > TOLERANCE and not last:
             left.add(name)
             continue
-        return Taken(values, name, block, difference)
+        return taken
     raise AssertionError("the last route is always taken or raises")
+
+
+def _taken(forward_pass: ForwardPass, rows: Rows, route: str) -> Taken:
+    """The rows by one route; anew by what this very model is like where what others were like does not hold for it."""
+    known = forward_pass.known
+    try:
+        taken = _by_route(forward_pass, rows, route)
+    except (RuntimeError, NotImplementedError, ValueError, TypeError, AttributeError, IndexError) as error:
+        if not known.reused or is_out_of_memory(error):
+            raise
+        taken = None
+    if taken is not None and (taken.disagreement <= SAME[taken.values.dtype] or not known.reused):
+        if taken.disagreement <= SAME[taken.values.dtype]:
+            known.keep()
+        return taken
+    known.forget()
+    forward_pass.stages.clear()
+    return _by_route(forward_pass, rows, route)
+
+
+def _by_route(forward_pass: ForwardPass, rows: Rows, route: str) -> Taken:
+    values, block = ROUTES[route](forward_pass, rows)
+    return Taken(values, route, block, disagreement(forward_pass, rows, values, route) if rows.check else math.nan)
 
 
 def disagreement(forward_pass: ForwardPass, rows: Rows, values: Tensor, route: str) -> float:
@@ -117,8 +139,17 @@ def order(forward_pass: ForwardPass, rows: Rows) -> list[str]:
     if len(rows) == 1:
         return ["loop"]
     names = ["factored", "batched", "loop"]
-    if rows.coupled is None and rows.neurons is not None and has_own_parameters(forward_pass):
-        names.insert(0 if shares_nothing(forward_pass) else 1, "per_neuron")
+    if rows.coupled is None and rows.neurons is not None:
+        place = forward_pass.known.answer("place of per_neuron", lambda: _place_of_per_neuron(forward_pass))
+        if place is not None:
+            names.insert(place, "per_neuron")
     if pays(forward_pass, rows):
         names.insert(0, "resumed")
     return names
+
+
+def _place_of_per_neuron(forward_pass: ForwardPass) -> int | None:
+    """Before all other routes, after the first, or nowhere."""
+    if not has_own_parameters(forward_pass):
+        return None
+    return 0 if shares_nothing(forward_pass) else 1

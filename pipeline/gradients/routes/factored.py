@@ -74,9 +74,17 @@ def find_cut(forward_pass: ForwardPass, rows: Rows) -> Cut | None:
     Where only one frame is asked for, it is enough that the response at that frame depends on the cut at that frame
     alone.
     """
-    calls = _calls_to_cut_at(forward_pass)
-    n_neurons = forward_pass.response.shape[1]
-    return _narrowest(forward_pass, calls, rows, n_neurons) or _narrowest(forward_pass, calls, rows, None)
+    trace, frame = forward_pass.trace, rows.only_frame
+
+    def find() -> tuple[int, Layout] | None:
+        calls = _calls_to_cut_at(forward_pass)
+        n_neurons = forward_pass.response.shape[1]
+        cut = _narrowest(forward_pass, calls, rows, n_neurons) or _narrowest(forward_pass, calls, rows, None)
+        return None if cut is None else (trace.position(cut.call), cut.layout)
+
+    where = f"cut at frame {frame}" if frame is not None else "cut at every frame"
+    known = forward_pass.known.answer(where, find)
+    return None if known is None else Cut(trace.calls[known[0]], trace.calls[known[0]].given, known[1])
 
 
 def _narrowest(forward_pass: ForwardPass, calls: list[Call], rows: Rows, below: int | None) -> Cut | None:
@@ -231,12 +239,17 @@ def _slopes_of_linear(tail: "Tail", cut: Cut, points: Tensor, expected: Tensor, 
     if len(gave) != 1 or gave[0].numel() != expected.numel():
         return None
     _check_tail(tail, response.detach(), expected)
-    scale = (torch.rand(expected.shape[1], generator=torch.Generator().manual_seed(13)) + 0.5).to(expected)
-    plain, scaled = (
-        torch.autograd.grad(response, gave[0], weights, retain_graph=True)[0].reshape(expected.shape)
-        for weights in (torch.ones_like(expected), scale.expand_as(expected))
-    )
-    if (plain * scale - scaled).abs().amax() > AFFINE_TOLERANCE * scaled.abs().amax():
+
+    def back(weights: Tensor) -> Tensor:
+        return torch.autograd.grad(response, gave[0], weights, retain_graph=True)[0].reshape(expected.shape)
+
+    def one_each() -> bool:
+        scale = (torch.rand(expected.shape[1], generator=torch.Generator().manual_seed(13)) + 0.5).to(expected)
+        scaled = back(scale.expand_as(expected))
+        return bool((plain * scale - scaled).abs().amax() <= AFFINE_TOLERANCE * scaled.abs().amax())
+
+    plain = back(torch.ones_like(expected))
+    if not tail.forward_pass.known.answer("each neuron follows one output of the cut's layer", one_each):
         return None
     return plain[:, neurons].unsqueeze(-1) * layer.weight.detach()[neurons]
 

@@ -4,7 +4,7 @@ Autograd takes dozens of small steps per frame. Around a given stimulus a layer 
 B_t input_t, so that all rows of a Jacobian go back one frame with a single matrix product.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -41,18 +41,18 @@ class Linearised:
     ) -> Float[Tensor, "frame stimulus row input"]:
         """Cotangents of the output back to the input, at frames from ``first`` on; 0 at the frames before."""
         busy = cotangents.flatten(1).ne(0).any(dim=1).nonzero().flatten().tolist()
-        given = cotangents.new_zeros((*cotangents.shape[:-1], self.feed.shape[-1]))
         busy = [frame for frame in busy if frame >= first]
         if not busy:
-            return given
+            return cotangents.new_zeros((*cotangents.shape[:-1], self.feed.shape[-1]))
         last, occupied = busy[-1], set(busy)
         states = cotangents.new_zeros((last + 1 - first, *cotangents.shape[1:-1], self.carry.shape[-2]))
         n_hidden = cotangents.shape[-1]
         reached = first
         cell: Tensor | None = None
+        each, carries = states.unbind(), self.carry.unbind()
         for frame in range(last, first - 1, -1):
-            state = states[frame - first]
-            hidden = state[..., -n_hidden:]
+            state = each[frame - first]
+            hidden = state if self.keep is None else state[..., -n_hidden:]
             if frame in occupied:
                 hidden += cotangents[frame]
             if self.keep is not None and self.leak is not None:
@@ -65,14 +65,17 @@ class Linearised:
                     break
             if frame == first:
                 continue
-            before = states[frame - first - 1]
+            before = each[frame - first - 1]
             if self.keep is None:
-                torch.matmul(state, self.carry[frame], out=before)
+                torch.matmul(state, carries[frame], out=before)
             else:
                 cell = state[..., :n_hidden] * self.keep[frame]
-                before[..., n_hidden:] = torch.matmul(state, self.carry[frame])
-        given[reached : last + 1] = states[reached - first :] @ self.feed[reached : last + 1]
-        return given
+                before[..., n_hidden:] = torch.matmul(state, carries[frame])
+        given = states[reached - first :] @ self.feed[reached : last + 1]
+        if len(given) == len(cotangents):
+            return given
+        # Axes are padded from the last on; the first of four, the frames, comes last.
+        return nn.functional.pad(given, (0, 0) * 3 + (reached, len(cotangents) - last - 1))
 
 
 def _drop_underflow(state: Tensor) -> None:
@@ -232,19 +235,9 @@ class _Gru(_Stateful):
         to_new = (1 - update) * (1 - new * new)
         to_update = (before - new) * update * (1 - update)
         to_reset = to_new * recalled * reset * (1 - reset)
-        by_hidden, by_input = weights.hidden.chunk(3), weights.input.chunk(3)
-        carry = (
-            to_reset.unsqueeze(-1) * by_hidden[0]
-            + to_update.unsqueeze(-1) * by_hidden[1]
-            + (to_new * reset).unsqueeze(-1) * by_hidden[2]
-            + torch.diag_embed(update)
-        )
-        feed = (
-            to_reset.unsqueeze(-1) * by_input[0]
-            + to_update.unsqueeze(-1) * by_input[1]
-            + to_new.unsqueeze(-1) * by_input[2]
-        )
-        return Linearised(carry, feed)
+        carry = _spread((to_reset, to_update, to_new * reset), weights.hidden.chunk(3))
+        carry.diagonal(dim1=-2, dim2=-1).add_(update)
+        return Linearised(carry, _spread((to_reset, to_update, to_new), weights.input.chunk(3)))
 
 
 class _Lstm:
@@ -291,12 +284,23 @@ class _Lstm:
         )
 
         def spread(by: tuple[Tensor, ...]) -> Tensor:
-            to_cell = sum((slope.unsqueeze(-1) * gate for slope, gate in zip(slopes[:3], by[:3], strict=True)))
-            return torch.cat([to_cell, slopes[3].unsqueeze(-1) * by[3]], dim=-2)  # type: ignore[list-item]
+            return torch.cat([_spread(slopes[:3], by[:3]), slopes[3].unsqueeze(-1) * by[3]], dim=-2)
 
         leak = out * (1 - seen * seen)
         by_hidden, by_input = weights.hidden.chunk(4), weights.input.chunk(4)
         return Linearised(spread(by_hidden), spread(by_input), forget.unsqueeze(2), leak.unsqueeze(2))
+
+
+def _spread(
+    slopes: Sequence[Float[Tensor, "frame stimulus hidden"]], gates: Sequence[Float[Tensor, "hidden given"]]
+) -> Float[Tensor, "frame stimulus hidden given"]:
+    """Sum over gates of each one's weights, scaled row by row at every frame."""
+    total = slopes[0].unsqueeze(-1) * gates[0]
+    # Writing for the first time to fresh memory takes longer than the products.
+    room = torch.empty_like(total)
+    for slope, gate in zip(slopes[1:], gates[1:], strict=True):
+        total += torch.mul(slope.unsqueeze(-1), gate, out=room)
+    return total
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ def _twin(module: nn.Module, seen: dict[int, nn.Module], constants: dict[int, Te
     for name in () if light else _HOOKS:
         hooks = state.get(name)
         if hooks is not None:
-            state[name] = hooks.copy()
+            state[name] = hooks.copy() if hooks else type(hooks)()
 
     own_code = not type(module).__module__.startswith("torch.nn.")
 
