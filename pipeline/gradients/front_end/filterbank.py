@@ -46,9 +46,11 @@ class Filterbank:
     ) -> Float[Tensor, "row stimulus 1 sample"]:
         """Gradients with respect to the frames, as gradients with respect to the sound."""
         n_rows, n_stimuli, _, _, n_frames = gradient.shape
+        # 1. Each frame alone: (row, frequency) @ (frequency, column), a stretch of samples per frame and row.
         weights = gradient.squeeze(2).permute(1, 3, 0, 2)
         n_hops = self.slopes.shape[-1] // self.hop
         columns = torch.matmul(weights, self.slopes).view(n_stimuli, n_frames, n_rows, n_hops, self.hop)
+        # 2. Stretches of neighbouring frames begin a hop apart and overlap: they are added, hop by hop.
         summed = columns.new_zeros((n_stimuli, n_frames + n_hops - 1, n_rows, self.hop))
         for later in range(n_hops):
             summed[:, later : later + n_frames] += columns[:, :, :, later]
@@ -133,6 +135,8 @@ def _of(filtering: _Filtering, leaf: Tensor, spectrogram: Tensor) -> Filterbank 
     if n_back is None:
         return None
     reach = n_back * per_frame
+    # d frame[t, f] / d sample = sum_j d frame[t, f] / d output[f, j] filter[f, sample - j stride],
+    # j over the ``reach`` outputs that the frame depends on: (frame, reach) @ (reach, length) for each band.
     length = (reach - 1) * stride + filtering.filters.shape[-1]
     local = _local_slopes(gave, spectrogram, per_frame, n_back)
     shifted = _shifted(filtering.filters.squeeze(1), reach, stride, length)
@@ -167,6 +171,7 @@ def _local_slopes(
     n_stimuli, _, n_bands, n_frames = spectrogram.shape
     reach = n_back * per_frame
     local = gave.new_zeros((n_stimuli, n_frames, n_bands, reach))
+    # Frames n_back apart depend on no output in common, so that n_back passes tell the slopes of all.
     for first in range(min(n_back, n_frames)):
         weights = torch.zeros_like(spectrogram)
         weights[..., first::n_back] = 1.0

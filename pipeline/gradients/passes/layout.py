@@ -104,6 +104,7 @@ def acts_on_each_frame(later: Tensor, later_layout: Layout, earlier: Tensor, ear
     A cotangent is sent back twice, the second time with every frame scaled by a number of its own: what comes back
     is scaled frame by frame if, and but for accidents of probability zero only if, no frame hears another.
     """
+    # With y_t depending on x_t alone, (v s_t) dy/dx = s_t (v dy_t/dx_t); if y_t hears x_u too, s_t and s_u mix.
     vector, scale = probe(later_layout, later)
     cotangent = vector.expand(*scale.shape[:2], -1)
     try:

@@ -143,11 +143,15 @@ def _through_recurrent(
     on_frames = forward_pass.leaf.shape[-1] == n_frames
 
     def back(cotangents: Tensor, earliest: int) -> Tensor:
+        # 1. From the tensor to what the recurrent layer gave: rows (frame, stimulus, row, hidden).
         at_output = vjp(tensor, call.gave, cotangents, forward_pass.limits)
         rows = gave.split(at_output).permute(2, 1, 0, 3)
+        # 2. Through the layers, the last first, by their written-out recursion; frames before ``earliest`` stay 0.
         for layer in layers:
             rows = layer.pull_back(rows, earliest if on_frames else 0)
         vectors = rows.permute(2, 1, 0, 3)
+        # 3. From the layer's input to the stimulus: where a part acts on each frame alone its Jacobian
+        #    (output, input) has already been multiplied into the last feed, or is applied frame by frame now.
         if encoder is None:
             return vjp(call.given, forward_pass.leaf, given.join(vectors), forward_pass.limits)
         joined = (
@@ -283,6 +287,7 @@ def _slopes_of_few_frames(
     forward_pass: ForwardPass, call: Call, layout: Layout
 ) -> Float[Tensor, "frame stimulus output input"] | None:
     """The Jacobian at every frame where one frame stands for all, as it does in a constant stimulus."""
+    # In a constant stimulus every frame is the same, so the Jacobian of one frame is that of all.
     leaf = forward_pass.leaf.detach()
     if leaf.shape[-1] != layout.n_frames or not bool((leaf == leaf[:1, ..., :1]).all()):
         return None
@@ -297,6 +302,7 @@ def _slopes_of_few_frames(
 
 def _slopes_hold(tensor: Tensor, layout: Layout, start: Tensor, begun: Layout, slopes: Tensor) -> bool:
     """Whether one backward pass through all frames agrees with these Jacobians of single frames."""
+    # Gradients of cotangents s_t v must be s_t v J_t at every frame t: no frame hears another, and each J_t is right.
     vector, scale = probe(layout, tensor)
     weighed = vector * scale
     (gradient,) = torch.autograd.grad(tensor, start, layout.join(weighed), retain_graph=True)

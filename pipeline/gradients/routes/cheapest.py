@@ -130,6 +130,7 @@ def _mixtures(forward_pass: ForwardPass, rows: Rows, values: Tensor) -> tuple[Te
         (gradient,) = torch.autograd.grad(forward_pass.whole, forward_pass.source.leaf, mixed, retain_graph=True)
     else:
         gradient = rows.plain_gradients(forward_pass, [forward_pass.leaf])[id(forward_pass.leaf)]
+    # expected = d (sum_r share_r objective_r) / d stimulus, which must equal sum_r share_r values_r.
     expected = windowed(gradient.unsqueeze(1), rows.ends[:, :1], rows.lags)
     return expected, torch.matmul(rows.shares, values.flatten(2)).view_as(expected)
 

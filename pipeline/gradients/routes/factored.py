@@ -171,6 +171,8 @@ def _by_basis(forward_pass: ForwardPass, rows: Rows, cut: Cut, patterns: Pattern
     shape = (forward_pass.n_stimuli, n_basis, *forward_pass.given_shape, rows.lags)
     basis = room(shape, forward_pass.leaf)
 
+    # 1. For unit vector e_k of the cut and pattern p: d (sum_t w_p[t] cut[t, k]) / d stimulus, windowed.
+    #    basis (stimulus, pattern * width, ..., lag); width backward passes per pattern, whatever the neurons.
     def backward(start: int, stop: int) -> None:
         unit = torch.arange(start, stop, device=basis.device)
         pattern, feature = unit // width, unit % width
@@ -180,7 +182,10 @@ def _by_basis(forward_pass: ForwardPass, rows: Rows, cut: Cut, patterns: Pattern
         basis[:, start:stop] = forward_pass.finish(gradient, patterns.ends[:, pattern], rows.lags)
 
     block = in_blocks(n_basis, rows_that_fit(n_basis, _bytes_per_row(forward_pass), forward_pass.memory), backward)
+    # 2. d response[n] / d cut[k] at one frame of each pattern: slopes (stimulus, pattern, neuron, width).
     slopes = _slopes(forward_pass, cut, patterns, rows.neurons).detach()
+    # 3. The chain rule: values[s, n] = sum_k slopes[s, p(n), n, k] basis[s, p(n), k],
+    #    one product (neuron, width) @ (width, everything else) for each stimulus and pattern.
     flat = basis.view(forward_pass.n_stimuli, n_patterns, width, -1)
     values = room((forward_pass.n_stimuli, len(rows), flat.shape[-1]), basis)
     for stimulus in range(forward_pass.n_stimuli):
@@ -213,6 +218,7 @@ def _slopes(
     forward_pass: ForwardPass, cut: Cut, patterns: Patterns, neurons: Tensor
 ) -> Float[Tensor, "stimulus pattern neuron feature"]:
     """d response / d cut at one frame of each pattern."""
+    # The cut's own vector at the first frame that each pattern weighs: points (stimulus * pattern, 1, width).
     frames = patterns.weights.ne(0).to(torch.uint8).argmax(dim=-1)
     vectors = cut.layout.split(cut.tensor.detach())
     points = vectors.gather(1, frames.unsqueeze(-1).expand(-1, -1, cut.width)).flatten(0, 1).unsqueeze(1)
@@ -240,6 +246,8 @@ def _slopes_of_linear(tail: "Tail", cut: Cut, points: Tensor, expected: Tensor, 
         return None
     _check_tail(tail, response.detach(), expected)
 
+    # response[n] = f_n(W_n . x): the slope is f_n' W_n if each response follows its own output of the layer alone,
+    # which holds where cotangents scaled neuron by neuron give gradients scaled neuron by neuron.
     def back(weights: Tensor) -> Tensor:
         return torch.autograd.grad(response, gave[0], weights, retain_graph=True)[0].reshape(expected.shape)
 
@@ -258,6 +266,7 @@ def _slopes_by_tangents(tail: "Tail", cut: Cut, points: Tensor, expected: Tensor
     """The same by forward mode, for anything that may follow the cut."""
     _check_tail(tail, tail(points)[:, :, 0], expected)
     load_forward_mode()
+    # One tangent e_k per feature: column k of the Jacobian (point, neuron, feature), all of them under vmap.
     units = torch.eye(cut.width, dtype=points.dtype, device=points.device).view(-1, 1, 1, cut.width)
 
     def along(unit: Tensor) -> Tensor:
@@ -316,6 +325,7 @@ def _affine_where_needed(forward_pass: ForwardPass, cut: Cut, patterns: Patterns
         return True
     if len(patterns) > 1:
         return False
+    # One random cotangent v, the same at every frame: v . d response[t] / d cut[t] must not depend on t.
     generator = torch.Generator().manual_seed(11)
     shape = forward_pass.response.shape
     cotangent = torch.randn((shape[0], shape[1], 1), generator=generator).to(forward_pass.response)

@@ -26,6 +26,7 @@ def forward(forward_pass: ForwardPass, rows: Rows) -> tuple[Tensor, int]:
     weights = rows.weights if rows.neurons is None else rows.weights[:, rows.neurons]
     coupled = None if rows.coupled is None else rows.cotangents(forward_pass.response)
 
+    # The objectives (stimulus, row) as a function of the stimulus, the weights of frames held fixed.
     def answer(stimulus: Tensor) -> Tensor:
         response = frames_of(forward_pass.model(stimulus), forward_pass.n_stimuli, forward_pass.model)
         if coupled is not None:
@@ -34,6 +35,7 @@ def forward(forward_pass: ForwardPass, rows: Rows) -> tuple[Tensor, int]:
             return (weights * response).sum(dim=(1, 2)).unsqueeze(1)
         return (weights * response[:, rows.neurons]).sum(dim=-1)
 
+    # The derivative of all of them along one entry (band, time) of the stimulus: a column of the Jacobian.
     def along(column: Tensor) -> Tensor:
         tangent = torch.nn.functional.one_hot(column, per_time * leaf.shape[-1]).to(leaf)
         return torch.func.jvp(answer, (leaf,), (tangent.view(1, *leaf.shape[1:]).expand_as(leaf),))[1]

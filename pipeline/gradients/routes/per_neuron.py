@@ -29,6 +29,7 @@ def per_neuron(forward_pass: ForwardPass, rows: Rows) -> tuple[Tensor, int]:
     shape = (forward_pass.n_stimuli, len(rows), *forward_pass.given_shape, rows.lags)
     values = room(shape, leaf)
 
+    # One neuron's model: its slices of the parameters, everything else shared; objective sum_t w[t] r[t].
     def one(mine: dict[str, Tensor], weights: Tensor, stimulus: Tensor) -> tuple[Tensor, Tensor]:
         answer = torch.func.functional_call(forward_pass.model, {**shared, **mine}, (stimulus,))
         if answer.dim() != 4 or answer.shape[1:3] != (1, 1):
@@ -41,6 +42,8 @@ def per_neuron(forward_pass: ForwardPass, rows: Rows) -> tuple[Tensor, int]:
     derivative = torch.func.grad(one, argnums=2, has_aux=True)
 
     def block(start: int, stop: int) -> None:
+        # vmap over neurons: parameters (neuron, 1, ...), weights (neuron, stimulus, frame), one stimulus for all;
+        # gradient (neuron, stimulus, ..., time).
         chosen = neurons[start:stop]
         mine = {name: tensor[chosen].unsqueeze(1) for name, tensor in own.items()}
         weights = rows.weights[:, chosen].transpose(0, 1)

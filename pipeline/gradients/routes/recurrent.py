@@ -44,6 +44,9 @@ class Linearised:
         busy = [frame for frame in busy if frame >= first]
         if not busy:
             return cotangents.new_zeros((*cotangents.shape[:-1], self.feed.shape[-1]))
+        # Backwards in time, with g_t the cotangent of the state h_t and y_t that of the output:
+        #     g_t = y_t + g_(t+1) carry_(t+1),     cotangent of the input x_t = g_t feed_t.
+        # All rows at once: states (frame, stimulus, row, state), carry and feed one matrix per frame and stimulus.
         last, occupied = busy[-1], set(busy)
         states = cotangents.new_zeros((last + 1 - first, *cotangents.shape[1:-1], self.carry.shape[-2]))
         n_hidden = cotangents.shape[-1]
@@ -55,9 +58,11 @@ class Linearised:
             hidden = state if self.keep is None else state[..., -n_hidden:]
             if frame in occupied:
                 hidden += cotangents[frame]
+            # An LSTM's cell c_t besides: g^c_t = g^h_t leak_t + g^c_(t+1) keep_(t+1), entry by entry.
             if self.keep is not None and self.leak is not None:
                 leaked = hidden * self.leak[frame]
                 state[..., :n_hidden] = leaked if cell is None else cell + leaked
+            # Once everything has died away and no output is left to come, the earlier frames have zeros.
             if (last - frame) % FRAMES_BETWEEN_LOOKS == FRAMES_BETWEEN_LOOKS - 1:
                 _drop_underflow(state)
                 if busy[0] >= frame and not bool(state.any()):
@@ -71,6 +76,7 @@ class Linearised:
             else:
                 cell = state[..., :n_hidden] * self.keep[frame]
                 before[..., n_hidden:] = torch.matmul(state, carries[frame])
+        # All frames' inputs in one batched product: (stimulus, row, state) @ (stimulus, state, input) per frame.
         given = states[reached - first :] @ self.feed[reached : last + 1]
         if len(given) == len(cotangents):
             return given
@@ -230,6 +236,7 @@ class _Gru(_Stateful):
         return (1 - update) * new + update * hidden
 
     def steps(self, weights: _Weights, frames: Tensor, states: _States) -> Linearised:
+        # h_t = (1 - z) n + z h_(t-1), with z the update, n = tanh(W_n x + r q), q = U_n h_(t-1) and r the reset.
         before = states.before
         reset, update, new, recalled = self._gates(weights, weights.of_input(frames), before)
         to_new = (1 - update) * (1 - new * new)
@@ -274,6 +281,7 @@ class _Lstm:
     def steps(self, weights: _Weights, frames: Tensor, states: _States) -> Linearised:
         assert states.cells is not None
         assert states.cells_before is not None
+        # c_t = f c_(t-1) + i g, h_t = o tanh(c_t): the slopes of c_t by i, f, g, and of h_t by o, through each gate.
         enter, forget, new, out = self._gates(weights, frames, states.before)
         seen = torch.tanh(states.cells)
         slopes = (
@@ -313,6 +321,7 @@ class _Rnn(_Stateful):
 
     def steps(self, weights: _Weights, frames: Tensor, states: _States) -> Linearised:
         out = self.gives(weights, frames, states)
+        # h_t = phi(W x_t + U h_(t-1)): carry = diag(phi') U, feed = diag(phi') W.
         slope = (out > 0).to(out) if self.rectified else 1 - out * out
         return Linearised(slope.unsqueeze(-1) * weights.hidden, slope.unsqueeze(-1) * weights.input)
 
