@@ -1,5 +1,7 @@
 """Fits and checks of maps end to end, on models where every number is known, and beside maps that they leave alone."""
 
+import html
+
 import numpy as np
 import pytest
 import torch
@@ -123,6 +125,15 @@ def test_the_fit_is_scikit_learns_and_the_filter_test_is_that_of_a_direct_convol
         untold = infidelity(model, torch.as_tensor(cube.strf.values[number]), torch.zeros(BANDS, LAGS))
         np.testing.assert_allclose(cube.strf_infidelity[number], untold, rtol=1e-3, atol=1e-6)
         assert (cube.strf_infidelity[number] > 1e-4).all()
+    page = lab / "page.html"
+    assert main(["report", str(lab / "cube.zarr"), "--output", str(page)]) == 0
+    told = page.read_text()
+    assert "strf: what the maps are worth" in told
+    assert "fitted: how well a linear filter predicts the model" in told
+    least = float(cube.strf_filter_r.min())
+    assert least < 0.8
+    assert "predict little of what their neurons do, and should be read with the fitted STRF: n" in told
+    assert f": {least:.3g}" in told
 
 
 def test_recordings_are_fitted_and_predicted_with_their_ceiling(lab):
@@ -169,6 +180,9 @@ def test_checks_come_later_by_themselves_and_change_no_byte_of_the_map(lab):
     assert main(["verify", str(lab / "cube.zarr")]) == 0
     numbers = summarise(open_cube(lab / "cube.zarr", "lab"))
     assert "fitted_latency" in numbers
+    page = lab / "page.html"
+    assert main(["report", str(lab / "cube.zarr"), "--output", str(page)]) == 0
+    assert "No map predicts its neuron's responses with a correlation below 0.8" in html.unescape(page.read_text())
     assert "strf_filter_r" in numbers
 
 

@@ -2,10 +2,11 @@
 
 from pipeline.numbers.strf import strf_summaries
 from pipeline.pictures.kinds import SECTIONS
-from pipeline.pictures.page import Markup
+from pipeline.pictures.page import Markup, joined
 from pipeline.pictures.sections.measured import Told
 from pipeline.pictures.sections.outcome import Outcome
 from pipeline.pictures.sections.standard import standard_section
+from pipeline.pictures.sections.worth import worth_section
 
 #: What the page says of the kind's maps.
 TOLD = Told(
@@ -29,5 +30,5 @@ WORDS = (
 
 @SECTIONS.register("strf")
 def section(entry: Outcome) -> Markup:
-    """Maps, population, agreement and neurons."""
-    return standard_section(entry, TOLD, WORDS)
+    """Maps, population, agreement and neurons, and what the maps are worth where that was checked."""
+    return joined([standard_section(entry, TOLD, WORDS), worth_section(entry)])
