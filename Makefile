@@ -30,6 +30,7 @@ bench: $(VENV)/.test
 	$(BIN)/python tests/benchmarks/bench_pipeline.py
 	$(BIN)/python tests/benchmarks/bench_engine.py --json benchmarks.json
 	$(BIN)/python tests/benchmarks/bench_dynamic.py --json benchmarks_dynamic.json
+	$(BIN)/python tests/benchmarks/bench_worth.py --json benchmarks_worth.json
 
 calibrate: $(VENV)/.test
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.calibration.rates --trials 400
@@ -57,4 +58,4 @@ $(VENV)-lowest/.lowest: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-lowest demo benchmarks.json benchmarks_dynamic.json
+	rm -rf $(VENV) $(VENV)-lowest demo benchmarks.json benchmarks_dynamic.json benchmarks_worth.json

@@ -12,7 +12,7 @@ from pipeline.numbers.correlation import correlation
 from pipeline.numbers.prediction.spectrograms import Windows
 
 #: Penalties that are tried, relative to the mean variance of a stimulus entry times the number of frames.
-PENALTIES = tuple(10.0 ** np.arange(-5.0, 3.01, 0.5))
+PENALTIES = tuple(10.0 ** np.linspace(-5.0, 3.0, 13))
 
 #: Where there is one sound only, it is cut into so many parts, each left out once.
 PARTS_OF_ONE_SOUND = 5
