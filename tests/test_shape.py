@@ -17,6 +17,7 @@ HOMES = ("pipeline/plan/kinds/", "pipeline/run/kinds/", "pipeline/pictures/kinds
 
 #: Words with which the docstring of something that gives a thing back would say what it does, not what comes back.
 DOINGS = re.compile(
+    r"(?!Checks of)"
     r"(Return|Compute|Calculate|Get|Give|Make|Take|Read|Write|Draw|Print|Show|Find|Load|Build|Create|Convert|Run|Check"
     r"|Evaluate|Yield|Start|Send)s?\b"
 )

@@ -9,7 +9,6 @@ from pipeline.plan.kinds.filter_test import FilterTestConfig
 from pipeline.plan.kinds.fit_agreement import FitAgreementConfig
 from pipeline.plan.kinds.infidelity import InfidelityConfig
 from pipeline.plan.kinds.randomised import RandomisedConfig
-from pipeline.plan.kinds.strf import StrfMapConfig
 from pipeline.plan.maps import MapConfig
 from pipeline.plan.urls import ConfigError
 
@@ -39,23 +38,17 @@ def with_derived(config: RunConfig) -> RunConfig:
     return config.model_copy(update={"maps": settled})
 
 
-def can_be_judged(settings: MapConfig | None) -> bool:
-    """Whether a map can be checked: over (frequency, lag) of the spectrogram, and one for each neuron."""
-    return isinstance(settings, StrfMapConfig) and settings.space == "spectrogram" and settings.neurons == "each"
-
-
 def _settled(config: RunConfig, name: str, entry: MapConfig, maps: dict[str, MapConfig]) -> MapConfig:
     """A check with the settings of the map that it is of, over cohorts that have it; any other map as it is."""
     if not isinstance(entry, Judging):
         return entry
     judged = maps.get(entry.of)
-    if not can_be_judged(judged):
-        usable = [other for other, settings in maps.items() if can_be_judged(settings)]
+    if judged is None or not judged.judgeable:
+        usable = [other for other, settings in maps.items() if settings.judgeable]
         raise ConfigError(
             f'maps.{name}: of = {entry.of!r} is no map of the kind "strf" over the spectrogram with one map per neuron,'
             f" so it cannot be checked; name one of {', '.join(usable) or 'them (there is none yet)'}"
         )
-    assert judged is not None
     names = [cohort.name for cohort in config.cohort]
     shared = tuple(one for one in names if config.covers(entry, one) and config.covers(judged, one))
     return entry.model_copy(update={"judged": judged.identity(), "cohorts": shared})
@@ -75,7 +68,7 @@ def _checks(config: RunConfig) -> Iterator[tuple[str, MapConfig]]:
     """The checks of every map that can be checked, and its comparison with the fits."""
     checks, fitted = config.checks, config.fitted
     for name, settings in config.maps.items():
-        if not can_be_judged(settings):
+        if not settings.judgeable:
             continue
         of: dict[str, Any] = {"of": name, "cohorts": checks.cohorts}
         if checks.filter_test is not None:

@@ -155,6 +155,11 @@ class MapConfig(Frozen):
         """File of recorded responses to the stimuli, as the config writes it."""
         return getattr(self, "responses", None)
 
+    @property
+    def judgeable(self) -> bool:
+        """Whether fits and checks can be asked of the map: over (frequency, lag) of the spectrogram, one a neuron."""
+        return False
+
     def identity(self) -> dict[str, Any]:
         """The keys that every number of the map shares, as JSON holds them."""
         settings = self.model_dump(mode="json", by_alias=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -43,8 +44,8 @@ def judged(job: Job) -> Judged:
     settings = job.map.settings
     assert isinstance(settings, Judging)
     entry = job.cohort.map_plan(settings.of)
-    assert isinstance(entry.settings, StrfMapConfig)
-    return Judged(replace(job, map=entry, shard=replace(job.shard, map=entry.name, stimuli=None)), entry.settings)
+    asked = cast(StrfMapConfig, entry.settings)  # a plan has checks of judgeable maps alone
+    return Judged(replace(job, map=entry, shard=replace(job.shard, map=entry.name, stimuli=None)), asked)
 
 
 def flags_of(maps: Tensor) -> Tensor:

@@ -54,6 +54,11 @@ class StrfMapConfig(GradientConfig):
         """Spectrograms, for the baselines that are made of them."""
         return "spectrograms" if self.stimuli else "nothing"
 
+    @property
+    def judgeable(self) -> bool:
+        """Where it is over the spectrogram itself and each neuron has its own."""
+        return self.space == "spectrogram" and self.neurons == "each"
+
     def facts(self) -> dict[str, Any]:
         """Objective, baseline, space and neurons."""
         level = {"silence_level": self.silence_level} if self.silence_level is not None else {}
