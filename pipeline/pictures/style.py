@@ -26,8 +26,8 @@ STANDING_COLOURS = {
     PENDING: "#e4e4e4",
 }
 
-#: Colours of groups, told apart also by colour-blind readers.
-GROUP_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#8c6d00", "#444444", "#a6761d")
+#: Colours of groups: any two differ by more than 20 units of CIELAB, also for readers without red or green cones.
+GROUP_COLOURS = ("#0072b2", "#d55e00", "#56b4e9", "#000000", "#009e73", "#332288", "#555555", "#1b4f72")
 
 #: Font size of what stands inside a panel of a grid, in points.
 SMALL = 7.0

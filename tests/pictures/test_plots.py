@@ -2,6 +2,7 @@
 
 import re
 import sys
+from itertools import combinations, pairwise
 
 import matplotlib as mpl
 import numpy as np
@@ -9,12 +10,13 @@ import pytest
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from pipeline.pictures import plots
 from pipeline.pictures.plots.maps import band_edges
-from pipeline.pictures.style import frequency_ticks, plain, short_hertz, three_figures
+from pipeline.pictures.style import GROUP_COLOURS, STANDING_COLOURS, frequency_ticks, plain, short_hertz, three_figures
 from tests.pictures.cubes import planted_cube
 
 
@@ -343,3 +345,75 @@ def test_band_edges_lie_half_way_in_octaves():
     low, high = band_edges(np.array([100.0, 200.0, 400.0]))
     np.testing.assert_allclose(high[:-1], [100 * 2**0.5, 200 * 2**0.5])
     np.testing.assert_allclose(low[1:], high[:-1])
+
+
+#: How colours look without red or without green cones, in linear RGB (Machado, Oliveira and Fernandes, 2009).
+SEEN = {
+    "all cones": np.eye(3),
+    "no red cones": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "no green cones": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.01182, 0.04294, 0.968881]],
+}
+
+
+def cielab(colour: str, seen: np.ndarray) -> np.ndarray:
+    """Lightness, red-green and yellow-blue of a colour as somebody sees it, for daylight D65."""
+    encoded = np.array(to_rgb(colour))
+    linear = np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
+    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    ratios = to_xyz @ np.clip(np.asarray(seen) @ linear, 0, 1) / [0.95047, 1.0, 1.08883]
+    x, y, z = np.where(ratios > 0.008856, np.cbrt(ratios), 7.787 * ratios + 16 / 116)
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+@pytest.mark.parametrize("seen", SEEN)
+@pytest.mark.parametrize("colours", [GROUP_COLOURS, tuple(STANDING_COLOURS.values())], ids=["groups", "standings"])
+def test_any_two_colours_that_stand_together_can_be_told_apart(colours, seen):
+    places = [cielab(colour, SEEN[seen]) for colour in colours]
+    assert min(np.linalg.norm(one - other) for one, other in combinations(places, 2)) > 15
+
+
+def test_groups_stand_in_rows_of_their_own():
+    values = np.array([[1.0, 2.0, 2.0, 3.0], [1.0, 1.0, 1.0, 2.0]])
+    coords = {"checkpoint": ["a", "b"], "architecture": ("checkpoint", ["x", "y"])}
+    ax = plots.plot_distribution(xr.DataArray(values, dims=("checkpoint", "neuron"), coords=coords), by="architecture")
+    tops, bases = zip(*((patch.get_data().values, patch.get_data().baseline) for patch in ax.patches[::2]), strict=True)
+    heights = [(top - base).sum() for top, base in zip(tops, bases, strict=True)]
+    assert heights == pytest.approx([1.0, 1.0])
+    assert tops[1].max() < bases[0]
+
+
+def test_one_bin_that_would_hide_the_rest_is_named_and_does_not_set_the_scale():
+    values = np.random.default_rng(0).normal(0, 1, (20, 24))
+    values[3, 4] = 100.0
+    ax = plots.plot_map(one_map(values))
+    top = np.percentile(np.abs(values), 99)
+    assert mesh(ax).get_clim() == pytest.approx((-top, top))
+    assert "largest 1e+02" in texts(ax)
+
+
+def test_the_words_of_a_colour_bar_fit_beside_it():
+    one = one_map(np.eye(6, 8)).assign_attrs(units="response per unit of the spectrogram as it was trained on")
+    figure = plots.plot_dynamic_mean(one, one / 2)
+    figure.draw_without_rendering()
+    bar = figure.axes[2]
+    words = bar.yaxis.label.get_window_extent()
+    assert words.y0 >= 0
+    assert words.y1 <= figure.bbox.height
+    assert words.x1 <= figure.bbox.width
+
+
+def test_sixty_names_of_neurons_do_not_touch():
+    cube = planted_cube(n_neurons=60, n_bands=4, n_lags=3, waveform=False)
+    ax = plots.plot_standing(cube, "strf")
+    ax.figure.draw_without_rendering()
+    boxes = [label.get_window_extent() for label in ax.get_xticklabels() if label.get_text()]
+    assert len(boxes) == 60
+    assert not any(one.overlaps(other) for one, other in pairwise(boxes))
+
+
+def test_a_ripple_transfer_function_ends_where_its_magnitudes_do():
+    rate, scale = np.arange(-50.0, 51.0, 5.0), np.arange(0.0, 4.0, 0.25)
+    values = np.exp(-((rate / 6) ** 2)) * np.exp(-((scale / 0.5) ** 2))[:, None]
+    ax = plots.plot_ripple_transfer(xr.DataArray(values, {"scale": scale, "rate": rate}, ("scale", "rate")))
+    assert ax.get_xlim() == pytest.approx((-12.5, 12.5))
+    assert ax.get_ylim() == pytest.approx((0.0, 0.875))

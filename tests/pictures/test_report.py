@@ -413,7 +413,7 @@ def test_the_methods_are_told_from_the_cube(page, cube):
     assert "gradmap-pipeline 0.1.0 (torch 2.13.0)" in page.words
     assert "24 bands from 100 to 8k Hz and 20 lags up to 190 ms" in page.words
     # 54 maps, of which 9 failed, 5 are pending, and two have flags
-    assert "Of 54 maps 40 were computed; 2 of them were left out of all numbers (" in page.words
+    assert "Of 54 maps 40 were computed; left out of all numbers: 2 (" in page.words
     assert "@software{gradmap_pipeline," in page.words
 
 

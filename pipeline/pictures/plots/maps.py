@@ -1,6 +1,8 @@
 """One map over frequency and lag, or over modulation rate and scale."""
 
 from collections.abc import Sequence
+from textwrap import wrap
+from typing import Literal
 
 import numpy as np
 import xarray as xr
@@ -12,11 +14,18 @@ from pipeline.pictures.style import (
     SMALL,
     STANDING_COLOURS,
     axes_or_new,
+    colour_ends,
     empty_panel,
     frequency_axis,
     plain,
 )
 from pipeline.words import DONE, FAILED, PENDING
+
+#: Letters that stand beside a colour bar of the height of one panel.
+BAR_LETTERS = 34
+
+#: Magnitudes of a ripple transfer function under this share of the largest are left outside its axes.
+RIPPLE_SHARE = 0.02
 
 
 def plot_map(
@@ -42,7 +51,8 @@ def plot_map(
     ax
         Where to draw; the axes of a new figure by default.
     limit
-        Value of the deepest red; the largest magnitude of the map by default.
+        Value of the deepest red; the largest magnitude of the map by default, or the 99th percentile where one bin is
+        so large that all others would look white, which the corner then says.
     colorbar
         Whether to write the scale as a colour bar. Without it the scale stands in the corner of the panel.
     standing
@@ -79,7 +89,8 @@ def plot_map(
     if empty(values, standing, ax):
         return ax
     peak = float(abs(values).max())
-    top = limit if limit is not None else peak or 1.0
+    end = float(colour_ends(values.filled(0.0)[None])[0])
+    top = limit if limit is not None else end or 1.0
     low, high = band_edges(gradmap["frequency"].values.astype(float))
     mesh = ax.pcolormesh(
         step_edges(gradmap["lag"].values.astype(float)),
@@ -96,10 +107,11 @@ def plot_map(
     ax.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 4, 5, 10]))
     ax.set_xlabel("lag (ms before the response)")
     if colorbar and ax.figure is not None:
-        bar = ax.figure.colorbar(mesh, ax=ax, ticks=[-top, -top / 2, 0, top / 2, top], format="%.2g")
+        beyond: Literal["both", "neither"] = "both" if top < peak else "neither"
+        bar = ax.figure.colorbar(mesh, ax=ax, ticks=[-top, -top / 2, 0, top / 2, top], format="%.2g", extend=beyond)
         bar.set_label(scale_label(gradmap), size=SMALL + 1)
-    else:
-        corner(ax, f"±{top:.2g}")
+    if not colorbar or top < peak:
+        corner(ax, f"±{top:.2g}" + (f", largest {peak:.2g}" if top < peak else ""))
     if peak == 0:
         corner(ax, "zero everywhere", at=(0.5, 0.5))
     mark_untrusted(ax, flags)
@@ -109,7 +121,8 @@ def plot_map(
 def plot_ripple_transfer(transfer: xr.DataArray, ax: Axes | None = None, *, colorbar: bool = True) -> Axes:
     """A ripple transfer function drawn: magnitude over temporal rate in Hz and spectral scale in cycles per octave.
 
-    Rates of both signs are kept, and the sign that the data's own attribute calls upward is written on the axis.
+    The axes end where magnitudes fall under 2 % of the largest. Rates of both signs are kept, and the sign that the
+    data's own attribute calls upward is written on the axis.
 
     Parameters
     ----------
@@ -154,6 +167,12 @@ def plot_ripple_transfer(transfer: xr.DataArray, ax: Axes | None = None, *, colo
     ax.axvline(0, color="white", linewidth=0.8, linestyle=":")
     ax.set_xlabel(axis_label(transfer["rate"], "temporal modulation", "Hz"))
     ax.set_ylabel(axis_label(transfer["scale"], "spectral modulation", "cycles/octave"))
+    seen = values.filled(0.0) >= RIPPLE_SHARE * float(values.max())
+    if seen.any():
+        furthest = float(np.abs(rate[seen.any(axis=0)]).max())
+        inside = np.abs(rate) <= furthest * (1 + 1e-9)
+        ax.set_xlim(step_edges(rate)[:-1][inside].min(), step_edges(rate)[1:][inside].max())
+        ax.set_ylim(top=float(step_edges(scale)[1:][seen.any(axis=1)].max()))
     ax.set_ylim(bottom=max(0.0, ax.get_ylim()[0]))
     if colorbar and ax.figure is not None:
         ax.figure.colorbar(mesh, ax=ax, format="%.2g").set_label("magnitude", size=SMALL + 1)
@@ -197,7 +216,8 @@ def corner(ax: Axes, text: str, at: tuple[float, float] = (0.96, 0.04), colour: 
 def scale_label(gradmap: xr.DataArray) -> str:
     """What a colour of a map stands for, with its units where the cube states them."""
     units = gradmap.attrs.get("units", "")
-    return plain(f"gradient ({units}), red = excitatory" if units else "gradient, red = excitatory", 60)
+    words = f"gradient ({units}), red = excitatory" if units else "gradient, red = excitatory"
+    return "\n".join(map(plain, wrap(words, BAR_LETTERS)[:3]))
 
 
 def axis_label(coordinate: xr.DataArray, name: str, units: str) -> str:

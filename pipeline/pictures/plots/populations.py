@@ -25,6 +25,9 @@ MOST_GROUPS = 8
 #: Characters of a group's name in the legend, at most.
 GROUP_LETTERS = 24
 
+#: Letters of the names of columns that fit side by side.
+LETTERS_ACROSS = 28
+
 
 def plot_distribution(
     values: xr.DataArray,
@@ -35,9 +38,10 @@ def plot_distribution(
     log: bool = False,
     label: str | None = None,
 ) -> Axes:
-    """Picture of how a summary is distributed over maps, one line per group of checkpoints.
+    """Picture of how a summary is distributed over maps, one row per group of checkpoints.
 
-    A line is a histogram, as share of the group's maps. Maps without a value are left out and counted in the legend.
+    A row is a histogram, as share of the group's maps; all rows have one scale. Maps without a value are left out and
+    counted in words.
 
     Parameters
     ----------
@@ -69,18 +73,21 @@ def plot_distribution(
     edges = _edges(numbers, bins or int(np.clip(2 * np.sqrt(np.isfinite(numbers).sum()), 8, 24)), log)
     groups = _groups(values.copy(data=numbers), by)
     names = sorted({plain(label, GROUP_LETTERS) for label in group_labels(values, by)})
+    present = [own[np.isfinite(own)] for _, own in groups]
+    shares = [np.histogram(values, edges)[0] / max(1, values.size) for values in present]
+    # rows of the same height, so that no group hides another
+    row = 1.25 * max(float(share.max()) for share in shares) if len(groups) > 1 else 0.0
     for position, (group, own) in enumerate(groups):
         # the colour of a group is the same in every picture of a cohort
         colour = group_colour(names.index(group) if group in names and len(names) <= MOST_GROUPS else position)
-        present = own[np.isfinite(own)]
-        shares = np.histogram(present, edges)[0] / max(1, present.size)
-        words = f"{group + ': ' if group else ''}n = {present.size}"
-        words += f", {own.size - present.size} without" if present.size < own.size else ""
-        if len(groups) == 1:
-            ax.stairs(shares, edges, fill=True, alpha=0.35, color=colour)
-        # thinner over thicker, so that groups with the same distribution can all be seen
-        width = 1.4 + min(0.8, 3.2 / max(1, len(groups) - 1)) * (len(groups) - 1 - position)
-        ax.stairs(shares, edges, linewidth=width, color=colour, label=words)
+        base = row * (len(groups) - 1 - position)
+        ax.stairs(base + shares[position], edges, baseline=base, fill=True, alpha=0.35, color=colour)
+        ax.stairs(base + shares[position], edges, baseline=base, linewidth=1.4, color=colour)
+        words = f"{group + ': ' if group else ''}n = {present[position].size}"
+        words += f", {own.size - present[position].size} without" if present[position].size < own.size else ""
+        at = (0.98, base + 0.97 * row) if row else (0.98, 0.97)
+        across = ax.get_yaxis_transform() if row else ax.transAxes
+        ax.text(*at, words, transform=across, ha="right", va="top", size=SMALL, color=colour)
     if log:
         frequency_axis(ax.xaxis, float(edges[0]), float(edges[-1]), most=7)
     else:
@@ -88,8 +95,10 @@ def plot_distribution(
     ax.set_xlim(edges[0], edges[-1])
     ax.set_xlabel(plain(label, 70) if label else axis_label(values, str(values.name or "value"), "1"))
     ax.set_ylabel("share of maps")
-    ax.set_ylim(bottom=0)
-    _legend(ax)
+    ax.set_ylim(0, row * len(groups) if row else None)
+    if row:
+        ax.set_ylabel(f"share of maps (a row is {100 * row:.2g} %)")
+        ax.set_yticks([row * k for k in range(len(groups))], labels=[""] * len(groups))
     return ax
 
 
@@ -268,13 +277,9 @@ def _columns(ax: Axes, words: Sequence[object] | np.ndarray) -> np.ndarray:
     for position, column in enumerate(columns):
         own = [index for index, name in enumerate(names) if name == column]
         along[own] = position + (np.linspace(-0.3, 0.3, len(own)) if len(own) > 1 else 0.0)
-    ax.set_xticks(
-        range(len(columns)), labels=[plain(column, 14) for column in columns], rotation=90 if len(columns) > 8 else 0
-    )
+    labels = [plain(column, 14) for column in columns]
+    upright = len(labels) > 8 or sum(map(len, labels)) > LETTERS_ACROSS
+    ax.set_xticks(range(len(columns)), labels=labels, rotation=90 if upright else 0)
     for left, right in pairwise(range(len(columns))):
         ax.axvline((left + right) / 2, color="#dddddd", linewidth=0.8)
     return along
-
-
-def _legend(ax: Axes) -> None:
-    ax.legend(fontsize=SMALL, handlelength=1.2, framealpha=0.75, edgecolor="none", borderpad=0.2)

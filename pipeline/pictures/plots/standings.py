@@ -14,6 +14,12 @@ from pipeline.pictures.style import SMALL, STANDING_COLOURS, axes_or_new, plain
 #: Labels along an axis, at most.
 MOST_LABELS = 40
 
+#: Neurons that are named at most: as many as have room upright.
+MOST_NEURONS = 60
+
+#: Letters that fit side by side under the picture.
+LETTERS_ACROSS = 80
+
 
 def plot_standing(cube: xr.Dataset, name: str, ax: Axes | None = None) -> Axes:
     """Picture with one small field per map, coloured by its standing: a row per checkpoint, a column per neuron.
@@ -53,8 +59,11 @@ def plot_standing(cube: xr.Dataset, name: str, ax: Axes | None = None) -> Axes:
         shown = np.unique(np.linspace(0, len(rows) - 1, MOST_LABELS // 2).round().astype(int))
         ax.set_yticks(shown, labels=[rows[row] for row in shown], size=SMALL)
     neurons = codes["neuron"].values
-    shown = np.arange(0, len(neurons), -(-max(1, len(neurons)) // 10))
-    ax.set_xticks(shown, labels=[plain(neurons[column], 12) for column in shown], size=SMALL)
+    shown = np.arange(0, len(neurons), -(-max(1, len(neurons)) // MOST_NEURONS))
+    names = [plain(neurons[column], 12) for column in shown]
+    # names that would touch each other are turned round
+    upright = len(names) * max(map(len, names), default=0) > LETTERS_ACROSS
+    ax.set_xticks(shown, labels=names, size=SMALL, rotation=90 if upright else 0)
     ax.set_xlabel("neuron")
     present = [code for code in STANDINGS if (codes.values == code).any()]
     ax.legend(

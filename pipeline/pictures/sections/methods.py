@@ -66,13 +66,19 @@ def _cohort(name: str, cube: xr.Dataset, results: Sequence[Outcome], versions: M
     models = f" ({', '.join(architectures)})" if 0 < len(architectures) <= 8 else ""
     software = ", ".join(f"{key} {versions[key]}" for key in ("torch", "deepSTRF", "ray") if key in versions)
     words = [
-        f"Cohort {name}: gradient receptive fields of {neurons} neurons in {checkpoints} trained models{models} were"
+        f"Cohort {name}: gradient receptive fields of {counted(neurons, 'neuron')} in"
+        f" {counted(checkpoints, 'trained model')}{models} were"
         f" computed with gradmap-pipeline {versions.get('gradmap-pipeline', '(version not recorded)')}"
         f"{f' ({software})' if software else ''}{_devices(cube)}."
     ]
     words.append("A positive value means that more energy there raises the response.")
     words += [sentence for entry in results for sentence in _map(entry, cube)]
     return " ".join(words)
+
+
+def counted(count: int, what: str) -> str:
+    """A number of things in words."""
+    return f"{count} {what}" + ("" if count == 1 else "s")
 
 
 def _map(entry: Outcome, cube: xr.Dataset) -> list[str]:
@@ -110,7 +116,7 @@ def _left_out(entry: Outcome) -> str:
     chosen = np.isin(entry.standing.values, UNTRUSTED)
     raised = {flag: int((placed(maps).values & chosen).sum()) for flag, maps in flags(entry.cube, entry.shown).items()}
     why = ", ".join(f"{in_words(flag)}: {count}" for flag, count in raised.items() if count)
-    return f"Of {entry.size} maps {done} were computed; {doubted} of them were left out of all numbers ({why})."
+    return f"Of {entry.size} maps {done} were computed; left out of all numbers: {doubted} ({why})."
 
 
 def _devices(cube: xr.Dataset) -> str:

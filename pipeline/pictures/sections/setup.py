@@ -16,7 +16,7 @@ LONGEST_TEXT = 20_000
 #: Attributes that hold the config's text.
 CONFIG_NAMES = ("config", "config_text")
 #: Attributes that the page shows in other places.
-ELSEWHERE = ("failures", "fingerprints", "maps", "coordinates", "state", *CONFIG_NAMES)
+ELSEWHERE = ("failures", "fingerprints", "maps", "coordinates", "state", "label_digests", *CONFIG_NAMES)
 
 
 def setup_section(cohorts: Mapping[str, xr.Dataset]) -> Markup:
