@@ -122,7 +122,7 @@ class _Trials:
     changed, originals
         Rows that differ from an original from some frame on, and the row of that original for each.
     last
-        The last frame up to which they are the same.
+        The last frame up to which they are the same; -1 where no frame is.
     given
         The row of the stimulus that the maps are taken around. The one in the last row is also heard by itself.
     """
@@ -156,8 +156,6 @@ class _Trials:
         rows, originals, lasts = [], [], []
         for number, (share, times) in enumerate(CHANGES):
             last = min(max(0, round(share * (n_frames - 1)) - 1 + number % 2), n_frames - 2)
-            if last < 0:
-                continue
             changed = pair[(number + lively) % 2].clone()
             changed[..., (last + 1) * hop :] += times * noise()[..., (last + 1) * hop :]
             rows.append(changed)
@@ -230,7 +228,7 @@ def _checked(model: nn.Module, twin: nn.Module, trials: _Trials, causal: bool, w
         trial = int(early.any(dim=1).nonzero()[0])
         pair = together[[trials.changed[trial], trials.originals[trial]]]
         raise ContractError(_future(name, pair, early[trial], trials.last[trial], trials.hop))
-    answered = late.any(dim=0).cpu() | (first.shape[-1] == 1)
+    answered = late.any(dim=0).cpu()
     unchecked = torch.ones_like(answered) if singly else ~answered
     return Contract(early.any(dim=0).cpu(), unchecked, 4 * numbers // first.shape[-1])
 

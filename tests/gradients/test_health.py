@@ -342,6 +342,15 @@ def test_a_silent_end_is_flagged_where_a_window_looks_at_it():
     assert (flags > 0).any(dim=1).tolist() == [False, True, False]
 
 
+@pytest.mark.parametrize(("bins", "flagged"), [(3, True), (1, False)])
+def test_the_share_at_the_floor_is_that_of_the_window_alone(bins, flagged):
+    model, loud = Linear(torch.rand(3, 4, 6)).eval(), spectrogram(30, 0, 4)
+    loud[0, 25 : 25 + bins] = loud.min() - 1.0  # of the 40 bins of the window, which ends with the stimulus
+    maps = compute_strf_gradmaps(model, loud[None], 10)
+    flags = assess(model, maps, loud[None], 10).flags & FLAGS["clamped_or_silent_stimulus"]
+    assert (flags > 0).all() == (flags > 0).any() == flagged
+
+
 def test_a_spectrogram_at_its_floor_is_flagged():
     model, loud = Linear(torch.rand(3, 4, 6)).eval(), spectrogram(30, 0, 4)
     floored = loud.clamp(min=loud.quantile(0.4))

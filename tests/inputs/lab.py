@@ -130,6 +130,13 @@ def build_seeded(path: str) -> nn.Module:
     return cells(seed=77)
 
 
+def build_seeded_without_bias(path: str) -> nn.Module:
+    """The same with fresh biases, which are zero in many a trained file as well."""
+    model = cells(seed=77)
+    nn.init.zeros_(model.readout.bias)
+    return model
+
+
 def build_unseeded(path: str) -> nn.Module:
     """Cells, their readout from the file, with an activation that no file holds."""
     model = Cells(activation=nn.PReLU(3))

@@ -212,6 +212,14 @@ def test_a_factory_that_only_builds_and_seeds_gets_the_file(tmp_path):
     assert same(model, cells(seed=4))
 
 
+def test_zeros_that_the_file_and_a_fresh_module_share_are_no_sign_of_the_file(tmp_path):
+    trained = cells(seed=4)
+    torch.nn.init.zeros_(trained.readout.bias)
+    save_best(tmp_path / "net", trained)
+    model = load_checkpoint(tmp_path / "net", factory=f"{HERE}:build_seeded_without_bias")
+    assert same(model, trained)
+
+
 def test_weights_that_no_file_holds_and_no_seed_repeats_are_refused(tmp_path):
     save_best(tmp_path / "net", cells(seed=4))
     text = refused(described(tmp_path / "net", factory=f"{HERE}:build_unseeded"))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file, save_file
 
 from pipeline import load_config, run_locally, strf_summaries
@@ -17,7 +18,16 @@ from pipeline.run import prepare_run
 from pipeline.run.contract import with_contracts
 from pipeline.store.reader import open_cube
 from pipeline.words import DEGREES, NOT_COMPUTED, flags_of
-from tests.run.lab import LabModel, entry, kernel_of, write_checkpoint, write_config, write_spectrograms
+from tests.run.lab import (
+    HOP,
+    LabModel,
+    entry,
+    kernel_of,
+    write_checkpoint,
+    write_config,
+    write_sound,
+    write_spectrograms,
+)
 
 AROUND = '[maps.around]\nkind = "strf"\nbaseline = "stimuli"\nstimuli = "spectrograms.npz"\nobjective = {frame = 6}\n'
 
@@ -36,6 +46,14 @@ class Ahead(LabModel):
 class Exiting(LabModel):
     def forward(self, x):
         sys.exit(0)
+
+
+class LaterAhead(LabModel):
+    """Hears ahead from frame 300 on."""
+
+    def forward(self, x):
+        y = super().forward(x)
+        return torch.cat([y[..., :300], y[..., 300:].roll(-1, -1)], dim=-1)
 
 
 WAITED_FOR = threading.Event()
@@ -83,6 +101,18 @@ def test_a_checkpoint_that_breaks_it_falls_alone(tmp_path, bad, message):
     assert (report.done, report.failed) == (4, 2)
     assert {(failure.checkpoint, failure.cause) for failure in report.failures} == {("bad", "contract")}
     assert any(re.search(message, failure.message) for failure in report.failures)
+
+
+def test_a_sound_is_heard_as_far_as_its_frames_go(tmp_path):
+    write_checkpoint(tmp_path / "checkpoints/late", 0, hears=True)
+    write_sound(tmp_path / "sounds/long.wav", samples=400 * HOP)
+    maps = '[maps.waveform]\nkind = "waveform"\nstimuli = "sounds/*"\nobjective = {frame = 40}\n'
+    entries = entry(model_class="tests.run.test_contract.LaterAhead")
+    description = tmp_path / "checkpoints/late/config.json"
+    description.write_text(description.read_text().replace("LabModel", "LaterAhead"))
+    report = run_locally(load_config(write_config(tmp_path, entries=entries, maps=maps)))
+    assert [failure.cause for failure in report.failures] == ["contract"]
+    assert re.search("hears the future.* at frame 3", report.failures[0].message)
 
 
 def test_a_forward_that_does_not_come_back_is_left_behind_with_its_like(tmp_path):

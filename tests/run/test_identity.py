@@ -1,17 +1,18 @@
 """What a map stands for is known by content: other sounds or another precision never join it under one label."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
-from pipeline import load_config, run_locally
+from pipeline import load_config, open_cube, run_locally
 from pipeline.plan.config import ConfigError
 from pipeline.run import prepare_run, run_shard
 from pipeline.run.shard import compute_shard
 from pipeline.store import align, create_or_extend, pending_shards
-from tests.run.lab import RATE, entry, write_checkpoint, write_config, write_sound, write_spectrograms
+from tests.run.lab import NEURONS, RATE, entry, write_checkpoint, write_config, write_sound, write_spectrograms
 
 AROUND = '[maps.around]\nkind = "strf"\nbaseline = "{baseline}"\nstimuli = "{stimuli}"\n'
 WAVEFORM = '[maps.waveform]\nkind = "waveform"\nstimuli = "sounds/*"\n'
@@ -93,3 +94,46 @@ def test_a_stimulus_that_changes_or_goes_after_the_plan_is_never_used(tmp_path):
     assert report.problem is not None
     assert report.problem.cause == "load"
     assert "'one' is not what it was when the run was planned" in report.problem.message
+
+
+def test_what_the_store_knows_of_neurons_is_not_taken_for_a_label_of_a_checkpoint_that_went(tmp_path):
+    for seed, name in enumerate("ab"):
+        write_checkpoint(tmp_path / "checkpoints" / name, seed, {"depth": [seed + 0.5] * NEURONS})
+    (tmp_path / "neurons.csv").write_text("neuron,area,layer\n" + "".join(f"n{k},A{k},{k}\n" for k in range(NEURONS)))
+    config = write_config(tmp_path)
+    config.write_text(config.read_text().replace("lags =", 'neurons = "neurons.csv"\nlags =', 1))
+    run(config)
+    weights = tmp_path / "checkpoints/a/model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-50])
+    write_checkpoint(tmp_path / "checkpoints/c", 2, {"depth": [2.5] * NEURONS})
+    run(config)
+    cube = open_cube(tmp_path / "cube.zarr", "lab")
+    assert cube.area.dims == cube.layer.dims == ("neuron",)
+    assert cube.area.values.tolist() == ["A0", "A1", "A2"]
+    assert cube.depth.dims == ("checkpoint", "neuron")
+    assert cube.depth.values[:, 0].tolist() == [0.5, 1.5, 2.5]
+    assert cube.seed.values.tolist() == [0, 1, 2]
+
+
+def test_stimuli_that_lie_in_objects_of_their_own_keep_their_names(tmp_path):
+    write_checkpoint(tmp_path / "checkpoints/a", 1)
+    write_spectrograms(tmp_path / "spec.npz")
+    maps = AROUND.format(baseline="stimuli", stimuli="spec.npz") + 'objective = "peak"\n'
+    found = []
+    for size in (8.0, 4 * 4 * 6 * NEURONS / 2**20):
+        config = write_config(tmp_path, maps=maps, more=f"[storage]\nobject_mib = {size}\n")
+        found.append((run(config), open_cube(tmp_path / "cube.zarr", "lab").load()))
+        shutil.rmtree(tmp_path / "cube.zarr")
+    (_, together), (apart, each) = found
+    assert apart.done == 2
+    for name in ("around", "around_frame"):
+        np.testing.assert_array_equal(each[name], together[name])
+    assert not np.array_equal(each.around_frame.sel(stimulus="one"), each.around_frame.sel(stimulus="two"))
+
+
+def test_the_time_of_a_shard_holds_that_of_the_engine(tmp_path):
+    write_checkpoint(tmp_path / "checkpoints/a", 1)
+    plan = prepare_run(load_config(write_config(tmp_path)))
+    create_or_extend(plan, health_flags={"a": 1})
+    report = run_shard(align(plan), pending_shards(plan)[0])
+    assert report.seconds >= report.engine_seconds > 0

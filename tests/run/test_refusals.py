@@ -169,3 +169,10 @@ def test_unknown_keys_and_unreadable_configs(lab, capsys):
     assert "speed: unknown key" in capsys.readouterr().err
     assert main(["run", "--local", str(lab / "none.toml")]) == 2
     assert "cannot be read" in capsys.readouterr().err
+
+
+def test_as_many_front_ends_of_one_kind_as_of_another_are_no_hindrance_to_maps_that_leave_them_out(tmp_path):
+    for seed, hop in enumerate((8, 4)):
+        write_checkpoint(tmp_path / f"checkpoints/lab-{seed}", seed, hears=True, hop=hop)
+    plan = prepare_run(load_config(write_config(tmp_path)))
+    assert [one.error for one in plan.cohorts[0].checkpoints] == [None, None]
