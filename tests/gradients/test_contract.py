@@ -5,8 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.gradients.contract import ContractError, check_contract
+from pipeline.gradients.contract import ContractError, NotFiniteError, check_contract
 from pipeline.gradients.dynamic.strfs import dynamic_strfs
+from pipeline.gradients.front_end.hop import stated_hop
 from pipeline.gradients.gradmaps import (
     compute_strf_gradmaps,
     compute_waveform_gradmaps,
@@ -145,6 +146,20 @@ class Nameless(FrameAverage):
 def test_a_front_end_that_looks_ahead_is_named():
     with pytest.raises(ContractError, match="center=True"):
         check_contract(seeded(lambda: Hearing(Centred(4))), hears="waveform", frames=20)
+
+
+def test_no_gradient_is_where_the_response_to_the_stimulus_is_no_number():
+    model = changed(lambda model, x, y: y / x.abs().amax((1, 2, 3), keepdim=True))
+    with pytest.raises(NotFiniteError, match="NaN or infinity to the stimulus"):
+        check_contract(model)
+    assert not check_contract(model, torch.randn(4, 30).cumsum(-1).abs() + 5, causal=False).unchecked.any()
+
+
+@pytest.mark.parametrize(("hop", "said"), [(8, 8), (np.int64(8), 8), (True, None), (0, None), (-8, None), (8.5, None)])
+def test_what_is_no_number_of_samples_is_no_hop(hop, said):
+    front_end = FrameAverage(4)
+    front_end.hop = hop
+    assert stated_hop(front_end) == said
 
 
 def test_a_hop_that_is_not_said_is_measured():
