@@ -58,17 +58,11 @@ DEGREES: dict[Degree, str] = {
     "notice": "the numbers can be used, and something should be known about them",
 }
 
-#: Degrees of maps whose numbers are not used where a population is measured.
-UNTRUSTED_DEGREES: tuple[Degree, ...] = ("no map", "wrong", "incomplete")
-
 #: What an objective may be called by one word.
 ObjectiveName = Literal["last", "peak", "sum", "mean"]
 
 #: What the gradient may be taken around.
 Baseline = Literal["null", "silence", "mean", "stimuli"]
-
-#: What is differentiated by: the spectrogram, what the prefilter makes of it, or the audio.
-Space = Literal["spectrogram", "prefiltered", "waveform"]
 
 #: What a kind of map has to be given.
 Hears = Literal["nothing", "spectrograms", "sounds"]

@@ -17,6 +17,8 @@ from pipeline.demo.simulate import HIGH_HZ, HOP, LAGS, LOW_HZ, Recording
 from pipeline.gradients.models import AudioEncodingModel
 
 Report = Callable[[str, float], None]
+#: Recordings in one step of the training.
+CLIPS_PER_BATCH = 4
 #: Bands of the front-end of the model that hears waveforms.
 WAVEFORM_BANDS = 20
 #: Learning rate of its front-end, relative to that of the rest.
@@ -141,10 +143,9 @@ def _fit(
     responses: Tensor,
     epochs: int,
     report: Report | None,
-    clips_per_batch: int = 4,
 ) -> None:
     stimuli, responses = _cut(stimuli, architecture.pieces), _cut(responses, architecture.pieces)
-    batches = -(-len(stimuli) // (clips_per_batch * architecture.pieces))
+    batches = -(-len(stimuli) // (CLIPS_PER_BATCH * architecture.pieces))
     optimizer = _optimizer(model, architecture)
     rates = [group["lr"] for group in optimizer.param_groups]
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=epochs * batches)

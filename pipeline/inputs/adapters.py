@@ -184,7 +184,7 @@ class Seen:
         )
 
 
-def look_at(adapted: Adapted, frames: int = FRAMES) -> Seen:
+def look_at(adapted: Adapted) -> Seen:
     """What a model makes of seeded noise, and of the same noise with another end.
 
     Raises
@@ -193,11 +193,11 @@ def look_at(adapted: Adapted, frames: int = FRAMES) -> Seen:
         If the module cannot be run so, or the response is not (batch, neuron, 1, time). The message says what went in
         and what came out.
     """
-    noise = torch.randn(1, 1, adapted.F, frames, generator=torch.Generator().manual_seed(SEED))
+    noise = torch.randn(1, 1, adapted.F, FRAMES, generator=torch.Generator().manual_seed(SEED))
     like = next((entry for entry in [*adapted.parameters(), *adapted.buffers()] if entry.is_floating_point()), None)
     stimulus = noise if like is None else noise.to(like.device, like.dtype)
     changed = stimulus.clone()
-    changed[..., frames // 2 :] *= -1.0
+    changed[..., FRAMES // 2 :] *= -1.0
     with torch.no_grad():
         taken = adapted.before(stimulus)
         try:

@@ -300,9 +300,9 @@ def parse_json(content: bytes, name: str) -> dict[str, Any]:
     return value
 
 
-def open_binary(path: str, limit: int = INPUT_BYTES) -> BytesIO | str:
+def open_binary(path: str) -> BytesIO | str:
     """Something that a reader of sounds or archives can open: the path itself, or the bytes behind a URL."""
-    return BytesIO(read_bytes(path, limit)) if is_url(path) else path
+    return BytesIO(read_bytes(path, INPUT_BYTES)) if is_url(path) else path
 
 
 def shorten(text: object, length: int = 200) -> str:

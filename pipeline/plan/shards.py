@@ -237,14 +237,14 @@ class Shard:
         return owned
 
 
-def cut_shards(cohort: CohortPlan, checkpoints: Iterator[int] | None = None) -> Iterator[Shard]:
+def cut_shards(cohort: CohortPlan) -> Iterator[Shard]:
     """The shards of a cohort, checkpoint by checkpoint, each one cut on the chunk grid of the cube.
 
     Every number of every map of every checkpoint belongs to exactly one shard, and no two shards share a chunk.
     """
-    for position in range(len(cohort.checkpoints)) if checkpoints is None else checkpoints:
+    for position, checkpoint in enumerate(cohort.checkpoints):
         for entry in cohort.maps:
-            if entry.settings.computed_for(cohort.checkpoints[position]):
+            if entry.settings.computed_for(checkpoint):
                 for neurons, stimuli in product(cut_blocks(entry, "neuron"), cut_blocks(entry, entry.stimulus_dim)):
                     yield Shard(cohort.name, position, entry.name, neurons, stimuli)
 

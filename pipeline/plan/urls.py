@@ -69,7 +69,7 @@ def refuse_secrets(url: str, where: str = "") -> None:
             )
 
 
-def refuse_secrets_within(value: Any, where: str = "") -> None:
+def refuse_secrets_within(value: Any) -> None:
     """Refuse the first URL with a secret among the words of a config, whatever its key.
 
     Raises
@@ -77,7 +77,7 @@ def refuse_secrets_within(value: Any, where: str = "") -> None:
     ConfigError
         The message names the key and does not repeat the secret.
     """
-    for key, text in _texts(value, where):
+    for key, text in _texts(value, ""):
         refuse_secrets(text, key)
 
 

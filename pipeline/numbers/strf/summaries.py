@@ -3,14 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
-import numpy as np
 import xarray as xr
 
 from pipeline.numbers.grid import StrfGrid, rising, strf_grid
 from pipeline.numbers.measures import Measure, evaluate, refuse
 from pipeline.numbers.strf import ripple, self_similarity, shape, tuning
 from pipeline.numbers.strf.block import DEFAULTS, StrfBlock, StrfSettings
-from pipeline.numbers.strf.noise import ROBUST
 
 #: Every measure of a spectro-temporal map, by its name.
 MEASURES: dict[str, Measure] = {**tuning.MEASURES, **shape.MEASURES, **ripple.MEASURES, **self_similarity.MEASURES}
@@ -98,36 +96,6 @@ def strf_measure(maps: xr.DataArray, name: str, settings: StrfSettings = DEFAULT
             " which that is so, or use a measure in Hz or ms"
         )
     return _measured(maps, {name: MEASURES[name]}, settings, grid)[name]
-
-
-def thresholded(maps: xr.DataArray, threshold: float = 3.0) -> xr.DataArray:
-    """The maps with every entry set to zero that does not stand out of the noise.
-
-    An entry stays where |g| >= ``threshold`` robust standard deviations, 1.4826 median |g|, of its map. Envelopes and
-    modulation functions add up whatever a map holds: of noisy maps they describe the noise, unless the maps pass
-    through here first (Escabi's ``strfparam`` likewise takes significant maps); ``StrfSettings(threshold=3)`` does that
-    for every measure. For a map that fills more than half of its window with signal the median is no measure of noise.
-    Lazy for a dask-backed cube; NaN stays NaN.
-    """
-    dims = ["frequency", "lag"]
-    strf_grid(rising(maps))
-
-    def core(values: np.ndarray) -> np.ndarray:
-        magnitude = np.abs(values)
-        level = threshold * ROBUST * np.median(magnitude, axis=(-2, -1), keepdims=True)
-        return np.where(magnitude < level, np.zeros((), values.dtype), values)
-
-    whole = maps.chunk(dict.fromkeys(dims, -1)) if maps.chunks is not None else maps
-    found = xr.apply_ufunc(
-        core,
-        whole,
-        input_core_dims=[dims],
-        output_core_dims=[dims],
-        dask="parallelized",
-        output_dtypes=[maps.dtype],
-        keep_attrs=True,
-    )
-    return found.transpose(*maps.dims).assign_attrs(threshold=f"entries under {threshold:g} robust sd are 0")
 
 
 def _measured(maps: xr.DataArray, table: Mapping[str, Measure], settings: StrfSettings, grid: StrfGrid) -> xr.Dataset:
