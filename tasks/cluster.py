@@ -24,16 +24,35 @@ class ClusterReport(RunReport):
     faults: tuple[tuple[str, int], ...] = ()
 
 
+@dataclass(frozen=True)
+class Watch:
+    """Who follows a run, and may stop it.
+
+    Attributes
+    ----------
+    report
+        Called when the run is open, then after every record, for a progress display.
+    say
+        Takes sentences for the user: what the run waits for, or works around.
+    stop
+        Asked several times a second; once it answers True, nothing more is started and what came back is recorded.
+    begin, ready
+        Called before Ray is started or joined, which takes some seconds, and once it runs.
+    """
+
+    report: Callable[[OpenedRun], None] | None = None
+    say: Callable[[str], None] = lambda sentence: None
+    stop: Callable[[], bool] = lambda: False
+    begin: Callable[[], None] = lambda: None
+    ready: Callable[[], None] = lambda: None
+
+
 def run_on_ray(
     run: RunConfig | RunPlan,
     *,
     address: str | None = None,
     gpus: float | Literal["auto"] | None = None,
-    report: Callable[[OpenedRun], None] | None = None,
-    say: Callable[[str], None] = lambda sentence: None,
-    stop: Callable[[], bool] = lambda: False,
-    begin: Callable[[], None] = lambda: None,
-    ready: Callable[[], None] = lambda: None,
+    watch: Watch = Watch(),
     limits: Limits | None = None,
     workers: int | None = None,
     work: Work = run_bundle,
@@ -48,14 +67,8 @@ def run_on_ray(
     gpus
         Share of a GPU per task, 0 for CPUs, ``"auto"`` for as many tasks on a GPU as its memory takes. By default a
         whole GPU where the cluster has one.
-    report
-        Called when the run is open, then after every record, for a progress display.
-    say
-        Takes sentences for the user: what the run waits for, or works around.
-    stop
-        Asked several times a second; once it answers True, nothing more is started and what came back is recorded.
-    begin, ready
-        Called before Ray is started or joined, which takes some seconds, and once it runs.
+    watch
+        Who follows the run, and may stop it.
     limits
         How long a shard may take, and how much bad luck a run takes.
     workers
@@ -71,17 +84,19 @@ def run_on_ray(
     where = cluster_address(address)
     plan = run if isinstance(run, RunPlan) else prepare_run(run)
     limits = limits or Limits()
-    with open_run(plan, report) as opened:
+    with open_run(plan, watch.report) as opened:
         shards = computable(opened)
         if not shards:
             return _summary(opened, Ledger(()), stopped=False)
         ledger = Ledger(shards, infrastructure_cap=limits.infrastructure)
-        begin()
+        watch.begin()
         with _session(opened.plan, where, workers):
-            ready()
-            share = gpus_per_task(gpus, opened.plan, say)
+            watch.ready()
+            share = gpus_per_task(gpus, opened.plan, watch.say)
             executor = RayExecutor(opened.plan, work, gpus=share, head_s=limits.head_s)
-            dispatcher = Dispatcher(executor, ledger, opened, limits=limits, stop=stop, say=say, pace=opened.pace)
+            dispatcher = Dispatcher(
+                executor, ledger, opened, limits=limits, stop=watch.stop, say=watch.say, pace=opened.pace
+            )
             finished = dispatcher.run()
             opened.flush()
         return _summary(opened, ledger, stopped=not finished)

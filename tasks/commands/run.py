@@ -189,7 +189,7 @@ def _executor(
         if gpus:
             _check_cuda(gpus)
         return lambda config: run_locally(config, report=progress.update, stop=stop, device=device)
-    from tasks.cluster import run_on_ray
+    from tasks.cluster import Watch, run_on_ray
 
     def ready() -> None:
         stop.listen()
@@ -198,16 +198,8 @@ def _executor(
     def begin() -> None:
         progress.busy("starting Ray")
 
-    return lambda config: run_on_ray(
-        config,
-        address=address,
-        gpus=gpus,
-        report=progress.update,
-        say=progress.say,
-        stop=stop,
-        begin=begin,
-        ready=ready,
-    )
+    watch = Watch(progress.update, progress.say, stop, begin, ready)
+    return lambda config: run_on_ray(config, address=address, gpus=gpus, watch=watch)
 
 
 def _check_cuda(gpus: Share) -> None:

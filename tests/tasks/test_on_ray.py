@@ -11,7 +11,7 @@ import pytest
 import xarray as xr
 
 from pipeline import load_config, open_cube, run_locally
-from tasks.cluster import run_on_ray
+from tasks.cluster import Watch, run_on_ray
 from tasks.dispatch import Limits
 from tests.run.lab import NEURONS
 from tests.tasks.trouble import (
@@ -158,8 +158,10 @@ def test_a_straggler_is_named_while_it_runs_and_in_the_report_and_the_rest_goes_
     report = run_on_ray(
         config,
         work=straggling,
-        report=lambda opened: counts.append(opened.computed),
-        say=lambda sentence: said.append((sentence, counts[-1])),
+        watch=Watch(
+            report=lambda opened: counts.append(opened.computed),
+            say=lambda sentence: said.append((sentence, counts[-1])),
+        ),
     )
     assert (report.done, report.failed, report.pending) == (28, 0, 0)
     store = tmp_path / "slow/cube.zarr"
