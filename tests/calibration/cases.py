@@ -65,7 +65,7 @@ def _reliable() -> Iterator[Case]:
             yield Case("reliability, p <= .05", words, each(build, checkpoints, neurons), trials=0.5)
         yield Case("reliability, any above chance", f"{name}, 3 maps of 20 neurons", any_of(build, 3, 20))
     for name, build in nulls.architectures().items():
-        yield Case("reliability, p <= .05", f"{name}, 2 maps of 40 neurons", each(build, 2, 40), trials=0.05)
+        yield Case("reliability, p <= .05", f"{name}, 2 maps of 40 neurons", each(build, 2, 40), trials=0.25)
     yield Case(
         "reliability, p <= .05", "own truth, SNR 1, 3 maps", each(nulls.with_truth, 3, 40), True, 1.0, 0.9, True, 0.1
     )
@@ -178,5 +178,5 @@ def _mixed() -> Iterator[Case]:
     for sites in (3, 6, 12, 20):
         for slope in (0.0, 1.0):
             words = f"{sites} {'unbalanced ' if sites == 6 else ''}sites, slopes differ by {slope:g}"
-            yield Case("mixed model, p <= .05", words, trial_of(sites, slope, 0.0, sites != 6), trials=0.25)
-    yield Case("mixed model, p <= .05", "effect 1, 12 sites", trial_of(12, 0.5, 1.0, True), True, 1.0, 0.9, True, 0.1)
+            yield Case("mixed model, p <= .05", words, trial_of(sites, slope, 0.0, sites != 6))
+    yield Case("mixed model, p <= .05", "effect 1, 12 sites", trial_of(12, 0.5, 1.0, True), True, 1.0, 0.9, True, 0.25)
