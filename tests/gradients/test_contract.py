@@ -214,6 +214,35 @@ def test_what_a_model_hears_ahead_is_measured_where_it_is_let_pass():
         assert ((health.flags & FLAGS["hears_the_future"]) > 0).tolist() == [[True, True, False]] * len(health.flags)
 
 
+class BothWays(nn.Module):
+    """A recurrence that also comes back from the end of the sound."""
+
+    def __init__(self):
+        super().__init__()
+        self.F, self.O = 4, 3
+        self.cells = nn.GRU(4, 5, batch_first=True, bidirectional=True)
+        self.readout = nn.Linear(10, 3)
+
+    def forward(self, x):
+        return self.readout(self.cells(x[:, 0].transpose(1, 2))[0]).transpose(1, 2).unsqueeze(2)
+
+
+def test_a_bidirectional_layer_is_refused_or_every_map_at_a_peak_says_so():
+    model, sounds = seeded(BothWays), torch.randn(2, 4, 30, generator=torch.Generator().manual_seed(3))
+    with pytest.raises(ContractError, match="bidirectional"):
+        check_contract(model, sounds[0])
+    kept = check_contract(model, sounds[0], causal=False)
+    maps = compute_strf_gradmaps(model, sounds, 30, objective="peak")
+    health = assess(model, maps, sounds, 30, "peak", contract=kept)
+    assert ((health.flags & FLAGS["hears_the_future"]) > 0).all()
+    free = sounds[:1].clone().requires_grad_(True)
+    frame = int(maps.frames[0, 1])
+    (whole,) = torch.autograd.grad(model(free[:, None])[0, 1, 0, frame], free)
+    energy = whole[0].square().sum(0)
+    expected = energy[frame + 1 :].sum() / energy.sum()
+    torch.testing.assert_close(health.future_share[0, 1], expected, rtol=1e-4, atol=1e-6)
+
+
 def test_a_second_lobe_beyond_the_window_is_truncated_and_its_neighbours_are_not():
     kernels = torch.zeros(40, 4, 60)
     kernels[..., :8] = torch.randn(40, 4, 8)
