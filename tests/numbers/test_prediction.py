@@ -118,7 +118,7 @@ def test_what_does_not_fit_is_refused(call, words):
         call(windows)
 
 
-@pytest.mark.parametrize("room", ["filtering", "windows"])
+@pytest.mark.parametrize("room", ["filtering", "spectrograms"])
 def test_examples(room):
     found = doctest.testmod(importlib.import_module(f"pipeline.numbers.prediction.{room}"))
     assert found.attempted > 0

@@ -186,6 +186,15 @@ def test_checks_come_later_by_themselves_and_change_no_byte_of_the_map(lab):
     assert "strf_filter_r" in numbers
 
 
+def test_no_number_that_is_no_gradient_says_that_it_is_one(lab):
+    best = '[maps.best]\nkind = "synthesis"\nsteps = 2\n[maps.parts]\nkind = "integrated"\nstimuli = "few.npz"\n'
+    run_locally(load_config(write_config(lab, maps=STRF + best + FITTED)))
+    cube = open_cube(lab / "cube.zarr", "lab")
+    assert "+d objective / d stimulus" in cube.strf.attrs["sign"]
+    for name in ("best", "parts", "fitted"):
+        assert "objective / d stimulus" not in cube[name].attrs["sign"]
+
+
 def test_blocks_of_neurons_change_nothing(lab):
     config = write_config(lab, maps=STRF + CHECKS + FITTED)
     run_locally(load_config(config))

@@ -39,6 +39,7 @@ class FittedConfig(PredictingConfig):
                 (*each, "frequency", "lag"),
                 f"STRF fitted to the responses of the {self.target}",
                 "response per unit of the spectrogram",
+                attributes={"sign": "a positive entry: more energy there goes with a higher response"},
             ),
             Variable("r", each, f"correlation of prediction and response, {told}", role="measure"),
             Variable(

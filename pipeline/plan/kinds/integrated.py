@@ -109,7 +109,13 @@ class IntegratedConfig(ObjectiveConfigured):
         each = ("checkpoint", "stimulus", "neuron")
         of_what = f"the {self.objective_words()} response"
         return (
-            Variable("", ("checkpoint", *axes), f"contribution to {of_what}, from the baseline on", "response"),
+            Variable(
+                "",
+                ("checkpoint", *axes),
+                f"contribution to {of_what}, from the baseline on",
+                "response",
+                attributes={"sign": "a positive entry has raised the response above that to the baseline"},
+            ),
             Variable("completeness", each, "gap of the quadrature, relative to the difference", role="measure"),
             Variable("outside", each, "contributions before the window, relative to the difference", role="measure"),
             Variable("difference", each, f"{of_what} less that to the baseline", "response", role="measure"),

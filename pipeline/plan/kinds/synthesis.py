@@ -177,10 +177,12 @@ class SynthesisConfig(ObjectiveConfigured):
         dims = ("checkpoint", "neuron", *extent)
         units = f"as the {self.space}"
         best = f"sound with the largest {self.objective_words()} response that was found"
-        sounds: tuple[Variable, ...] = (Variable("", dims, best, units),)
+        above = {"sign": "a positive entry of the sound lies above null"}
+        sounds: tuple[Variable, ...] = (Variable("", dims, best, units, attributes=above),)
         if self.is_change:
+            added = {"sign": "a positive entry: more than at the start"}
             sounds = (
-                Variable("added", dims, f"what the {best} adds to the start", units),
+                Variable("added", dims, f"what the {best} adds to the start", units, attributes=added),
                 Variable("", dims, best, units, role="measure"),
             )
         trace = ("checkpoint", "neuron", "step")
