@@ -6,7 +6,7 @@ WORKERS := 2
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint lowest bench calibrate chaos clean
+.PHONY: demo test lint lowest bench reference calibrate chaos clean
 
 demo: $(VENV)/.demo
 	$(BIN)/gradmap demo demo
@@ -31,6 +31,10 @@ bench: $(VENV)/.test
 	$(BIN)/python tests/benchmarks/bench_engine.py --json benchmarks.json
 	$(BIN)/python tests/benchmarks/bench_dynamic.py --json benchmarks_dynamic.json
 	$(BIN)/python tests/benchmarks/bench_worth.py --json benchmarks_worth.json
+
+# The pages of docs/ that say what the code says.
+reference: $(VENV)/.test
+	$(BIN)/python -m tasks.reference
 
 calibrate: $(VENV)/.test
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.calibration.rates --trials 400

@@ -10,20 +10,20 @@ T = TypeVar("T")
 
 #: Attributes of each coordinate, in the CF manner.
 AXIS_ATTRIBUTES: dict[str, dict[str, str]] = {
-    "checkpoint": {"long_name": "trained model, labelled by its id"},
-    "neuron": {"long_name": "output of the model, labelled with the recording's id"},
-    "frequency": {"long_name": "centre frequency of the band", "units": "Hz"},
-    "channel": {"long_name": "channel after the prefilter"},
+    "checkpoint": {"long_name": "checkpoint", "description": "trained model, labelled by its id"},
+    "neuron": {"long_name": "neuron", "description": "output of the model, labelled with the recording's id"},
+    "frequency": {"long_name": "frequency", "units": "Hz", "description": "centre of the band"},
+    "channel": {"long_name": "channel", "description": "channel after the prefilter"},
     "lag": {
-        "long_name": "time before the frame of the objective",
+        "long_name": "lag",
         "units": "ms",
-        "description": "0 is the newest frame; positive lags lie earlier in the stimulus",
+        "description": "time before the frame of the objective; 0 is the newest frame, positive lags lie earlier",
     },
-    "stimulus": {"long_name": "sound around which the gradient was taken"},
+    "stimulus": {"long_name": "stimulus", "description": "sound around which the gradient was taken"},
     "waveform_lag": {
-        "long_name": "time before the last sample of the objective's frame",
+        "long_name": "lag",
         "units": "ms",
-        "description": "0 is the newest sample; positive lags lie earlier in the stimulus",
+        "description": "time before the last sample of the objective's frame; 0 is the newest, positive is earlier",
     },
 }
 

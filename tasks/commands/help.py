@@ -43,7 +43,9 @@ def explain(arguments: argparse.Namespace) -> Finished:
     if arguments.topic is None:
         tell_table(("topic", "what it explains"), list(TOPICS.items()))
         return _finished("topics", [{"name": name, "meaning": words} for name, words in TOPICS.items()])
-    find = {"config": _config, "kinds": _kinds, "measures": _measures, "flags": _flags}[arguments.topic]
+    find = {"config": config_entries, "kinds": kind_entries, "measures": measure_entries, "flags": flag_entries}[
+        arguments.topic
+    ]
     entries = find()
     for entry in entries:
         tell(entry["name"])
@@ -58,7 +60,7 @@ def _finished(topic: str, entries: list[Entry]) -> Finished:
     return Finished(COMPLETE, line, {"topic": topic, "entries": entries})
 
 
-def _config() -> list[Entry]:
+def config_entries() -> list[Entry]:
     """Every key outside the maps, table by table."""
     from pipeline.plan.config import RunConfig
 
@@ -80,7 +82,7 @@ def _config() -> list[Entry]:
     return [*found, {"name": "[maps.NAME]", "meaning": "one map; `gradmap help kinds` lists its keys by kind"}]
 
 
-def _kinds() -> list[Entry]:
+def kind_entries() -> list[Entry]:
     """Every key of every kind of map."""
     from pipeline.plan.kinds import KINDS
 
@@ -92,7 +94,7 @@ def _kinds() -> list[Entry]:
     return found
 
 
-def _measures() -> list[Entry]:
+def measure_entries() -> list[Entry]:
     """Every measure of every kind of map, as its entry tells it."""
     from pipeline.numbers.catalogue import MEASURES
 
@@ -112,7 +114,7 @@ def _measures() -> list[Entry]:
     ]
 
 
-def _flags() -> list[Entry]:
+def flag_entries() -> list[Entry]:
     """Every health flag, as its entry tells it."""
     from pipeline.gradients.health import TABLE
 
