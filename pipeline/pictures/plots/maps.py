@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 from textwrap import wrap
-from typing import Literal
 
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
 from matplotlib.ticker import MaxNLocator
 
 from pipeline.pictures.style import (
@@ -107,15 +107,25 @@ def plot_map(
     ax.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 4, 5, 10]))
     ax.set_xlabel("lag (ms before the response)")
     if colorbar and ax.figure is not None:
-        beyond: Literal["both", "neither"] = "both" if top < peak else "neither"
-        bar = ax.figure.colorbar(mesh, ax=ax, ticks=[-top, -top / 2, 0, top / 2, top], format="%.2g", extend=beyond)
-        bar.set_label(scale_label(gradmap), size=SMALL + 1)
+        _colour_bar(ax, mesh, top, scale_label(gradmap), all_inside=top >= peak)
     if not colorbar or top < peak:
         corner(ax, f"±{top:.2g}" + (f", largest {peak:.2g}" if top < peak else ""))
     if peak == 0:
         corner(ax, "zero everywhere", at=(0.5, 0.5))
     mark_untrusted(ax, flags)
     return ax
+
+
+def _colour_bar(ax: Axes, mesh: QuadMesh, top: float, label: str, *, all_inside: bool) -> None:
+    """Write the scale beside a map, with pointed ends where some of its entries lie beyond it."""
+    bar = ax.figure.colorbar(
+        mesh,
+        ax=ax,
+        ticks=[-top, -top / 2, 0, top / 2, top],
+        format="%.2g",
+        extend="neither" if all_inside else "both",
+    )
+    bar.set_label(label, size=SMALL + 1)
 
 
 def plot_ripple_transfer(transfer: xr.DataArray, ax: Axes | None = None, *, colorbar: bool = True) -> Axes:
