@@ -8,8 +8,8 @@ from typing import Literal
 
 from pipeline.plan.config import RunConfig
 from pipeline.plan.shards import RunPlan
-from pipeline.run import OpenedRun, RunReport, open_run, prepare_run, run_bundle
-from pipeline.run.driver import computable
+from pipeline.run import OpenedRun, RunReport, open_run, run_bundle
+from pipeline.run.driver import computable, prepare_remembering
 from tasks.dispatch import Dispatcher, Limits
 from tasks.gpus import gpus_per_task
 from tasks.ledger import Ledger
@@ -38,6 +38,8 @@ class Watch:
         Asked several times a second; once it answers True, nothing more is started and what came back is recorded.
     begin, ready
         Called before Ray is started or joined, which takes some seconds, and once it runs.
+    reading
+        Called with how many checkpoints are described, and of how many.
     """
 
     report: Callable[[OpenedRun], None] | None = None
@@ -45,6 +47,7 @@ class Watch:
     stop: Callable[[], bool] = lambda: False
     begin: Callable[[], None] = lambda: None
     ready: Callable[[], None] = lambda: None
+    reading: Callable[[int, int], None] = lambda done, total: None
 
 
 def run_on_ray(
@@ -82,9 +85,9 @@ def run_on_ray(
         If the run is refused before any compute, or the cluster cannot be reached.
     """
     where = cluster_address(address)
-    plan = run if isinstance(run, RunPlan) else prepare_run(run)
+    plan, memory = (run, None) if isinstance(run, RunPlan) else prepare_remembering(run, reading=watch.reading)
     limits = limits or Limits()
-    with open_run(plan, watch.report) as opened:
+    with open_run(plan, watch.report, memory) as opened:
         shards = computable(opened)
         if not shards:
             return _summary(opened, Ledger(()), stopped=False)

@@ -38,6 +38,7 @@ class Progress:
         self._live: Any = None  # what rich draws at the moment: a word with a clock, or the bar
         self._task: Any = None
         self._busy: tuple[str, float] | None = None
+        self._read_at: float | None = None
         self._wants_bar = (sys.stderr.isatty() if bar is None else bar) and not is_quiet()
         self._started: float | None = None
         self._line_at = 0.0
@@ -69,6 +70,15 @@ class Progress:
             return
         took = now - before[1] if before is not None else 0.0
         note(f"{words} ({before[0]} took {readable_seconds(took)})" if before is not None and took >= 1.0 else words)
+
+    def reading(self, done: int, total: int) -> None:
+        """Say now and then how many checkpoints were read, of how many."""
+        now = time.monotonic()
+        if self._read_at is None:
+            self._read_at = now
+        if now - self._read_at >= LINE_EVERY_S and done < total:
+            self._read_at = now
+            self.say(f"{done:,} of {total:,} checkpoints read")
 
     def say(self, sentence: str) -> None:
         """Print a sentence without disturbing the bar."""

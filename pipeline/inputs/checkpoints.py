@@ -3,8 +3,10 @@
 import hashlib
 import json
 import os
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -27,8 +29,10 @@ from pipeline.inputs.contents import (
 from pipeline.inputs.discovery import WEIGHT_NAMES, discover
 from pipeline.inputs.factories import run_factory
 from pipeline.inputs.files import CheckpointError, FileTooLargeError, join, refuse_secrets, shorten, split
+from pipeline.inputs.memory import Learnt, Memory
 from pipeline.inputs.metadata import Metadata, read_metadata
 from pipeline.inputs.offers import UNWRAPPED
+from pipeline.inputs.probe import probe_response
 from pipeline.inputs.recipes import Recipe, recipe_of
 from pipeline.inputs.training import read_training
 from pipeline.inputs.weights import read_weights
@@ -44,25 +48,44 @@ __all__ = [
     "probe_response",
 ]
 
-#: Frames of the probe, and the seed it is drawn from.
-PROBE_FRAMES = 64
-#: Of the fixed stimulus by whose response a checkpoint is known again.
-PROBE_SEED = 20180412
+#: Checkpoints that are read ahead of the one that is built; each is held in memory until it is its turn.
+READ_AHEAD = 4
 
 
 def describe_checkpoints(
-    sources: Sequence[CheckpointSource], keep: Callable[[Checkpoint, nn.Module], None] | None = None
+    sources: Sequence[CheckpointSource],
+    keep: Callable[[Checkpoint, nn.Module], None] | None = None,
+    memory: Memory | None = None,
+    report: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Checkpoint]:
     """What the cube needs to know of each checkpoint, in order.
 
-    Where an entry of the config suits some of its checkpoints, those that it does not suit fail alone.
+    Files are read and fingerprinted side by side; modules are built one after the other, since libraries and random
+    states that they share are no place for threads. Where an entry of the config suits some of its checkpoints, those
+    that it does not suit fail alone.
+
+    Parameters
+    ----------
+    keep
+        Given each checkpoint that is built with its module.
+    memory
+        What was learnt before, which need not be built; what is learnt now is added.
+    report
+        Called with how many are described, and of how many.
 
     Raises
     ------
     ConfigError
         If an entry of the config suits none of its checkpoints.
     """
-    described = [_describe(source, keep) for source in sources]
+    described = []
+    with ThreadPoolExecutor(READ_AHEAD) as pool:
+        waiting = deque(pool.submit(_read, source) for source in sources[:READ_AHEAD])
+        for number, source in enumerate(sources):
+            read = waiting.popleft().result()
+            waiting += [pool.submit(_read, later) for later in sources[number + READ_AHEAD : number + READ_AHEAD + 1]]
+            described.append(_describe(source, read, keep, memory))
+            report(number + 1, len(sources))
     for entry in dict.fromkeys(source.where for source in sources):
         refusals = [refusal for found, refusal in described if found.source.where == entry]
         if all(refusals):
@@ -121,35 +144,67 @@ def describe_checkpoint(
         If the entry of the config is at fault: it lacks a module that the files do not record, or names what cannot be
         imported or built.
     """
-    found, refusal = _describe(source, keep)
+    found, refusal = _describe(source, _read(source), keep, None)
     if refusal is not None:
         raise refusal
     return found
 
 
+@dataclass(frozen=True)
+class _Read:
+    """The files of a checkpoint as far as they could be read, with what was wrong with each."""
+
+    metadata: Metadata = field(default_factory=Metadata)
+    damage: str | None = None
+    files: Files | Mapping[str, str] | None = None
+    fingerprint: str = ""
+    error: Exception | None = None
+
+
+def _read(source: CheckpointSource) -> _Read:
+    """What lies on disk of a checkpoint; nothing is built."""
+    recipe = recipe_of(source.entry, source.where)
+    read = _Read()
+    try:
+        try:
+            read = replace(read, metadata=_metadata(source.location))
+        except (CheckpointError, FileTooLargeError) as error:
+            read = replace(read, damage=str(error))
+        files = _files(source.location, recipe)
+        return replace(read, files=files, fingerprint=_fingerprint(files, recipe))
+    except (ConfigError, CheckpointError, FileTooLargeError, OSError, MemoryError) as error:
+        return replace(read, error=error)
+
+
 def _describe(
-    source: CheckpointSource, keep: Callable[[Checkpoint, nn.Module], None] | None
+    source: CheckpointSource,
+    read: _Read,
+    keep: Callable[[Checkpoint, nn.Module], None] | None,
+    memory: Memory | None,
 ) -> tuple[Checkpoint, ConfigError | None]:
     """A checkpoint as far as it could be described, and what is wrong with its entry of the config."""
     recipe = recipe_of(source.entry, source.where)
-    found = Checkpoint(source=source, fingerprint="")
-    damage = None
+    metadata = replace(read.metadata, scalars={**read.metadata.scalars, **source.labels})
+    found = Checkpoint(source=source, fingerprint="", scalars=metadata.scalars)
+    damage = read.damage
     try:
-        metadata = Metadata()
-        try:
-            metadata = _metadata(source.location)
-        except (CheckpointError, FileTooLargeError) as error:
-            damage = str(error)
-        metadata = replace(metadata, scalars={**metadata.scalars, **source.labels})
-        found = replace(found, scalars=metadata.scalars)
-        files = _files(source.location, recipe)
-        named = _recorded_class(files, recipe)
-        found = replace(found, fingerprint=_fingerprint(files, recipe), model_class=named)
-        found = replace(found, scalars=_with_class(metadata, named))
-        model, notes = _build(files, source.location, recipe)
-        found = replace(found, **_model_fields(model, recipe, source.location), notes=notes)
+        if read.error is not None:
+            raise read.error
+        assert read.files is not None
+        named = _recorded_class(read.files, recipe)
+        found = replace(found, fingerprint=read.fingerprint, model_class=named, scalars=_with_class(metadata, named))
+        known = None if memory is None or damage is not None else memory.take(_remembered_by(source, read))
+        model = None
+        if known is None:
+            model, notes = _build(read.files, source.location, recipe)
+            found = replace(found, **_model_fields(model, recipe, source.location), notes=notes)
+            known = Learnt.of(found)
+        else:
+            found = replace(found, **{entry.name: getattr(known, entry.name) for entry in fields(known)})
         found = replace(found, **_placed(metadata, found))
-        if damage is None and keep is not None:
+        if damage is None and memory is not None:
+            memory.keep(_remembered_by(source, read), known)
+        if damage is None and model is not None and keep is not None:
             keep(found, model)
     except ConfigError as error:
         return found, error
@@ -158,6 +213,13 @@ def _describe(
     except (OSError, MemoryError) as error:
         damage = damage or _unreadable(source.location, error)
     return replace(found, error=damage), None
+
+
+def _remembered_by(source: CheckpointSource, read: _Read) -> str:
+    """What tells a checkpoint from every other: its fingerprint, and the names by which its files are read."""
+    named = read.files.weights_path if isinstance(read.files, Files) else source.location
+    words = (read.fingerprint, split(named)[1])
+    return hashlib.sha256("\0".join(words).encode()).hexdigest()
 
 
 def _with_class(metadata: Metadata, name: str) -> dict[str, str | float | int | bool]:
@@ -427,43 +489,3 @@ def _front_end(model: nn.Module, recipe: Recipe, location: str) -> FrontEnd | No
             " frame, so set both attributes in its class"
         )
     return FrontEnd(sample_rate=float(rate), hop=int(hop))
-
-
-def probe_response(model: nn.Module, front_end: FrontEnd | None, frames: int = PROBE_FRAMES) -> np.ndarray:
-    """Mean response (neuron,) to a fixed probe: what tells a reloaded model from the one that was described.
-
-    The probe is Gaussian noise from a PCG64 generator with a fixed seed: a spectrogram (frequency, ``frames``) of unit
-    variance, or for a model with a front-end a waveform of ``frames`` frames with standard deviation 0.1. The mean is
-    over all frames.
-
-    Raises
-    ------
-    ValueError
-        If the model is in training mode, or does not answer with (1, neuron, 1, time).
-    """
-    if model.training:
-        raise ValueError(
-            f"{type(model).__name__} is in training mode, where its response depends on chance and batch;"
-            " call model.eval() first"
-        )
-    shape = (1, 1, int(model.F), frames) if front_end is None else (1, 1, front_end.hop * frames)  # type: ignore[arg-type]
-    draw = np.random.Generator(np.random.PCG64(PROBE_SEED)).standard_normal(shape, dtype=np.float32)
-    tensor = next((entry for entry in [*model.parameters(), *model.buffers()] if entry.is_floating_point()), None)
-    probe = torch.from_numpy(draw if front_end is None else 0.1 * draw)
-    if tensor is not None:
-        probe = probe.to(device=tensor.device, dtype=tensor.dtype)
-    # cuDNN may round to TF32; its RNNs are not bitwise the same from one version to the next.
-    cudnn: Any = torch.backends.cudnn
-    enabled = cudnn.enabled
-    try:
-        cudnn.enabled = False
-        with torch.no_grad():
-            response = model(probe)
-    finally:
-        cudnn.enabled = enabled
-    if response.ndim != 4 or response.shape[0] != 1 or response.shape[2] != 1:
-        raise ValueError(
-            f"{type(model).__name__} answers one stimulus with shape {tuple(response.shape)}, not (1, neuron, 1, time),"
-            " so its outputs cannot be told apart; mend its forward or readout"
-        )
-    return response[0, :, 0].double().mean(dim=-1).float().cpu().numpy()

@@ -1,6 +1,7 @@
 """One HTML page that says what was run, what failed, which maps not to trust, and what the population looks like."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from os import PathLike
 from pathlib import Path
@@ -19,6 +20,7 @@ from pipeline.pictures.sections.outcome import (
     outcomes,
     standing_section,
 )
+from pipeline.pictures.sections.overview import FEW, overview_section
 from pipeline.pictures.sections.setup import setup_section
 
 
@@ -28,7 +30,8 @@ def write_report(cohorts: Mapping[str, xr.Dataset], path: str | PathLike[str], *
     In the order of the page: the verdict and counts; what failed, by checkpoint and cause; health; some of the maps;
     a browser of every neuron and checkpoint; the population; agreement between checkpoints; methods; what was run. The
     page loads nothing and runs one script of its own, so it can be mailed and printed. It shows and measures a bounded
-    number of maps, says which, and reads no others. Of absolute paths only the last part is shown.
+    number of maps, says which, and reads no others. Many cohorts are folded below an overview of them, without the
+    pictures of each. Of absolute paths only the last part is shown.
 
     Parameters
     ----------
@@ -53,7 +56,9 @@ def write_report(cohorts: Mapping[str, xr.Dataset], path: str | PathLike[str], *
     if not cohorts:
         raise ValueError("there is no cohort, so the report would be empty; pass the cubes of a store by their names")
     results = outcomes(cohorts)
-    heading = title or f"Gradmaps: {', '.join(map(str, cohorts))}"
+    many = len(cohorts) > FEW
+    heading = title or f"Gradmaps: {f'{len(cohorts)} cohorts' if many else ', '.join(map(str, cohorts))}"
+    places = {str(cohort): f"#cohort{at}" for at, cohort in enumerate(cohorts)}
     body = [
         element("h1", heading),
         element("p", f"Written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC.", class_="note"),
@@ -62,9 +67,15 @@ def write_report(cohorts: Mapping[str, xr.Dataset], path: str | PathLike[str], *
         element("h2", "What failed", id="failed"),
         failure_section(cohorts, results),
     ]
-    for at, (cohort, cube) in enumerate(cohorts.items()):
-        body.append(element("h2", f"Cohort {cohort}", id=f"cohort{at}"))
-        body += _cohort(cube, [entry for entry in results if entry.cohort == str(cohort)])
+    if many:
+        body += [element("h2", "Cohorts", id="cohorts"), overview_section(results, places)]
+    for cohort in map(str, cohorts):
+        place = places[cohort].removeprefix("#")
+        parts = _cohort([replace(entry, brief=many) for entry in results if entry.cohort == cohort])
+        if many:
+            body.append(_folded(f"Cohort {cohort}", parts, place))
+        else:
+            body += [element("h2", f"Cohort {cohort}", id=place), *parts]
     body += [element("h2", "Methods", id="methods"), methods_section(cohorts, results)]
     body += [element("h2", "What was run", id="run"), setup_section(cohorts)]
     target = Path(path)
@@ -73,13 +84,18 @@ def write_report(cohorts: Mapping[str, xr.Dataset], path: str | PathLike[str], *
     return target
 
 
-def _cohort(cube: xr.Dataset, results: list[Outcome]) -> list[Markup]:
+def _folded(title: str, parts: list[Markup], place: str) -> Markup:
+    # The place is inside, since a browser that is sent to it opens what it lies in.
+    return element("details", element("summary", title), element("div", *parts, id=place))
+
+
+def _cohort(results: list[Outcome]) -> list[Markup]:
     if not results:
         return [element("p", "This cube holds no map.")]
-    parts = [
-        element("h3", "What is done"),
-        standing_section(results),
+    done = [] if results[0].brief else [element("h3", "What is done"), standing_section(results)]
+    return [
+        *done,
         element("h3", "Health: which maps not to trust"),
         health_section(results),
+        *(section_of(entry) for entry in results),
     ]
-    return [*parts, *(section_of(entry) for entry in results)]

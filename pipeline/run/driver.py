@@ -14,14 +14,16 @@ import numpy as np
 from torch import nn
 
 from pipeline.gradients.health import TABLE
+from pipeline.inputs.memory import Memory, recall
 from pipeline.plan.config import RunConfig
 from pipeline.plan.pace import Pace, Straggler
 from pipeline.plan.reports import Failure, Problem, ShardReport, tally
 from pipeline.plan.shards import Checkpoint, RunPlan, Shard
-from pipeline.run.prepare import prepare_run
+from pipeline.run.prepare import Keep, prepare_run
 from pipeline.run.shard import compute_shard, store_shard
 from pipeline.store.backend import clean_partials
 from pipeline.store.cube import align, create_or_extend
+from pipeline.store.known import read_memory, write_memory
 from pipeline.store.lease import Lease, hold_lease
 from pipeline.store.record import record
 from pipeline.store.status import backlog
@@ -167,13 +169,25 @@ class OpenedRun:
         )
 
 
+def prepare_remembering(
+    config: RunConfig,
+    keep: Keep | None = None,
+    reading: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[RunPlan, Memory]:
+    """The plan of a run and what is known of its checkpoints, most of it remembered by the store."""
+    memory = recall(read_memory(config.store_location()))
+    return prepare_run(config, keep, memory, reading), memory
+
+
 @contextmanager
-def open_run(plan: RunPlan, tell: Callable[[OpenedRun], None] | None = None) -> Iterator[OpenedRun]:
+def open_run(
+    plan: RunPlan, tell: Callable[[OpenedRun], None] | None = None, memory: Memory | None = None
+) -> Iterator[OpenedRun]:
     """A run ready to be computed: this driver alone on the store, the cubes created or extended, the rest listed.
 
-    Checkpoints that could not be described are recorded as failed here; their shards are not pending. What was
-    recorded is written when the context ends, however it ends. ``tell`` is called once the run is open and after every
-    record, for a progress display.
+    What was learnt of the checkpoints is remembered. Those that could not be described are recorded as failed here;
+    their shards are not pending. What was recorded is written when the context ends, however it ends. ``tell`` is
+    called once the run is open and after every record, for a progress display.
 
     Raises
     ------
@@ -184,6 +198,8 @@ def open_run(plan: RunPlan, tell: Callable[[OpenedRun], None] | None = None) -> 
         clean_partials(plan.store)
         create_or_extend(plan, health_flags=HEALTH_FLAGS, held=lease.store)
         plan = align(plan)
+        if memory is not None and memory.changed:
+            write_memory(lease.store, memory.written())
         left = backlog(plan)
         opened = OpenedRun(plan, left.pending, left.done, left.failed, lease, Pace(plan), tell or (lambda opened: None))
         try:
@@ -208,6 +224,7 @@ def run_locally(
     report: Callable[[OpenedRun], None] | None = None,
     stop: Callable[[], bool] = lambda: False,
     device: str = "cpu",
+    reading: Callable[[int, int], None] = lambda done, total: None,
 ) -> RunReport:
     """Report of a run that computes everything that is missing, shard by shard, in this process.
 
@@ -217,6 +234,8 @@ def run_locally(
         Called when the run is open, then after every record, for a progress display.
     stop
         Asked before every shard; once it answers True nothing more is started, and what was computed is recorded.
+    reading
+        Called with how many checkpoints are described, and of how many.
 
     Raises
     ------
@@ -231,8 +250,8 @@ def run_locally(
     (4, 0, 0)
     """
     models = Models()
-    plan = run if isinstance(run, RunPlan) else prepare_run(run, models.keep)
-    with open_run(plan, report) as opened, _Writer(opened) as writer:
+    plan, memory = (run, None) if isinstance(run, RunPlan) else prepare_remembering(run, models.keep, reading)
+    with open_run(plan, report, memory) as opened, _Writer(opened) as writer:
         for bundle in bundles(computable(opened)):
             model = models.take(opened.plan.cohort(bundle.cohort).checkpoints[bundle.checkpoint])
             for number, shard in enumerate(bundle.shards):

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from torch import nn
 
 from pipeline.gradients.window import find_window
 from pipeline.inputs.checkpoints import describe_checkpoints, discover, load_checkpoint
 from pipeline.inputs.expansion import expand_cohorts
+from pipeline.inputs.memory import Memory
 from pipeline.inputs.names import look_in
 from pipeline.inputs.recordings import describe_recordings
 from pipeline.inputs.stimuli import SoundFile, describe_sounds, describe_spectrograms
@@ -29,11 +31,25 @@ LONGEST_WINDOW = 512
 Keep = Callable[[Checkpoint, nn.Module], None]
 
 
-def prepare_run(config: RunConfig, keep: Keep | None = None) -> RunPlan:
+def prepare_run(
+    config: RunConfig,
+    keep: Keep | None = None,
+    memory: Memory | None = None,
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> RunPlan:
     """The plan of a run: every checkpoint described, every axis labelled, every map laid out.
 
     No map is computed and nothing is written. A checkpoint whose file is at fault stays in the plan with its error, so
     that it fails alone; what the config itself gets wrong is refused.
+
+    Parameters
+    ----------
+    keep
+        Given each checkpoint that is built, with its module.
+    memory
+        What was learnt of checkpoints before; what is learnt now is added.
+    report
+        Called with how many checkpoints are described, and of how many.
 
     Raises
     ------
@@ -44,8 +60,18 @@ def prepare_run(config: RunConfig, keep: Keep | None = None) -> RunPlan:
     look_in(config.folder)
     config = with_derived(expand_cohorts(config))
     stimuli = {name: _describe_stimuli(config, name, settings) for name, settings in config.maps.items()}
-    cohorts = tuple(_prepare_cohort(config, cohort, stimuli, keep) for cohort in config.cohort)
-    return RunPlan(store=config.store_location(), cohorts=cohorts, config=config)
+    sources = [discover(config, cohort) for cohort in config.cohort]
+    total, before = sum(map(len, sources)), 0
+    cohorts = []
+    for cohort, own in zip(config.cohort, sources, strict=True):
+        told = partial(_report_all, report, before, total)
+        cohorts.append(_prepare_cohort(config, cohort, stimuli, describe_checkpoints(own, keep, memory, told)))
+        before += len(own)
+    return RunPlan(store=config.store_location(), cohorts=tuple(cohorts), config=config)
+
+
+def _report_all(report: Callable[[int, int], None], before: int, total: int, done: int, of: int) -> None:
+    report(before + done, total)
 
 
 def plan_shards(run: RunConfig | RunPlan) -> tuple[Shard, ...]:
@@ -129,10 +155,10 @@ def _one_sample_rate(sounds: Sequence[SoundFile]) -> float:
 
 
 def _prepare_cohort(
-    config: RunConfig, cohort: CohortConfig, stimuli: Mapping[str, Stimuli], keep: Keep | None
+    config: RunConfig, cohort: CohortConfig, stimuli: Mapping[str, Stimuli], described: Sequence[Checkpoint]
 ) -> CohortPlan:
     frequencies = read_frequencies(config, cohort)
-    members = settle_members(config, cohort, describe_checkpoints(discover(config, cohort), keep), len(frequencies))
+    members = settle_members(config, cohort, described, len(frequencies))
     checkpoints, neurons, usable = members.checkpoints, members.neurons, members.usable
     facts = CohortFacts(cohort.name, cohort.frame_ms, 0, neurons, frequencies, checkpoints)
     settings = config.maps_of(cohort.name)

@@ -160,7 +160,15 @@ def _threads(count: int) -> Iterator[None]:
 
 @lru_cache(maxsize=2)
 def _loaded(key: "_ModelKey") -> nn.Module:
-    return load_checkpoint(key.checkpoint.source, device=key.device, fingerprint=key.checkpoint.fingerprint or None)
+    checkpoint = key.checkpoint
+    model = load_checkpoint(checkpoint.source, device=key.device, fingerprint=checkpoint.fingerprint or None)
+    for name, described in (("O", checkpoint.n_neurons), ("F", checkpoint.n_bands)):
+        if getattr(model, name, described) != described:
+            raise CheckpointError(
+                f"{type(model).__name__} of {checkpoint.id} has {name} = {getattr(model, name)}, and {described} when"
+                " the run was planned, so its code is not the same; plan the run again, on the machine that computes"
+            )
+    return model
 
 
 class _ModelKey:

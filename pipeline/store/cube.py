@@ -139,8 +139,8 @@ def positions(plan: RunPlan) -> dict[str, dict[str, int]]:
     """Position of every checkpoint of the store by its id, cohort by cohort."""
     opened = open_existing(plan.store)
     return {
-        cohort.name: {str(label): row for row, label in enumerate(opened.group(cohort.name).read("checkpoint"))}
-        for cohort in plan.cohorts
+        group.name: {str(label): row for row, label in enumerate(group.read("checkpoint"))}
+        for group in opened.groups([cohort.name for cohort in plan.cohorts])
     }
 
 
@@ -157,8 +157,7 @@ def align(plan: RunPlan) -> RunPlan:
     """
     opened = open_existing(plan.store)
     cohorts = []
-    for cohort in plan.cohorts:
-        group = opened.group(cohort.name)
+    for cohort, group in zip(plan.cohorts, opened.groups([entry.name for entry in plan.cohorts]), strict=True):
         labels = [str(label) for label in group.read("checkpoint")]
         lacking = sorted({entry.id for entry in cohort.checkpoints} - set(labels))
         if lacking:

@@ -1,7 +1,9 @@
 """One cohort's group as it stands in the store, and the metadata that makes it readable."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import zarr
 from zarr.abc.store import Store
 from zarr.codecs import ZstdCodec
 from zarr.core.metadata import ArrayV3Metadata
-from zarr.storage import MemoryStore
+from zarr.storage import MemoryStore, StorePath
 
 from pipeline.plan.config import ConfigError
 from pipeline.store.backend import (
@@ -47,14 +49,17 @@ class NoStoreError(ValueError, OSError):
 
 @dataclass(frozen=True)
 class Group:
-    """A cohort's group: its attributes, and the metadata of each array by name."""
+    """A cohort's group: its attributes, and the metadata of each array by name.
+
+    ``copied`` says that the metadata are the root's copy, which a reader need not ask for again.
+    """
 
     store: Store
     location: str
     name: str
     attributes: dict[str, Any]
     arrays: dict[str, dict[str, Any]]
-    root: zarr.Group | None = None
+    copied: bool = False
 
     @property
     def state(self) -> str:
@@ -106,14 +111,25 @@ class Group:
             )
         path, mode = f"{self.name}/{name}", "r" if self.store.read_only else "r+"
         with storage_errors(self.location):
-            found = self.root[path] if self.root is not None else zarr.open_array(self.store, path=path, mode=mode)
-        if not isinstance(found, zarr.Array):
-            raise DamagedStoreError(
-                f"{path} of {scrub(self.location)} is a group and not an array, so it cannot be read; look at the store"
-                " with `gradmap verify`"
-            )
+            found = self._as_copied(path, name) if self.copied else zarr.open_array(self.store, path=path, mode=mode)
         # An absent chunk must mean that it is lost, wherever it is not the map itself.
         return found.with_config({"write_empty_chunks": self.array_attributes(name).get("role") != "map"})
+
+    def _as_copied(self, path: str, name: str) -> zarr.Array:
+        try:
+            return zarr.Array.from_dict(StorePath(self.store, path), dict(self.arrays[name]))
+        except Exception as error:  # a damaged description fails in many ways
+            raise DamagedStoreError(
+                f"the root of {scrub(self.location)} does not describe {path} as an array ({type(error).__name__}:"
+                f" {error}), so it cannot be read; look at the store with `gradmap verify`"
+            ) from error
+
+    def opened(self, without: Collection[str] = ()) -> zarr.Group:
+        """The group itself, which knows its arrays as they are described here, but for those of some roles."""
+        kept = {name: entry for name, entry in self.arrays.items() if entry["attributes"].get("role") not in without}
+        entries = _inline({name: dict(entry) for name, entry in kept.items()})
+        document = {**_group(self.attributes), "consolidated_metadata": entries}
+        return zarr.Group(zarr.AsyncGroup.from_dict(StorePath(self.store, self.name), document))
 
     def read(self, name: str) -> np.ndarray:
         """Every entry of an array; text as an object array of str."""
@@ -157,19 +173,23 @@ def read_group(store: Store, location: str, name: str) -> Group | None:
     if metadata is None or metadata.get("node_type") != "group":
         return None
     names = [entry for entry in names_in(store, name) if entry != METADATA]
-    entries = _read_all(store, [f"{name}/{entry}/{METADATA}" for entry in names])
-    arrays = {
-        entry: _checked_array(document, f"{name}/{entry}/{METADATA} in {store}")
-        for entry, document in zip(names, entries, strict=True)
-        if document is not None and document.get("node_type") == "array"
+    entries = read_many(store, [f"{name}/{entry}/{METADATA}" for entry in names])
+    found = {
+        entry: _checked_array(data, f"{name}/{entry}/{METADATA} in {store}")
+        for entry, data in zip(names, entries, strict=True)
+        if data is not None
     }
+    arrays = {entry: document for entry, document in found.items() if document.get("node_type") == "array"}
     return Group(store, location, name, metadata.get("attributes", {}), arrays)
 
 
-def _checked_array(document: dict[str, Any], what: str) -> dict[str, Any]:
+def _checked_array(data: bytes, what: str) -> dict[str, Any]:
+    """What some metadata say; refused where they say that they are an array's and do not describe one."""
+    document = parse_json(data, what)
+    if document.get("node_type") != "array":
+        return document
     try:
-        ArrayV3Metadata.from_dict(dict(document))
-        complete = isinstance(document["attributes"]["role"], str)
+        complete = _describes_an_array(data)
     except Exception as error:  # a damaged description fails in many ways
         raise DamagedStoreError(
             f"{what} does not describe an array ({type(error).__name__}: {error}), so what is stored there cannot be"
@@ -177,6 +197,14 @@ def _checked_array(document: dict[str, Any], what: str) -> dict[str, Any]:
         ) from error
     assert complete
     return document
+
+
+@lru_cache(maxsize=4096)
+def _describes_an_array(data: bytes) -> bool:
+    """Whether metadata are whole; remembered by their bytes, which are the same in every cohort of a kind."""
+    document = json.loads(data)
+    ArrayV3Metadata.from_dict(dict(document))
+    return isinstance(document["attributes"]["role"], str)
 
 
 def _read_all(store: Store, keys: list[str]) -> list[dict[str, Any] | None]:
@@ -197,21 +225,28 @@ def cohort_names(store: Store) -> list[str]:
     ]
 
 
-def copied_group(store: Store, location: str, name: str) -> Group | None:
-    """The group of a cohort with its arrays as the root describes them: two objects read instead of one per array.
+def copies(store: Store) -> dict[str, dict[str, Any]]:
+    """What the root tells of every array, by cohort."""
+    copied = (read_json(store, METADATA) or {}).get("consolidated_metadata", {}).get("metadata", {})
+    by_cohort: dict[str, dict[str, Any]] = {}
+    for key, entry in copied.items():
+        cohort, _, array = key.partition("/")
+        if array:
+            by_cohort.setdefault(cohort, {})[array] = entry
+    return by_cohort
+
+
+def copied_group(store: Store, location: str, name: str, arrays: Mapping[str, Any] | None) -> Group | None:
+    """The group of a cohort with its arrays as the root describes them: one object read instead of one per array.
 
     None where the root has no description of it, as of a group that was not finished.
     """
+    if not arrays:
+        return None
     metadata = read_json(store, f"{name}/{METADATA}")
     if metadata is None or metadata.get("attributes", {}).get("state") != READY:
         return None
-    copied = (read_json(store, METADATA) or {}).get("consolidated_metadata", {}).get("metadata", {})
-    arrays = {key.removeprefix(f"{name}/"): entry for key, entry in copied.items() if key.startswith(f"{name}/")}
-    if not arrays:
-        return None
-    with storage_errors(location):
-        root = zarr.open_group(store, mode="r" if store.read_only else "r+", use_consolidated=True)
-    return Group(store, location, name, metadata["attributes"], arrays, root)
+    return Group(store, location, name, metadata["attributes"], dict(arrays), copied=True)
 
 
 def claim_root(store: Store, location: str) -> bool:
@@ -323,15 +358,25 @@ def write_attributes(store: Store, cohort: str, attributes: dict[str, Any]) -> N
     write_json(store, f"{cohort}/{METADATA}", _group(attributes))
 
 
-def consolidate(store: Store) -> None:
+def consolidate(store: Store, cohorts: Collection[str] | None = None) -> None:
     """Copy the metadata of every array into the root, if it differs.
 
     Plain `xr.open_zarr` and `xr.open_datatree` read it there in one piece, so a reader sees a cohort as it was before
     a change or after it, and never in between.
+
+    Parameters
+    ----------
+    cohorts
+        The ones that may have changed; what the root says of the others stays. By default every one.
     """
     root = read_json(store, METADATA) or {}
-    entries: dict[str, Any] = {}
-    for name in cohort_names(store):
+    names = cohort_names(store)
+    stays = set() if cohorts is None else set(names) - set(cohorts)
+    before = root.get("consolidated_metadata", {}).get("metadata", {})
+    entries: dict[str, Any] = {key: entry for key, entry in before.items() if key.partition("/")[0] in stays}
+    for name in names:
+        if name in stays:
+            continue
         group = read_group(store, "", name)
         if group is not None and group.state == READY:
             entries[name] = {**_group(group.attributes), "consolidated_metadata": _inline({})}
@@ -356,12 +401,14 @@ def is_consolidated(store: Store) -> bool:
     return True
 
 
-def copy_attributes(store: Store, cohort: str, attributes: dict[str, Any]) -> None:
-    """Bring a group's attributes up to date in the copy that the root holds."""
-    root = read_json(store, METADATA)
-    entry = (root or {}).get("consolidated_metadata", {}).get("metadata", {}).get(cohort)
-    if root is not None and entry is not None:
-        entry["attributes"] = attributes
+def copy_attributes(store: Store, changed: Mapping[str, dict[str, Any]]) -> None:
+    """Bring the attributes of groups, by cohort, up to date in the copy that the root holds."""
+    root = read_json(store, METADATA) if changed else None
+    entries = (root or {}).get("consolidated_metadata", {}).get("metadata", {})
+    known = {cohort: attributes for cohort, attributes in changed.items() if cohort in entries}
+    for cohort, attributes in known.items():
+        entries[cohort]["attributes"] = attributes
+    if root is not None and known:
         write_json(store, METADATA, root)
 
 

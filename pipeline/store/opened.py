@@ -1,13 +1,23 @@
 """A store that is there: its place, its cohorts, and the group of each."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from zarr.abc.store import Store
 
 from pipeline.store.backend import METADATA, location_of, open_store, read_json, scrub
-from pipeline.store.groups import READY, Group, NoStoreError, check_format, cohort_names, copied_group, read_group
+from pipeline.store.groups import (
+    READY,
+    Group,
+    NoStoreError,
+    check_format,
+    cohort_names,
+    copied_group,
+    copies,
+    read_group,
+)
 
 
 @dataclass(frozen=True)
@@ -29,7 +39,11 @@ class OpenStore:
         ValueError
             If there is no such cohort, or a change of it was not finished.
         """
-        group = copied_group(self.store, self.location, cohort) or read_group(self.store, self.location, cohort)
+        return self._group(cohort, copies(self.store), any_state)
+
+    def _group(self, cohort: str, copied: Mapping[str, Mapping[str, Any]], any_state: bool) -> Group:
+        group = copied_group(self.store, self.location, cohort, copied.get(cohort))
+        group = group or read_group(self.store, self.location, cohort)
         if group is None:
             known = ", ".join(self.cohorts()) or "none yet"
             raise ValueError(
@@ -44,9 +58,25 @@ class OpenStore:
             )
         return group
 
-    def groups(self, *, any_state: bool = False) -> Iterator[Group]:
-        """The groups of all cohorts, one after the other."""
-        return (self.group(name, any_state=any_state) for name in self.cohorts())
+    def groups(
+        self, cohorts: Iterable[str] | None = None, *, any_state: bool = False, copied: bool = True
+    ) -> Iterator[Group]:
+        """The groups of some cohorts, or of all, one after the other; what the root says of them is read once.
+
+        Parameters
+        ----------
+        any_state
+            Also those whose change was not finished.
+        copied
+            By the root's copy of their metadata, where it has one; otherwise every array is asked for its own.
+
+        Raises
+        ------
+        ValueError
+            As `group`, when it comes to the one.
+        """
+        told = copies(self.store) if copied else {}
+        return (self._group(name, told, any_state) for name in (self.cohorts() if cohorts is None else cohorts))
 
 
 def open_existing(store: str | Path, *, writable: bool = False, held: Store | None = None) -> OpenStore:

@@ -1,16 +1,18 @@
 """A cube as a reader gets it: labelled, and without what is not done."""
 
+from collections.abc import Collection, Iterable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
-from xarray.backends import BackendArray
+from xarray.backends import BackendArray, ZarrStore
 from xarray.core import indexing
 
 from pipeline.store.backend import scrub, storage_errors
-from pipeline.store.opened import OpenStore, open_existing
+from pipeline.store.groups import Group
+from pipeline.store.opened import open_existing
 from pipeline.words import DONE, NOT_COMPUTED, ROLES, map_of, role_of, status_name
 
 
@@ -54,7 +56,7 @@ def open_cube(store: str | Path, cohort: str | None = None) -> xr.Dataset:
                 " cube to open is not said; name one, as in open_cube(store, cohort)"
             )
         cohort = names[0]
-    return _cube(opened, cohort)
+    return _cube(opened.group(cohort))
 
 
 def open_cubes(store: str | Path) -> dict[str, xr.Dataset]:
@@ -72,28 +74,45 @@ def open_cubes(store: str | Path) -> dict[str, xr.Dataset]:
     ['lab']
     """
     opened = open_existing(store)
-    return {cohort: _cube(opened, cohort) for cohort in opened.cohorts()}
+    return {group.name: _cube(group) for group in opened.groups()}
 
 
-def _cube(opened: OpenStore, cohort: str) -> xr.Dataset:
-    # A run that was killed as it laid out a first cube has not described it in the root yet.
-    described = opened.group(cohort).root is not None
-    with storage_errors(opened.location):
-        cube = xr.open_zarr(opened.store, group=cohort, consolidated=described, chunks=None)
+def open_maps(
+    store: str | Path, cohorts: Iterable[str] | None = None, *, without: Collection[str] = ("summary",)
+) -> dict[str, xr.Dataset]:
+    """What a run wrote, of some cohorts or of all, by their names; read as it is asked for, and never by dask.
+
+    Parameters
+    ----------
+    without
+        Roles of what is left out; summaries by default.
+    """
+    return {group.name: _hidden(group, without) for group in open_existing(store).groups(cohorts)}
+
+
+def _cube(group: Group) -> xr.Dataset:
+    cube = _hidden(group)
+    return _chunked(cube) if find_spec("dask") else cube
+
+
+def _hidden(group: Group, without: Collection[str] = ()) -> xr.Dataset:
+    """What is done of a cohort, but for the variables of some roles."""
+    opened = ZarrStore(group.opened({*without, "digest"}), mode="r", use_zarr_fill_value_as_mask=False)
+    with storage_errors(group.location):
+        cube = xr.open_dataset(opened, chunks=None)
     hidden = {}
     for name, variable in cube.variables.items():
         status = cube.variables.get(status_name(map_of(name, variable.attrs)))
         if role_of(variable.attrs) in ("map", "measure", "companion", "summary") and status is not None:
             hidden[name] = _hide(variable, status)
-    cube = _ordered(cube.assign(hidden))
-    return _chunked(cube) if find_spec("dask") else cube
+    return _ordered(cube.assign(hidden))
 
 
 def _ordered(cube: xr.Dataset) -> xr.Dataset:
     """The cube with its maps first, and its labels as ordinary text, which pandas, matplotlib and netCDF know."""
     order: dict[str, int] = {role: rank for rank, role in enumerate(ROLES)}
-    shown = [name for name in cube.data_vars if role_of(cube[name].attrs) != "digest"]
-    names = sorted(shown, key=lambda name: (order.get(role_of(cube[name].attrs), len(ROLES)), str(name)))
+    attributes = {name: cube.variables[name].attrs for name in cube.data_vars}
+    names = sorted(attributes, key=lambda name: (order.get(role_of(attributes[name]), len(ROLES)), str(name)))
     text = {name: entry.astype(object) for name, entry in cube.variables.items() if entry.dtype.kind == "T"}
     return cube.assign(text)[names]
 

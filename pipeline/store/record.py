@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import zarr
@@ -57,11 +58,19 @@ def record(plan: RunPlan, reports: Sequence[ShardReport], *, held: Store | None 
     by_cohort: dict[str, list[ShardReport]] = defaultdict(list)
     for report in reports:
         by_cohort[report.shard.cohort].append(report)
-    for name, entries in by_cohort.items():
-        _record_cohort(plan, opened.group(name), entries)
+    left = [_record_companions(plan, group, by_cohort[group.name]) for group in opened.groups(by_cohort)]
+    copy_attributes(opened.store, {arrays.group.name: changed for arrays, _, changed in left if changed is not None})
+    for arrays, status, _ in left:
+        _apply(arrays, status)
 
 
-def _record_cohort(plan: RunPlan, group: Group, reports: list[ShardReport]) -> None:
+def _record_companions(
+    plan: RunPlan, group: Group, reports: list[ShardReport]
+) -> tuple["_Arrays", Edits, dict[str, Any] | None]:
+    """The arrays of a cohort, what is to be put into its status, and its attributes if they changed.
+
+    Everything that stands beside the status is written.
+    """
     cohort = plan.cohort(group.name)
     labels = [str(label) for label in group.read("checkpoint")]
     for report in reports:
@@ -86,8 +95,7 @@ def _record_cohort(plan: RunPlan, group: Group, reports: list[ShardReport]) -> N
     for position, response in probes.items():
         edits[PROBE].append(((slice(position, position + 1), slice(None)), response[None]))
     _apply(arrays, edits)
-    _record_attributes(group, arrays, reports, status, labels)
-    _apply(arrays, status)
+    return arrays, status, _record_attributes(group, arrays, reports, status, labels)
 
 
 class _Arrays:
@@ -229,8 +237,8 @@ def edit_array(array: zarr.Array, changes: Iterable[tuple[Index, np.ndarray]], w
 
 def _record_attributes(
     group: Group, arrays: _Arrays, reports: list[ShardReport], status: Edits, labels: list[str]
-) -> None:
-    """Routes, devices, rows per backward pass, and failures with their cause; written only if something changed."""
+) -> dict[str, Any] | None:
+    """The attributes with routes, devices, rows per backward pass, and failures with their cause; None if unchanged."""
     routes = group.document("routes")
     blocks = group.document("blocks")
     devices = group.document("devices")
@@ -270,6 +278,7 @@ def _record_attributes(
         changed["devices"] = json.dumps(devices, sort_keys=True)
     if json.loads(failures.text()) != group.document("failures"):
         changed["failures"] = failures.text()
-    if changed != group.attributes:
-        write_attributes(group.store, group.name, changed)
-        copy_attributes(group.store, group.name, changed)
+    if changed == group.attributes:
+        return None
+    write_attributes(group.store, group.name, changed)
+    return changed

@@ -43,8 +43,7 @@ def backlog(plan: RunPlan) -> Backlog:
     opened = open_existing(plan.store)
     pending: list[Shard] = []
     done = failed = 0
-    for cohort in plan.cohorts:
-        group = opened.group(cohort.name)
+    for cohort, group in zip(plan.cohorts, opened.groups([entry.name for entry in plan.cohorts]), strict=True):
         rows, changed = _rows(cohort, group)
         cut = [
             _Blocks(entry, group.read(status_name(entry.name)), changed, group.rows_of(entry.name))

@@ -1,6 +1,6 @@
 """Numbers per map beside the maps themselves."""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,8 @@ from pipeline.store.opened import open_existing
 from pipeline.store.refusals import same_labels
 
 
-def write_summaries(store: str | Path, cohort: str, summaries: xr.Dataset, *, held: Store | None = None) -> None:
-    """Put summaries into a cohort's cube, in place of those of the same names.
+def write_summaries(store: str | Path, summaries: Mapping[str, xr.Dataset], *, held: Store | None = None) -> None:
+    """Put summaries into the cubes of cohorts, in place of those of the same names.
 
     Maps, their status and the labels of the cube are not touched. The caller holds the store's lease where a run could
     be writing it.
@@ -25,8 +25,8 @@ def write_summaries(store: str | Path, cohort: str, summaries: xr.Dataset, *, he
     Parameters
     ----------
     summaries
-        Variables over axes of the cube and new ones of their own. Along an axis of the cube each label must be the
-        cube's; where some are left out, numbers are NaN and text is "".
+        For each cohort by its name, variables over axes of its cube and new ones of their own. Along an axis of the
+        cube each label must be the cube's; where some are left out, numbers are NaN and text is "".
     held
         The store as the holder of its lease writes it (`Lease.store`), where a run could be writing it.
 
@@ -36,43 +36,57 @@ def write_summaries(store: str | Path, cohort: str, summaries: xr.Dataset, *, he
         If a name is taken by something that is not a summary, or labels are not the cube's, before anything is written.
     """
     handle = open_existing(store, writable=True, held=held)
-    opened, location = handle.store, handle.location
-    handle.group(cohort)
-    consolidate(opened)
-    group = handle.group(cohort)
+    # As they stand, not as the root tells: a writer that was killed may have left it behind.
+    groups = {group.name: group for group in handle.groups(summaries, copied=False)}
+    specs = {name: _specs(group, summaries[name]) for name, group in groups.items()}
+    for name, group in groups.items():
+        extra = [spec.name for spec in specs[name] if spec.name in summaries[name].coords]
+        _write(group, specs[name], [coord for coord in extra if summaries[name][coord].dims != (coord,)])
+    consolidate(handle.store, summaries)
+
+
+def _specs(group: Group, summaries: xr.Dataset) -> list[ArraySpec]:
+    """The arrays that the summaries of one cohort become."""
     ours = {name for name in group.arrays if group.array_attributes(name).get("role") == "summary"}
     fixed = set(group.arrays) - ours
     taken = sorted(str(name) for name in summaries.data_vars if str(name) in fixed)
     if taken:
         raise ValueError(
-            f"{', '.join(taken)} of cohort {cohort!r} in {scrub(location)} is no summary, so it is not overwritten;"
-            " give the summary another name"
+            f"{', '.join(taken)} of cohort {group.name!r} in {scrub(group.location)} is no summary, so it is not"
+            " overwritten; give the summary another name"
         )
+    labels = {name: group.read(name) for name in fixed & {str(dim) for dim in summaries.dims}}
     specs = [
-        _spec(str(name), variable, summaries, group, fixed)
+        _spec(str(name), variable, summaries, group.name, labels)
         for name, variable in summaries.variables.items()
         if str(name) not in fixed
     ]
     _new_axes_agree(specs, group, ours)
+    return specs
+
+
+def _write(group: Group, specs: list[ArraySpec], extra: list[str]) -> None:
+    """Put arrays in place of those of the same names, and name the further coordinates among them."""
     for spec in specs:
-        delete_array(opened, cohort, spec.name)
-    create_arrays(opened, cohort, specs)
-    extra = [spec.name for spec in specs if spec.name in summaries.coords and spec.dims != (spec.name,)]
+        delete_array(group.store, group.name, spec.name)
+    create_arrays(group.store, group.name, specs)
     coordinates = " ".join(dict.fromkeys([*group.attributes.get("coordinates", "").split(), *extra]))
     if coordinates != group.attributes.get("coordinates", ""):
-        write_attributes(opened, cohort, group.attributes | {"coordinates": coordinates})
-    consolidate(opened)
+        write_attributes(group.store, group.name, group.attributes | {"coordinates": coordinates})
 
 
-def _spec(name: str, variable: xr.Variable, summaries: xr.Dataset, group: Group, fixed: set[str]) -> ArraySpec:
+def _spec(
+    name: str, variable: xr.Variable, summaries: xr.Dataset, cohort: str, labels: Mapping[str, np.ndarray]
+) -> ArraySpec:
     if not name.isidentifier():
         raise ValueError(
             f"{name!r} cannot be the name of a variable in the store, as names become paths; use letters, digits and _"
         )
     values, dtype, fill = _storable(name, variable)
     for axis, dim in enumerate(variable.dims):
-        if str(dim) in fixed:
-            values, dtype, fill = _placed(name, values, dtype, fill, axis, dim, summaries, group)
+        if str(dim) in labels:
+            stored = labels[str(dim)]
+            values, dtype, fill = _placed(name, values, dtype, fill, axis, dim, summaries, cohort, stored)
     dims = tuple(str(dim) for dim in variable.dims)
     attributes = {**_json_attributes(variable.attrs), "role": "summary"}
     if dims == ("checkpoint",):
@@ -101,10 +115,10 @@ def _placed(
     axis: int,
     dim: Hashable,
     summaries: xr.Dataset,
-    group: Group,
+    cohort: str,
+    stored: np.ndarray,
 ) -> tuple[np.ndarray, str, Any]:
     """Values in the order of the cube's labels along one axis."""
-    stored = group.read(str(dim))
     if dim not in summaries.coords:
         raise ValueError(
             f"{name} has no labels along {dim}, so nothing says which entries of the cube it is about; keep the"
@@ -118,7 +132,7 @@ def _placed(
     foreign = [label for label in given.tolist() if label not in place]
     if foreign or len(set(given.tolist())) < len(given):
         raise ValueError(
-            f"{name} has labels along {dim} that the cube {group.name!r} has not, or twice"
+            f"{name} has labels along {dim} that the cube {cohort!r} has not, or twice"
             f" ({', '.join(str(label) for label in foreign[:5]) or 'twice'}), so its entries have no place; select the"
             " cube's own labels"
         )

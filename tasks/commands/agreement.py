@@ -18,11 +18,14 @@ if TYPE_CHECKING:
 
     from pipeline.numbers.choosing import ChosenMaps
 
-#: Neurons, groups or cohorts that are listed on the screen; the others are counted in the line of medians.
+#: Neurons or groups that are listed on the screen; the others are counted in the line of medians.
 LISTED = 40
 
-#: Notes, and lines about cohorts, that are printed one by one.
+#: Notes, and lines about cohorts, that are printed one by one; more cohorts than that are folded.
 NOTES = 8
+
+#: Of many cohorts, those that have a line of their own.
+FOLDED = 15
 
 
 def add_parser(commands: Any) -> None:
@@ -204,40 +207,89 @@ def _why_not(cube: "xr.Dataset", name: str, by: Sequence[str], labels: Sequence[
 
 def _print_reliability(maps: Mapping[str, "xr.DataArray"], arguments: argparse.Namespace) -> list[Mapping[Any, Any]]:
     """One table over all cohorts; the groups in it."""
-    from pipeline.numbers.comparing import group_reliability, label_text
+    from pipeline.numbers.comparing import group_reliability
 
     by, noun = arguments.by, _rows_are(next(iter(maps.values())))
-    rows: list[tuple[object, ...]] = []
-    notes: list[str] = []
-    groups: list[Mapping[Any, Any]] = []
-    for cohort, one in maps.items():
-        found = group_reliability(
-            one,
-            list(by) if len(by) > 1 else by[0],
-            null=arguments.null,
-            n_null=arguments.shuffles,
-            report=_now_and_then(),
+    report = _now_and_then()
+    found = {
+        cohort: group_reliability(
+            one, list(by) if len(by) > 1 else by[0], null=arguments.null, n_null=arguments.shuffles, report=report
         )
-        groups += found.assign(cohort=cohort).to_dict("records")
-        for _, row in found.iterrows():
-            start = (*(label_text(row[name]) for name in by), *((cohort,) if len(maps) > 1 else ()))
-            rows.append((*start, row["checkpoints"], row["neurons"], *_agreement_of(row)))
-            if row["note"]:
-                notes.append(f"{' '.join(map(str, start))}: {row['note']}")
-    header = (*by, *(("cohort",) if len(maps) > 1 else ()), "checkpoints", noun, *AGREEMENT)
-    tell_table(header, rows[:LISTED])
-    if len(rows) > LISTED:
-        tell(f"... and {len(rows) - LISTED:,} more groups; --cohort NAME shows those of one cohort")
+        for cohort, one in maps.items()
+    }
+    if len(found) > NOTES:
+        _print_pooled(found, by, noun)
+    else:
+        _print_groups(found, by, noun)
     tell(
         f"r: mean correlation over the pairs of a neuron's maps; range over {noun}; common: mean correlation of maps of"
         " different neurons; own: median r without the mean map of the other neurons; above chance: r beyond that of"
         f" {NULLS[arguments.null]} (false discovery rate 5 %); ceiling: median correlation with the truth that the mean"
         " map can have"
     )
-    for words in list(dict.fromkeys(notes))[:NOTES]:
-        tell(f"note: {words}")
+    _print_notes(found, by)
     _print_shares(maps, by)
-    return groups
+    return [row for cohort, table in found.items() for row in table.assign(cohort=cohort).to_dict("records")]
+
+
+def _print_groups(found: Mapping[str, "pd.DataFrame"], by: Sequence[str], noun: str) -> None:
+    """A row for each group of each of a few cohorts."""
+    several = len(found) > 1
+    rows: list[tuple[object, ...]] = [
+        (*_named(row, by), *((cohort,) if several else ()), row["checkpoints"], row["neurons"], *_agreement_of(row))
+        for cohort, table in found.items()
+        for _, row in table.iterrows()
+    ]
+    tell_table((*by, *(("cohort",) if several else ()), "checkpoints", noun, *AGREEMENT), rows[:LISTED])
+    if len(rows) > LISTED:
+        tell(f"... and {len(rows) - LISTED:,} more groups; --cohort NAME shows those of one cohort")
+
+
+def _print_pooled(found: Mapping[str, "pd.DataFrame"], by: Sequence[str], noun: str) -> None:
+    """A row for each group over many cohorts, and the median of each group in some of them."""
+    from pipeline.numbers.pooling import pooled_reliability
+
+    pooled = pooled_reliability(found, by)
+    rows: list[tuple[object, ...]] = [
+        (
+            *_named(row, by),
+            row["cohorts"],
+            row["neurons"],
+            _figures(row["median"]),
+            f"{_figures(row['low'])} to {_figures(row['high'])}",
+            f"{row['above_chance']} of {row['neurons']}",
+            _figures(row["ceiling"]),
+        )
+        for _, row in pooled.iterrows()
+    ]
+    tell_table((*by, "cohorts", noun, "r", "95 % interval", "above chance", "ceiling"), rows[:FOLDED])
+    tell("r: mean over cohorts of the median r of a cohort's neurons, each cohort counted as one site")
+    groups = [_named(row, by) for _, row in pooled.iterrows()][:3]
+    medians: list[tuple[object, ...]] = []
+    for cohort, table in list(found.items())[:FOLDED]:
+        known = {_named(row, by): _figures(row["median"]) for _, row in table.iterrows()}
+        medians.append((cohort, *(known.get(group, "-") for group in groups)))
+    tell()
+    tell_table(("median r of cohort", *(" ".join(group) for group in groups)), medians)
+    tell(f"... and {len(found) - FOLDED:,} more cohorts; --cohort NAME shows everything of one, --json lists all")
+
+
+def _named(row: Any, by: Sequence[str]) -> tuple[str, ...]:
+    from pipeline.numbers.comparing import label_text
+
+    return tuple(label_text(row[name]) for name in by)
+
+
+def _print_notes(found: Mapping[str, "pd.DataFrame"], by: Sequence[str]) -> None:
+    """Each note once, with the first group that it is about and how many more there are."""
+    groups: dict[str, list[str]] = {}
+    for cohort, table in found.items():
+        for _, row in table[table["note"] != ""].iterrows():
+            name = " ".join((*_named(row, by), *((cohort,) if len(found) > 1 else ())))
+            groups.setdefault(row["note"], []).append(name)
+    for words, names in list(groups.items())[:NOTES]:
+        more = f" and {counted(len(names) - 1, 'group')} more" if len(names) > 1 else ""
+        tell(f"note: {names[0]}{more}: {words}")
 
 
 #: Columns of a group's agreement.
@@ -342,9 +394,10 @@ def _print_cohorts(maps: Mapping[str, "xr.DataArray"], arguments: argparse.Names
         (cohort, table["neuron"].nunique(), *(_figures(table[name].median()) for name in columns))
         for cohort, table in tables.items()
     ]
-    tell_table(("cohort", "neurons", *columns.values()), rows[:LISTED])
-    if len(rows) > LISTED:
-        tell(f"... and {len(rows) - LISTED:,} more, which the medians count as well; --cohort NAME shows one")
+    listed = LISTED if len(rows) <= NOTES else FOLDED
+    tell_table(("cohort", "neurons", *columns.values()), rows[:listed])
+    if len(rows) > listed:
+        tell(f"... and {len(rows) - listed:,} more, which the medians count as well; --cohort NAME shows one")
     _print_medians(pd.concat(list(tables.values())), columns, _rows_are(next(iter(maps.values()))))
     return tables
 

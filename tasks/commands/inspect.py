@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.plan.config import is_url, load_config
+from pipeline.plan.config import ConfigError, is_url, load_config
 from pipeline.text import printable
 from tasks.outcome import COMPLETE, FAILURES, STOPPED, Finished, counted, last_line, merged_failures, trust_line
 from tasks.parsing import new_command
@@ -13,6 +13,10 @@ from tasks.terminal import BAD, DOUBTFUL, LONGEST_LINE, tell, tell_table
 
 #: Checkpoints and failures that are listed on the screen; the others are counted, and the report has all.
 LISTED = 40
+
+#: From so many cohorts on they are folded: those with something missing come first, and so many lines are printed.
+MANY = 8
+FOLDED = 15
 
 
 def add_parser(commands: Any) -> None:
@@ -25,6 +29,7 @@ def add_parser(commands: Any) -> None:
         examples=["status run.toml", "status gradmaps.zarr --json - | jq .cohorts[].failures"],
     )
     status_parser.add_argument("store", metavar="CONFIG|STORE", help="run configuration (TOML), or a store")
+    status_parser.add_argument("--cohort", metavar="NAME", help="only this cohort (default: all, folded if many)")
     verify_parser = new_command(
         commands,
         "verify",
@@ -51,7 +56,7 @@ def status(arguments: argparse.Namespace) -> Finished:
     if not is_url(location) and not Path(location).exists() and location != arguments.store:
         tell(f"nothing has been computed yet: there is no {location}")
         return Finished(STOPPED, last_line(STOPPED, f"0 shards done; {location}"), {"store": location, "cohorts": []})
-    cohorts = store_status(location)
+    cohorts = _asked(store_status(location), arguments.cohort)
     _print_cohorts(cohorts)
     if health := trust_line(cohorts):
         tell(health, DOUBTFUL if any(entry.flagged for cohort in cohorts for entry in cohort.maps) else "")
@@ -82,28 +87,52 @@ def verify(arguments: argparse.Namespace) -> Finished:
     return Finished(ended, f"gradmap: {lines[-1]} (exit status {ended})", content)
 
 
+def _asked(cohorts: Sequence[Any], name: str | None) -> Sequence[Any]:
+    """The cohort that was named, or all."""
+    found = [cohort for cohort in cohorts if name in (None, cohort.name)]
+    if not found and name is not None:
+        some = ", ".join(cohort.name for cohort in cohorts[:LISTED])
+        raise ConfigError(f"there is no cohort {name!r} in the store (it has {some or 'none'}); name one of them")
+    return found
+
+
 def _print_cohorts(cohorts: Sequence[Any]) -> None:
     """One table of all maps of all cohorts, then what is missing and what failed, each once."""
     for cohort in cohorts:
         if cohort.state != "ready":
             tell(f"{cohort.name}: its layout is {cohort.state}: a run was interrupted while it was made; run again")
+    listed = LISTED if len(cohorts) <= MANY else FOLDED
     rows = [
         (cohort.name, len(cohort.checkpoints), cohort.n_neurons, entry.name, done.done, done.failed, done.pending)
         for cohort in cohorts
         for entry in cohort.maps
         for done in (entry.regions,)
     ]
+    if len(cohorts) > MANY:
+        rows = [*_summed(cohorts), *sorted(rows, key=lambda row: (not row[5], not row[6]))]
     if rows:
-        styles = [BAD if row[5] else DOUBTFUL if row[6] else "" for row in rows[:LISTED]]
+        styles = [BAD if row[5] else DOUBTFUL if row[6] else "" for row in rows[:listed]]
         header = ("cohort", "checkpoints", "neurons", "map", "shards done", "failed", "pending")
-        tell_table(header, rows[:LISTED], styles)
-        if len(rows) > LISTED:
-            tell(f"... and {len(rows) - LISTED:,} more maps of cohorts; --json lists all")
-    _print_unfinished(cohorts)
-    _print_failures(cohorts)
+        tell_table(header, rows[:listed], styles)
+        if len(rows) > listed:
+            tell(f"... and {len(rows) - listed:,} more maps of cohorts; --cohort NAME shows one, --json lists all")
+    _print_unfinished(cohorts, listed)
+    _print_failures(cohorts, listed)
 
 
-def _print_unfinished(cohorts: Sequence[Any]) -> None:
+def _summed(cohorts: Sequence[Any]) -> list[tuple[str, int, int, str, int, int, int]]:
+    """A row for each map over all cohorts."""
+    found: dict[str, list[tuple[int, ...]]] = {}
+    for cohort in cohorts:
+        for entry in cohort.maps:
+            done = entry.regions
+            numbers = (len(cohort.checkpoints), cohort.n_neurons, done.done, done.failed, done.pending)
+            found.setdefault(entry.name, []).append(numbers)
+    sums = {name: [sum(column) for column in zip(*rows, strict=True)] for name, rows in found.items()}
+    return [(f"all {len(found[name])}", s[0], s[1], name, s[2], s[3], s[4]) for name, s in sums.items()]
+
+
+def _print_unfinished(cohorts: Sequence[Any], listed: int) -> None:
     unfinished = [
         (cohort.name, label, entry.name, counts.done, counts.pending)
         for cohort in cohorts
@@ -113,15 +142,15 @@ def _print_unfinished(cohorts: Sequence[Any]) -> None:
     ]
     if unfinished:
         tell()
-        tell_table(("cohort", "checkpoint", "map", "done", "pending"), unfinished[:LISTED])
-        if len(unfinished) > LISTED:
-            tell(f"... and {len(unfinished) - LISTED:,} more; --json lists all")
+        tell_table(("cohort", "checkpoint", "map", "done", "pending"), unfinished[:listed])
+        if len(unfinished) > listed:
+            tell(f"... and {len(unfinished) - listed:,} more; --json lists all")
 
 
-def _print_failures(cohorts: Sequence[Any]) -> None:
+def _print_failures(cohorts: Sequence[Any], listed: int) -> None:
     where = "{checkpoint} {maps}" + (" of {cohort}" if len(cohorts) > 1 else "")
     failures = merged_failures((failure for cohort in cohorts for failure in cohort.failures), where)
-    for line in failures[:LISTED]:
+    for line in failures[:listed]:
         tell(printable(line, LONGEST_LINE), BAD)
-    if len(failures) > LISTED:
-        tell(f"... and {len(failures) - LISTED:,} more failures; --json lists all")
+    if len(failures) > listed:
+        tell(f"... and {len(failures) - listed:,} more failures; --json lists all")

@@ -1,19 +1,27 @@
 """`gradmap plan`: what a run would compute and write, before anything is."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.plan.config import load_config
-from pipeline.plan.shards import CohortPlan, MapPlan, RunPlan, VariablePlan
+from pipeline.plan.config import ConfigError, load_config
+from pipeline.plan.shards import Checkpoint, CohortPlan, MapPlan, RunPlan, VariablePlan
 from pipeline.plan.weight import variable_bytes, weigh
 from pipeline.text import printable
 from tasks.outcome import COMPLETE, FAILURES, Finished, counted, readable_bytes
 from tasks.parsing import new_command
-from tasks.terminal import BAD, LONGEST_LINE, tell, text_table
+from tasks.terminal import BAD, LONGEST_LINE, tell, tell_table, text_table
 
 #: Most notes on the checkpoints of one cohort that are printed.
 MOST_NOTES = 10
+
+#: From so many cohorts on they are folded to a line each, of which so many are printed, as of checkpoints at fault.
+MANY = 4
+FOLDED = 20
+
+#: Checkpoints at fault that are listed on the screen.
+LISTED = 15
 
 
 def add_parser(commands: Any) -> None:
@@ -26,6 +34,7 @@ def add_parser(commands: Any) -> None:
         examples=["plan run.toml", "plan run.toml --json - | jq .weight.map_bytes"],
     )
     parser.add_argument("config", type=Path, help="run configuration (TOML)")
+    parser.add_argument("--cohort", metavar="NAME", help="describe only this cohort (default: all, folded if many)")
 
 
 def plan(arguments: argparse.Namespace) -> Finished:
@@ -39,12 +48,13 @@ def plan(arguments: argparse.Namespace) -> Finished:
     loads = prepare_run(load_config(arguments.config), models.keep)
     prepared = with_contracts(loads, models.modules)
     weight = weigh(prepared)
-    for cohort in prepared.cohorts:
-        tell("\n".join([_cohort_text(cohort), *_notes(cohort)]) + "\n")
+    _print_cohorts(prepared, arguments.cohort)
     broken, unloadable = _broken(prepared), _broken(loads)
-    for one in broken:
+    for one in broken[:LISTED]:
         why = "cannot be loaded" if one in unloadable else "breaks the contract of models"
         tell(printable(f"{why}: {one[0]}/{one[1]}: {one[2]}", LONGEST_LINE), BAD)
+    if len(broken) > LISTED:
+        tell(f"... and {counted(len(broken) - LISTED, 'checkpoint')} more; --json lists all", BAD)
     figures: dict[str, Any] = {
         "checkpoints": weight.checkpoints,
         "shards": weight.shards,
@@ -69,6 +79,29 @@ def plan(arguments: argparse.Namespace) -> Finished:
     return Finished(COMPLETE, f"gradmap: ready to run: {counted(weight.shards, 'shard')} (exit status 0)", content)
 
 
+def _print_cohorts(prepared: RunPlan, name: str | None) -> None:
+    """What each cohort would be: in full where they are few or one is named, otherwise a line for each."""
+    chosen = [cohort for cohort in prepared.cohorts if name in (None, cohort.name)]
+    if not chosen:
+        some = ", ".join(cohort.name for cohort in prepared.cohorts[:FOLDED])
+        raise ConfigError(f"--cohort {name}: the config has no such cohort; name one of {some}")
+    if len(chosen) <= MANY:
+        for cohort in chosen:
+            tell("\n".join([_cohort_text(cohort), *_notes(cohort.checkpoints)]) + "\n")
+        return
+    header = ("cohort", "checkpoints", "neurons", "bands", "frames", "classes")
+    rows = [
+        (one.name, len(one.checkpoints), len(one.neurons), len(one.frequencies_hz), one.lags, _classes(one))
+        for one in chosen
+    ]
+    tell_table(header, rows[:FOLDED])
+    if len(rows) > FOLDED:
+        tell(f"... and {counted(len(rows) - FOLDED, 'cohort')} more; --cohort NAME describes one in full")
+    for line in _notes([checkpoint for cohort in chosen for checkpoint in cohort.checkpoints]):
+        tell(line)
+    tell()
+
+
 def _broken(prepared: RunPlan) -> list[tuple[str, str, str]]:
     return [
         (cohort.name, checkpoint.id, checkpoint.error)
@@ -79,9 +112,8 @@ def _broken(prepared: RunPlan) -> list[tuple[str, str, str]]:
 
 
 def _cohort_text(cohort: CohortPlan) -> str:
-    classes = sorted({checkpoint.model_class.rpartition(".")[2] for checkpoint in cohort.checkpoints} - {""})
     head = (
-        f"{cohort.name}: {counted(len(cohort.checkpoints), 'checkpoint')} ({', '.join(classes) or 'none loads'}),"
+        f"{cohort.name}: {counted(len(cohort.checkpoints), 'checkpoint')} ({_classes(cohort)}),"
         f" {counted(len(cohort.neurons), 'neuron')}, {counted(len(cohort.frequencies_hz), 'band')},"
         f" {cohort.lags} frames of {cohort.frame_ms:g} ms"
     )
@@ -90,10 +122,16 @@ def _cohort_text(cohort: CohortPlan) -> str:
     return head + "\n" + text_table(header, rows)
 
 
-def _notes(cohort: CohortPlan) -> list[str]:
+def _classes(cohort: CohortPlan) -> str:
+    """Names of the classes of a cohort's models."""
+    names = {checkpoint.model_class.rpartition(".")[2] for checkpoint in cohort.checkpoints} - {""}
+    return ", ".join(sorted(names)) or "none loads"
+
+
+def _notes(checkpoints: Sequence[Checkpoint]) -> list[str]:
     """What was noticed while the checkpoints were described, once for all that it holds of."""
     holders: dict[str, list[str]] = {}
-    for checkpoint in cohort.checkpoints:
+    for checkpoint in checkpoints:
         for note in checkpoint.notes:
             holders.setdefault(note, []).append(checkpoint.id)
     lines = [

@@ -188,7 +188,9 @@ def _executor(
         device = "cuda" if gpus else "cpu"
         if gpus:
             _check_cuda(gpus)
-        return lambda config: run_locally(config, report=progress.update, stop=stop, device=device)
+        return lambda config: run_locally(
+            config, report=progress.update, stop=stop, device=device, reading=progress.reading
+        )
     from tasks.cluster import Watch, run_on_ray
 
     def ready() -> None:
@@ -198,7 +200,7 @@ def _executor(
     def begin() -> None:
         progress.busy("starting Ray")
 
-    watch = Watch(progress.update, progress.say, stop, begin, ready)
+    watch = Watch(progress.update, progress.say, stop, begin, ready, progress.reading)
     return lambda config: run_on_ray(config, address=address, gpus=gpus, watch=watch)
 
 

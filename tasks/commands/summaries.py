@@ -66,11 +66,11 @@ def summarise(arguments: argparse.Namespace) -> Finished:
 def report(arguments: argparse.Namespace) -> Finished:
     """The page, written."""
     from pipeline.pictures.report import write_report
-    from pipeline.store.reader import open_cubes
+    from pipeline.store.reader import open_maps
 
     location = store_named(arguments.store)
     output = arguments.output or _beside(location)
-    path = write_report(open_cubes(location), output)
+    path = write_report(open_maps(location, without=()), output)
     return Finished(
         COMPLETE, last_line(COMPLETE, f"the report lies in {path}"), {"store": location, "report": str(path)}
     )

@@ -61,7 +61,7 @@ def truth(folder: Path) -> np.ndarray:
 def contents(store: str | Path) -> dict[str, Any]:
     """Every object of a store but the lease, by key: bytes, and JSON as values whose entries have no order."""
     opened = open_store(store)
-    keys = sorted(key for key in keys_below(opened, "") if not key.startswith("_lease"))
+    keys = sorted(key for key in keys_below(opened, "") if not key.startswith("_"))
     return {
         key: _unordered(data.decode()) if key.endswith(".json") else data
         for key, data in zip(keys, read_many(opened, keys), strict=True)

@@ -37,7 +37,7 @@ def plan(store):
     compute(made)
     cube = open_cube(store)
     best = cube.strf.max(("frequency", "lag")).rename("strf_best").assign_attrs(map="strf")
-    write_summaries(store, "speech", best.to_dataset())
+    write_summaries(store, {"speech": best.to_dataset()})
     assert verify_store(store).sound
     return made
 

@@ -71,7 +71,7 @@ def test_a_run_from_the_layout_to_the_summaries(url):
     found = verify_store(url)
     assert found.sound
     assert found.complete
-    write_summaries(url, "speech", cube[["strf"]].max(("frequency", "lag")).rename(strf="strf_peak").compute())
+    write_summaries(url, {"speech": cube[["strf"]].max(("frequency", "lag")).rename(strf="strf_peak").compute()})
     plain = xr.open_zarr(url, group="speech")
     assert plain.strf_peak.shape == (3, 5)
     assert plain.strf.notnull().all()

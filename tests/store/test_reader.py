@@ -47,7 +47,7 @@ def test_what_is_not_done_has_no_health_and_shows_no_summary(laid_out, store):
     compute(laid_out)
     whole = open_cube(store)
     best = whole.strf.max(("frequency", "lag")).rename("strf_best").assign_attrs(map="strf")
-    write_summaries(store, "speech", best.to_dataset())
+    write_summaries(store, {"speech": best.to_dataset()})
     array = zarr.open_array(store, path="speech/strf_status", mode="r+")
     array[1, 2:4] = FAILED
     cube = open_cube(store)

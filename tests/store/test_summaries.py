@@ -27,7 +27,7 @@ def summaries(finished, store) -> xr.Dataset:
 
 def test_summaries_come_back_as_they_were_and_maps_are_untouched(summaries, store):
     before = digests(store / "speech/strf") | digests(store / "speech/strf_status")
-    write_summaries(store, "speech", summaries)
+    write_summaries(store, {"speech": summaries})
     cube = xr.open_zarr(store, group="speech")
     for name in summaries.data_vars:
         np.testing.assert_array_equal(cube[name].transpose(*summaries[name].dims), summaries[name])
@@ -39,9 +39,9 @@ def test_summaries_come_back_as_they_were_and_maps_are_untouched(summaries, stor
 
 
 def test_summaries_are_overwritten(summaries, store):
-    write_summaries(store, "speech", summaries)
+    write_summaries(store, {"speech": summaries})
     fewer = summaries.isel(scale=slice(0, 2))
-    write_summaries(store, "speech", fewer)
+    write_summaries(store, {"speech": fewer})
     cube = open_cube(store)
     assert cube.sizes["scale"] == 2
     np.testing.assert_array_equal(cube.strf_ripple, fewer.strf_ripple)
@@ -49,7 +49,7 @@ def test_summaries_are_overwritten(summaries, store):
 
 def test_labels_in_another_order_or_fewer_of_them_find_their_place(summaries, store):
     some = summaries.sel(checkpoint=["c", "a"], neuron=["n004", "n001"])
-    write_summaries(store, "speech", some)
+    write_summaries(store, {"speech": some})
     cube = open_cube(store)
     np.testing.assert_array_equal(
         cube.strf_best_frequency.sel(some.strf_best_frequency.coords), some.strf_best_frequency
@@ -62,37 +62,37 @@ def test_labels_in_another_order_or_fewer_of_them_find_their_place(summaries, st
 def test_foreign_labels_are_refused(summaries, store):
     before = digests(store)
     with pytest.raises(ValueError, match=r"labels along neuron that the cube 'speech' has not.*x"):
-        write_summaries(store, "speech", summaries.assign_coords(neuron=["n000", "n001", "n002", "n003", "x"]))
+        write_summaries(store, {"speech": summaries.assign_coords(neuron=["n000", "n001", "n002", "n003", "x"])})
     with pytest.raises(ValueError, match="no labels along neuron"):
-        write_summaries(store, "speech", summaries.drop_vars("neuron"))
+        write_summaries(store, {"speech": summaries.drop_vars("neuron")})
     with pytest.raises(ValueError, match="twice"):
-        write_summaries(store, "speech", summaries.isel(neuron=[0, 0]))
+        write_summaries(store, {"speech": summaries.isel(neuron=[0, 0])})
     assert digests(store) == before
 
 
 @pytest.mark.parametrize("name", ["strf", "strf_status", "strf_health", "probe_response"])
 def test_what_is_no_summary_is_not_overwritten(summaries, store, name):
     with pytest.raises(ValueError, match=f"{name} of cohort 'speech' .* is no summary"):
-        write_summaries(store, "speech", summaries.rename(strf_best_frequency=name))
+        write_summaries(store, {"speech": summaries.rename(strf_best_frequency=name)})
 
 
 def test_an_axis_that_another_summary_uses_keeps_its_size(summaries, store):
-    write_summaries(store, "speech", summaries)
+    write_summaries(store, {"speech": summaries})
     other = summaries[["strf_ripple"]].isel(scale=[0]).rename(strf_ripple="other")
     with pytest.raises(ValueError, match=r"axis 'scale' has 1 positions .* 4 in the stored 'strf_ripple'"):
-        write_summaries(store, "speech", other)
+        write_summaries(store, {"speech": other})
 
 
 def test_types_that_a_cube_does_not_hold_are_refused(summaries, store):
     odd = xr.Dataset({"odd": ("checkpoint", np.array([1j, 2, 3]))}, coords={"checkpoint": summaries.checkpoint})
     with pytest.raises(ValueError, match="complex128"):
-        write_summaries(store, "speech", odd)
+        write_summaries(store, {"speech": odd})
     with pytest.raises(ValueError, match="names become paths"):
-        write_summaries(store, "speech", summaries.rename(strf_class="a/b"))
+        write_summaries(store, {"speech": summaries.rename(strf_class="a/b")})
 
 
 def test_summaries_grow_with_the_cohort(summaries, store):
-    write_summaries(store, "speech", summaries)
+    write_summaries(store, {"speech": summaries})
     plan = run_plan(store, cohort(("a", "b", "c", "d")))
     create_or_extend(plan, health_flags=HEALTH)
     compute(align(plan))

@@ -9,6 +9,9 @@ import pytest
 from pipeline import open_cube
 from pipeline.numbers.catalogue import measure
 from pipeline.numbers.strf import StrfSettings
+from pipeline.numbers.tables import population_table
+from pipeline.store import open_cubes, write_summaries
+from pipeline.store.reader import open_maps
 from tasks import summarising
 from tasks.cli import main
 
@@ -74,11 +77,35 @@ def test_what_cannot_be_written_is_refused(store, capsys, arguments, told):
     assert told in capsys.readouterr().err
 
 
-def test_blocks_on_ray_give_the_numbers_of_one_process(store, own_ray, monkeypatch):
+def test_blocks_in_processes_give_the_numbers_of_one(store, monkeypatch):
     monkeypatch.setattr(summarising, "BLOCK_BYTES", 1)
-    parts = [part for cohort in ("demo", "demo_wav") for part in summarising._parts(str(store), cohort)]
-    assert len(parts) == 6
-    alone = list(summarising._measured(str(store), parts, None))
-    monkeypatch.setattr(summarising, "LARGE_BYTES", 0)
-    for (part, there), (_, here) in zip(summarising._measured(str(store), parts, None), alone, strict=True):
+    cubes = open_maps(str(store))
+    parts = [part for cohort, cube in cubes.items() for part in summarising._parts(cohort, cube)]
+    assert len(parts) == sum(cube.sizes["checkpoint"] for cube in cubes.values())
+    alone = list(summarising._measured(str(store), cubes, parts, None))
+    monkeypatch.setattr(summarising, "MANY_MAPS", 0)
+    monkeypatch.setattr(summarising, "MAPS_PER_TASK", 1)
+    monkeypatch.setattr(summarising, "cores", lambda: 2)
+    beside = list(summarising._measured(str(store), cubes, parts, None))
+    assert [part for part, _ in beside] == parts
+    for (part, there), (_, here) in zip(beside, alone, strict=True):
         assert there.identical(here), part
+
+
+def test_blocks_on_a_cluster_give_the_numbers_of_one_process(store, own_ray, monkeypatch):
+    cubes = open_maps(str(store))
+    parts = [part for cohort, cube in cubes.items() for part in summarising._parts(cohort, cube)]
+    alone = list(summarising._measured(str(store), cubes, parts, None))
+    for (part, there), (_, here) in zip(summarising._measured(str(store), cubes, parts, "auto"), alone, strict=True):
+        assert there.identical(here), part
+
+
+def test_a_table_holds_what_the_cubes_hold(store):
+    """The table is made of what was just measured; reading everything back gives the same."""
+    foreign = open_cube(store, "demo")["strf"].max(("frequency", "lag")).rename("strf_highest").drop_attrs()
+    write_summaries(store, {"demo": foreign.to_dataset().compute()})
+    rows = summarising.summarise_store(str(store))
+    read = population_table(open_cubes(store))
+    assert "strf_highest" in read.columns
+    pd.testing.assert_frame_equal(rows, read)
+    assert rows.attrs == read.attrs

@@ -160,10 +160,14 @@ def _numbers(entry: Outcome, found: Measured | None, agreement: xr.Dataset | Non
         norms = np.full(trusted.shape, np.nan)
         norms[np.ix_(small.chosen.checkpoints, small.chosen.neurons)] = small.norms[0]
         told["gain"] = ("gain (norm of the map)", trusted.copy(data=norms))
-    numbers = []
+    numbers: list[_Number] = []
     for name, (label, values) in told.items():
+        if len(numbers) == MOST_NUMBERS:
+            break
         maps = placed(values.reset_coords(drop=True)).reindex(axes).astype(float).where(trusted)
-        numbers.append(_Number(name, label, maps.values, middle(maps, axes["neuron"])))
+        of_neurons = middle(maps, axes["neuron"])
+        if np.isfinite(of_neurons).any():
+            numbers.append(_Number(name, label, maps.values, of_neurons))
     if agreement is not None:
         reliable = middle(agreement["reliability"], axes["neuron"])
         numbers.insert(1, _Number("reliability", "r over seeds", None, reliable))

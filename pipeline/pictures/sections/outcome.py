@@ -23,7 +23,7 @@ from pipeline.pictures.reading import (
     standing,
 )
 from pipeline.pictures.style import STANDING_COLOURS
-from pipeline.words import ENSEMBLE, FAILED, PENDING, Flag, health_name, map_names, owner_of, status_name
+from pipeline.words import ENSEMBLE, FAILED, PENDING, Flag, health_name, map_names, owner_of, role_of, status_name
 
 #: Failures on the page, at most.
 MOST_FAILURES = 60
@@ -35,6 +35,9 @@ MOST_UNTRUSTED_ROWS = 25
 MOST_NAMES = 12
 MOST_NUMBERED = 5000
 
+#: Numbers beside the maps of a cohort that are read at once, in bytes; more are read as they are asked for.
+MOST_LOADED_BYTES = 16 * 2**20
+
 #: Bytes of all thumbnails and sounds of a page, which take a third more as text.
 THUMBNAIL_BYTES = 6_000_000
 
@@ -45,7 +48,7 @@ class Outcome:
 
     ``best`` is that of the best entry of each checkpoint and neuron: where it can be used, some sound's can.
     ``variables`` are the names of the arrays that hold its maps; the first one is shown. ``room`` is how many bytes of
-    the page its thumbnails may take.
+    the page its thumbnails may take; ``brief`` says that it is one of many, of which no pictures are shown.
     """
 
     cohort: str
@@ -55,6 +58,7 @@ class Outcome:
     best: xr.DataArray
     variables: tuple[str, ...]
     room: int = THUMBNAIL_BYTES
+    brief: bool = False
 
     @property
     def shown(self) -> str:
@@ -98,9 +102,12 @@ def outcomes(cohorts: Mapping[str, xr.Dataset]) -> list[Outcome]:
         variables: dict[str, list[str]] = defaultdict(list)
         for variable in map_names(cube):
             variables[owner_of(cube, variable)].append(variable)
-        small = [entry for name in variables for entry in (status_name(name), health_name(name))]
+        small = {entry for name in variables for entry in (status_name(name), health_name(name)) if entry in cube}
+        beside = {str(name) for name, entry in cube.data_vars.items() if role_of(entry.attrs) != "map"}
+        if sum(cube[name].nbytes for name in beside) <= MOST_LOADED_BYTES:
+            small |= beside
         # read once: every panel asks for them
-        cube = cube.assign({entry: cube[entry].compute() for entry in small if entry in cube})
+        cube = cube.assign(cube[sorted(small)].compute().data_vars)
         for name, members in variables.items():
             asked = _rows_of(cube, name)
             codes = placed(standing(asked, members[0]))

@@ -18,6 +18,8 @@ def standard_section(
 ) -> Markup:
     """Grid of some maps, a browser of all, the population, agreement between checkpoints, and a row per neuron.
 
+    Of one of many cohorts, the browser and the rows alone.
+
     Parameters
     ----------
     told
@@ -29,6 +31,8 @@ def standard_section(
     """
     found = measure(entry, choose_measured(entry.best, entry.cube, entry.sounds), told)
     agreement = over_seeds(found) if found is not None else None
+    if entry.brief:
+        return joined([browser_section(entry, found, agreement), neuron_table(entry, found, agreement)])
     drawn = choose_drawn(entry.best, entry.cube, frequency_order(entry, found))
     parts = [gallery_section(entry, drawn, words, alone), browser_section(entry, found, agreement)]
     if found is not None:

@@ -1,0 +1,152 @@
+"""What was learnt of checkpoints by building their modules, remembered as long as nothing that decides it changes."""
+
+import hashlib
+import importlib.util
+import os
+import sys
+import sysconfig
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from pipeline.plan.shards import Checkpoint, FrontEnd
+
+#: Source files whose content is compared at most; code spread over more is not remembered.
+MOST_FILES = 5_000
+
+#: Folders whose modules are known by the versions of the packages that are installed there.
+INSTALLED = ("site-packages", "dist-packages")
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """What only building a checkpoint's module tells; everything else is read from its files each time."""
+
+    model_class: str
+    n_neurons: int
+    n_bands: int
+    n_channels: int
+    n_parameters: int
+    front_end: FrontEnd | None
+    notes: tuple[str, ...]
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint) -> "Learnt":
+        """What was learnt of a checkpoint."""
+        return cls(**{entry.name: getattr(checkpoint, entry.name) for entry in fields(cls)})
+
+    @classmethod
+    def read(cls, stored: Mapping[str, Any]) -> "Learnt":
+        """What was written with ``asdict``."""
+        front_end = stored["front_end"]
+        known = {**stored, "notes": tuple(stored["notes"])}
+        return cls(**{**known, "front_end": None if front_end is None else FrontEnd(**front_end)})
+
+
+@dataclass
+class Memory:
+    """What was learnt of checkpoints, each by a key that is made of its fingerprint.
+
+    A fingerprint is made of the content of a checkpoint's files and of its entry of the config. What else decides a
+    module is code: `recall` gives an empty memory where a source file, a package's version or Python's has changed.
+    Nothing in it enters a map: the worker that computes one loads the checkpoint itself.
+    """
+
+    known: dict[str, Learnt] = field(default_factory=dict)
+    used: dict[str, Learnt] = field(default_factory=dict)
+
+    def take(self, key: str) -> Learnt | None:
+        """What is known of a checkpoint; None where nothing is."""
+        return self.known.get(key)
+
+    def keep(self, key: str, learnt: Learnt) -> None:
+        """Remember a checkpoint that was built, or was remembered and is still asked for."""
+        self.used[key] = learnt
+
+    @property
+    def changed(self) -> bool:
+        """Whether it differs from what was recalled."""
+        return self.known != self.used
+
+    def written(self) -> dict[str, Any] | None:
+        """The memory as JSON holds it, with the code that it was learnt with; None where that is too much code."""
+        code = _loaded_code()
+        if code is None:
+            return None
+        return {
+            "environment": _environment(),
+            "code": code,
+            "places": _places(code),
+            "checkpoints": {key: asdict(learnt) for key, learnt in sorted(self.used.items())},
+        }
+
+
+def recall(stored: Mapping[str, Any] | None) -> Memory:
+    """What `Memory.written` gave, empty where it was learnt with other code or cannot be read."""
+    try:
+        if not stored or stored["environment"] != _environment():
+            return Memory()
+        if any(_digest(path) != digest for path, digest in stored["code"].items()):
+            return Memory()
+        if any(_place(name) != place for name, place in stored["places"].items()):
+            return Memory()
+        return Memory({key: Learnt.read(entry) for key, entry in stored["checkpoints"].items()})
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return Memory()
+
+
+def _environment() -> str:
+    """What is installed: the versions of Python and of every package, by the names of their folders."""
+    found = {sys.version, sys.prefix}
+    for folder in sys.path:
+        if os.path.basename(folder.rstrip("/")) in INSTALLED and os.path.isdir(folder):
+            # Not only the names: a package that is installed anew under its version has a new folder.
+            for entry in os.scandir(folder):
+                if entry.name.endswith((".dist-info", ".egg-info", ".pth", ".egg-link")):
+                    found.add(f"{entry.path} {entry.stat().st_mtime_ns}")
+    return hashlib.sha256("\n".join(sorted(found)).encode()).hexdigest()
+
+
+def _loaded_code() -> dict[str, str] | None:
+    """Digest of every source file that was imported and is not installed with a version of its own."""
+    standard = {os.path.realpath(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")}
+    files = {
+        os.path.realpath(path)
+        for module in list(sys.modules.values())
+        if isinstance(path := getattr(module, "__file__", None), str) and path.endswith(".py")
+    }
+    own = sorted(path for path in files if not _is_installed(path, standard))
+    if len(own) > MOST_FILES:
+        return None
+    found = {path: _digest(path) for path in own}
+    return {path: digest for path, digest in found.items() if digest is not None}
+
+
+def _is_installed(path: str, standard: Iterable[str]) -> bool:
+    return bool(set(Path(path).parts) & set(INSTALLED)) or any(path.startswith(f"{folder}/") for folder in standard)
+
+
+def _digest(path: str) -> str | None:
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except OSError:
+        return None
+
+
+def _places(code: Mapping[str, str]) -> dict[str, str | None]:
+    """Where Python finds each top-level module of that code: another file before it would be imported instead."""
+    names = {
+        name.partition(".")[0]
+        for name, module in list(sys.modules.items())
+        if isinstance(path := getattr(module, "__file__", None), str) and os.path.realpath(path) in code
+    }
+    return {name: _place(name) for name in sorted(names - {"__main__", "__mp_main__"})}
+
+
+def _place(name: str) -> str | None:
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        return None
+    return None if spec is None else spec.origin
