@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from glob import escape
 from pathlib import PurePath
 
+from pipeline.inputs.best import best_of
 from pipeline.inputs.files import Match, find, list_names, refuse_secrets, split
 from pipeline.inputs.weights import SUFFIXES, listed
 from pipeline.plan.config import CheckpointsConfig, CohortConfig, ConfigError, RunConfig, is_url
@@ -107,6 +108,8 @@ def find_checkpoints(config: RunConfig, entry: CheckpointsConfig, where: str) ->
     words = () if not is_url(pattern) and os.path.lexists(pattern) else words_in(pattern)
     refuse_words(words, where)
     locations = _locations(as_glob(pattern) if words else pattern, where, any_file=entry.factory is not None)
+    if entry.best is not None:
+        locations = best_of(locations, entry.best, where)
     if not words:
         return [Found(location) for location in locations]
     expression = as_expression(pattern.rstrip("/"))

@@ -53,7 +53,7 @@ def read_for_comparison(content: bytes, path: str) -> Mapping[str, Any] | None:
         return read_weights(content, path)
     if not content.startswith(b"PK\x03\x04") or not path.endswith(SUFFIXES):
         return None
-    _check_archive(content, path)
+    check_archive(content, path)
     try:
         value = torch.load(BytesIO(content), map_location="cpu", weights_only=False, pickle_module=inert)
     except Exception as error:
@@ -84,7 +84,7 @@ def _read_safetensors(content: bytes, path: str) -> dict[str, Tensor]:
 
 
 def _read_torch(content: bytes, path: str) -> Mapping[str, Any]:
-    _check_archive(content, path)
+    check_archive(content, path)
     try:
         value = torch.load(BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:
@@ -114,7 +114,7 @@ def _refusal(error: Exception, path: str) -> str:
     )
 
 
-def _check_archive(content: bytes, path: str) -> None:
+def check_archive(content: bytes, path: str) -> None:
     """Refuse what torch.save does not write: other pickles, TorchScript, and archives that grow when unpacked."""
     try:
         with zipfile.ZipFile(BytesIO(content)) as archive:

@@ -122,6 +122,8 @@ class CheckpointsConfig(Frozen):
     """Name of the entry that holds the weights, in a nested file."""
     strip_prefix: str | None = Field(default=None, min_length=1, max_length=200)
     """What the names of the weights begin with, and the model's do not."""
+    best: str | None = Field(default=None, pattern=r"^-?[^\s-].{0,199}$")
+    """Of the checkpoints in one folder only that with the best score of this name; "-val_loss" where less is better."""
     labels: dict[Annotated[str, Field(pattern=NAME)], bool | int | float | str] = Field(default_factory=dict)
     """Labels of all these checkpoints, for what no path says."""
     adapt: AdaptConfig | None = None

@@ -21,7 +21,7 @@ from pipeline.store import (
 )
 from pipeline.words import FAILED, NOT_COMPUTED
 from tests.store.conftest import compute
-from tests.store.plans import HEALTH, cohort, numbers, run_plan, strf
+from tests.store.plans import HEALTH, checkpoint, cohort, numbers, run_plan, strf
 
 
 def test_the_only_cohort_is_opened_in_chunks_of_one_object(finished, store):
@@ -116,3 +116,17 @@ def test_all_cubes_of_a_store_come_in_its_order_as_one_by_one(store):
     assert list(cubes) == [group.name for group in store_status(store)]
     for name, cube in cubes.items():
         xr.testing.assert_identical(cube, open_cube(store, name))
+
+
+def test_plain_xarray_answers_the_same_queries_without_chunks(store):
+    """The one word that docs/cube.md gives as the cure."""
+    entries = [checkpoint(name, architecture=label) for name, label in (("a", "x"), ("b", "y"), ("c", "x"))]
+    plan = run_plan(store, cohort(checkpoints=entries, maps=[strf(5, 4, 3)]))
+    create_or_extend(plan, health_flags=HEALTH)
+    compute(plan)
+    for cube in (open_cube(store), xr.open_zarr(store, group="speech", chunks=None)):
+        means = cube.strf.groupby("architecture").mean("checkpoint")
+        assert means.architecture.values.tolist() == ["x", "y"]
+        np.testing.assert_allclose(means.sel(architecture="x"), cube.strf.values[[0, 2]].mean(axis=0), rtol=1e-6)
+        kept = cube.strf.where(cube.architecture == "x", drop=True)
+        assert kept.checkpoint.values.tolist() == ["a", "c"]
