@@ -209,6 +209,51 @@ def compare_measures(
     parts = [
         _of_cohort(name, one, (reference, other), by, measures, site, len(cohorts)) for name, one in cohorts.items()
     ]
+    return _table(parts, rng)
+
+
+def compare_numbers(
+    numbers: xr.Dataset,
+    reference: str,
+    other: str,
+    by: str = "architecture",
+    *,
+    site: str | None = "site",
+    rng: int = 0,
+) -> pd.DataFrame:
+    """One test per number that each neuron of each checkpoint has already, as the numbers of dynamic STRFs.
+
+    As `compare_measures`, whose columns it has. A number of each sound is averaged over sounds; NaN does not count.
+    Numbers that grow with the sound's length, as complexity does, compare over equal numbers of frames only.
+
+    Parameters
+    ----------
+    numbers
+        Variables with the dimensions checkpoint and neuron, and perhaps others, such as
+        ``cube[["dstrf_complexity", "dstrf_gain_change"]]``.
+    site, rng
+        As for `compare_measures`.
+
+    Raises
+    ------
+    ValueError
+        If a variable has no such dimensions, or a group or the coordinate is not there.
+    """
+    flat = [str(name) for name, one in numbers.items() if not {"checkpoint", "neuron"} <= set(one.dims)]
+    if flat or not numbers.data_vars:
+        raise ValueError(
+            f"{', '.join(flat) or 'nothing'} is no number of each neuron of each checkpoint, so there is nothing to"
+            " compare; choose variables with the dimensions checkpoint and neuron"
+        )
+    groups = {str(name): two_groups(one, reference, other, by) for name, one in numbers.items()}
+    first, second = next(iter(groups.values()))
+    joined = xr.Dataset({name: xr.concat(pair, "checkpoint") for name, pair in groups.items()})
+    mask = np.arange(joined.sizes["checkpoint"]) >= first.sizes["checkpoint"]
+    return _table([_Cohort(joined, mask, _sites_of("", second, site, alone=True))], rng)
+
+
+def _table(parts: Sequence["_Cohort"], rng: int) -> pd.DataFrame:
+    """A row for each measure of any cohort."""
     names = dict.fromkeys(str(name) for part in parts for name in part.numbers.data_vars if name != "degenerate")
     rows = [_row(name, [part for part in parts if name in part.numbers], rng) for name in names]
     for words in dict.fromkeys(words for part in parts for words in part.numbers.attrs.get("left_out", [])):
@@ -249,22 +294,26 @@ def _of_cohort(
     cohorts: int,
 ) -> _Cohort:
     first, second = two_groups(maps, *labels, by)
+    sites = _sites_of(cohort, maps, site, alone=cohorts == 1)
+    numbers = _summaries(xr.concat([first, second], "checkpoint"), measures)
+    mask = np.arange(first.sizes["checkpoint"] + second.sizes["checkpoint"]) >= first.sizes["checkpoint"]
+    return _Cohort(numbers, mask, sites)
+
+
+def _sites_of(cohort: str, maps: xr.DataArray, site: str | None, *, alone: bool) -> list[object]:
+    """The label of each neuron that says which others it is not independent of; None where it has none."""
     there = site is not None and site in maps.coords and maps.coords[site].dims == ("neuron",)
-    if site is not None and not there and cohorts == 1:
+    if site is not None and not there and alone:
         raise ValueError(
             f"the neurons have no {site!r}, so which of them were recorded together is not known; add that column to"
             " the neurons' table, or pass site=None to count every neuron as independent"
         )
     neurons = maps["neuron"].values.tolist() if "neuron" in maps.coords else list(range(maps.sizes["neuron"]))
     if there:
-        sites = [label if _named(label) else None for label in maps[str(site)].values.tolist()]
-    elif site is not None:
-        sites = [cohort] * len(neurons)
-    else:
-        sites = [(cohort, neuron) for neuron in neurons]
-    numbers = _summaries(xr.concat([first, second], "checkpoint"), measures)
-    mask = np.arange(first.sizes["checkpoint"] + second.sizes["checkpoint"]) >= first.sizes["checkpoint"]
-    return _Cohort(numbers, mask, sites)
+        return [label if _named(label) else None for label in maps[str(site)].values.tolist()]
+    if site is not None:
+        return [cohort] * len(neurons)
+    return [(cohort, neuron) for neuron in neurons]
 
 
 def two_groups(maps: xr.DataArray, reference: str, other: str, by: str) -> tuple[xr.DataArray, xr.DataArray]:

@@ -235,7 +235,9 @@ def test_what_is_no_dynamic_strf_is_refused(maps, words):
         dynamic.gain_change(maps)
 
 
-@pytest.mark.parametrize("room", ["alignment", "components", "floor", "gain", "holding", "population", "spectrum"])
+@pytest.mark.parametrize(
+    "room", ["alignment", "components", "floor", "gain", "holding", "shared_components", "spectrum"]
+)
 def test_examples(room):
     # By name, since a function of the package hides the module that it lies in.
     found = doctest.testmod(importlib.import_module(f"pipeline.numbers.dynamic.{room}"))

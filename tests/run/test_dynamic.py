@@ -250,3 +250,23 @@ def test_entries_on_whose_sign_the_members_do_not_agree_are_zero(seeds):
 def test_ensembles_that_cannot_be_made_are_refused(seeds, more, words):
     with pytest.raises(ConfigError, match=words):
         plan_shards(load_config(write_config(seeds, maps=dynamic_map(more))))
+
+
+@pytest.mark.parametrize(("frames", "short"), [((40, 12), False), ((40, 11), True), ((40, 5), True)])
+def test_a_sound_shorter_than_two_windows_is_said(tmp_path, frames, short):
+    write_checkpoint(tmp_path / "checkpoints/lab-0", 0)
+    generator = np.random.default_rng(1)
+    sounds = {
+        name: generator.normal(size=(BANDS, count)).astype("float32")
+        for name, count in zip(("one", "two"), frames, strict=True)
+    }
+    np.savez(tmp_path / "sounds.npz", **sounds)
+    report = run_locally(load_config(write_config(tmp_path, maps=dynamic_map(), lags="6")))
+    assert report.failed == 0
+    cube = open_cube(tmp_path / "cube.zarr", "lab")
+    flags = dict(
+        zip(cube.dstrf_health.attrs["flag_meanings"].split(), cube.dstrf_health.attrs["flag_masks"], strict=True)
+    )
+    assert (((cube.dstrf_health & flags["short_sound"]) > 0) == short).all()
+    assert np.isfinite(cube.dstrf_complexity.sel(stimulus="one")).all()
+    assert np.isnan(cube.dstrf_complexity.sel(stimulus="two")).all() == (frames[1] < 7)

@@ -12,6 +12,7 @@ TRUNCATED_SHARE = 0.01
 #: Share of the stimulus inside the window that may be clamped or silent.
 CLAMPED_SHARE = 0.05
 #: Relative difference of two routes; float32 gives 1e-7 to 2e-5.
+SHORTEST_SOUND = 2  # windows that a sound must have, for as many frames with a whole window behind them as without
 ROUTES_TOLERANCE = 1e-4
 #: Relative error of a map against central differences in float64.
 FINITE_DIFFERENCE_TOLERANCE = 2e-3
@@ -158,6 +159,15 @@ TABLE = (
         "a gap above the completeness that the config asks for, with as many nodes as are allowed",
         "more nodes (most_nodes); a model with kinks needs many, and its gap stands in <map>_completeness",
         "each integrated map by its own sum",
+        "notice",
+    ),
+    Flag(
+        "short_sound",
+        2048,
+        "a sound is so short that few of its frames have a whole window behind them, or none",
+        f"under {SHORTEST_SOUND} times the window",
+        "longer sounds, fewer lags, or leave this sound out",
+        "all dynamic maps of a run together, by its shortest sound",
         "notice",
     ),
 )

@@ -73,5 +73,7 @@ def local_linearity(maps: np.ndarray, windows: np.ndarray, response: np.ndarray)
     array([1.])
     """
     maps = checked(maps, frames=2)
-    predicted = np.stack([np.einsum("tlf,tlf->t", one.astype(np.float64), windows) for one in maps])
+    predicted = np.zeros(maps.shape[:2])
+    for row, one in zip(predicted, maps, strict=True):
+        np.einsum("tlf,tlf->t", one.astype(np.float64), windows, out=row)
     return correlation(predicted, np.asarray(response, dtype=np.float64))

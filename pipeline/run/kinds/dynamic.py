@@ -11,7 +11,7 @@ from torch import nn
 from pipeline.gradients.dynamic.strfs import Record, dynamic_strfs
 from pipeline.gradients.gradmaps import compute_strf_gradmaps
 from pipeline.gradients.health import memory_length, oldest_share
-from pipeline.gradients.health.flags import ROUTES_TOLERANCE, TRUNCATED_SHARE, raised
+from pipeline.gradients.health.flags import ROUTES_TOLERANCE, SHORTEST_SOUND, TRUNCATED_SHARE, raised
 from pipeline.numbers import dynamic
 from pipeline.numbers.windows import stimulus_windows
 from pipeline.plan.kinds.dynamic import DynamicConfig
@@ -36,9 +36,13 @@ class _Sound:
 
 @dataclass
 class _Records:
-    """How the maps were computed, and the share of each neuron's energy beyond the window, over sounds and members."""
+    """How the maps were computed, the share of each neuron's energy beyond the window, over sounds and members.
+
+    ``lengths`` are the frames of each sound.
+    """
 
     all: list[Record] = field(default_factory=list)
+    lengths: list[int] = field(default_factory=list)
     beyond: list[np.ndarray] = field(default_factory=list)
 
     @property
@@ -90,6 +94,7 @@ def _companions(job: Job, maps: np.ndarray, records: _Records) -> dict[str, np.n
         raised("all_zero_map", rooted.amax(dim=(2, 3)) == 0)
         | raised("truncated_window", torch.from_numpy(np.max(records.beyond, axis=0))[None] > TRUNCATED_SHARE)
         | raised("routes_disagree", disagrees)
+        | raised("short_sound", torch.full(oldest.shape, min(records.lengths) < SHORTEST_SOUND * job.cohort.lags))
         | raised("not_checked", torch.full(oldest.shape, math.isnan(records.disagreement)))
     )
     step_ms = np.float32(job.cohort.frame_ms)
@@ -113,6 +118,7 @@ def _stimuli(job: Job) -> Iterator[tuple[str, np.ndarray]]:
 def _heard(job: Job, settings: DynamicConfig, name: str, heard: np.ndarray, records: _Records) -> _Sound:
     """The maps along one sound, averaged over the members of an ensemble frame by frame."""
     lags = job.cohort.lags
+    records.lengths.append(heard.shape[1])
     taken = list(range(settings.skipped(lags, job.cohort.frame_ms), heard.shape[1], settings.every))
     kept = list(dict.fromkeys(settings.keep.get(name, ())))
     frames = sorted({*taken, *kept})
