@@ -27,6 +27,10 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.gradients.dynamic.strfs import dynamic_strfs
+from pipeline.gradients.gradmaps import compute_strf_gradmaps
+from pipeline.gradients.passes import known
+from pipeline.numbers import dynamic
+from pipeline.numbers.windows import stimulus_windows
 from tests.benchmarks.bench_engine import machine
 from tests.zoo import make, spectrogram
 
@@ -140,6 +144,12 @@ def rows(n_frames: int, only: str, turns: int) -> Iterator[Row]:
             yield from all_features(name, n_frames, turns)
     if only in "features Mamba":
         yield against_rows("Mamba", n_frames, turns, 300)
+    if only in "peak GRU":
+        yield from peaks(200 if n_frames == N_FRAMES else 20, turns)
+    if only in "second checkpoint":
+        yield from second_checkpoint(turns)
+    if only in "numbers GRU":
+        yield default_numbers(turns)
     for name in ("GRU", "LSTM", "AdapTrans + GRU", "Transformer 1", "NRF", "ConvNet2D"):
         if only in f"growth {name}":
             yield growth(name, turns)
@@ -229,6 +239,61 @@ def against_rows(name: str, n_frames: int, turns: int, required: float) -> Row:
     return Row(f"maps {name}, T = {n_frames}", "frame by frame / ours", each / ours, required, True, ours, each, route)
 
 
+def peaks(n_sounds: int, turns: int) -> Iterator[Row]:
+    """Maps at each neuron's own peak around many sounds, over the way back through whole sounds."""
+    model = MODELS["GRU"](N_NEURONS)
+    sounds = torch.rand(n_sounds, N_BANDS, 300, generator=torch.Generator().manual_seed(0))
+
+    def by(route: str, some: Tensor) -> str:
+        return compute_strf_gradmaps(model, some, LAGS, objective="peak", route=route).route
+
+    few = sounds[: max(1, n_sounds // 10)]
+    ours, theirs = in_turn(lambda: by("auto", sounds), lambda: by("factored", few), turns)
+    each = theirs * n_sounds / len(few)
+    work = f"peak GRU, {n_sounds} sounds of 300, N = {N_NEURONS}"
+    yield Row(work, "whole way back / ours", each / ours, 3, True, ours, each, by("auto", few))
+    command = [sys.executable, __file__, "--peak-of", "peaks", str(n_sounds)]
+    _, whole = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    yield Row(work, "memory of the process, MiB", whole, 1536, False, ours, 0.0, "resumed")
+
+
+def second_checkpoint(turns: int) -> Iterator[Row]:
+    """Null maps of a checkpoint whose class and shape were met before, over those of one whose were not."""
+    for n_neurons in (119, 1000):
+        models = [make("StateNet", n_neurons, seed, n_bands=N_BANDS, rnn_type="GRU") for seed in range(8)]
+
+        def maps(anew: bool, models: list[nn.Module] = models) -> None:
+            for model in models:
+                if anew:
+                    known.forget_all()
+                compute_strf_gradmaps(model, None, 64)
+
+        ours, theirs = in_turn(partial(maps, False), partial(maps, True), 3 * turns)
+        work = f"second checkpoint, GRU, N = {n_neurons}, T = 64"
+        yield Row(work, "searched anew / ours", theirs / ours, 1.2, True, ours / 8, theirs / 8, "factored")
+        started = time.process_time()
+        models[0].STRF_gradmap(T=64)
+        slow = time.process_time() - started
+        required = 150 if n_neurons == 1000 else 10
+        yield Row(work, "deepSTRF / ours", 8 * slow / ours, required, True, ours / 8, slow, "factored")
+
+
+def default_numbers(turns: int) -> Row:
+    """Seconds of all default numbers of one checkpoint, maps included."""
+    model, stimulus = MODELS["GRU"](119), spectrogram(340, n_bands=N_BANDS)
+    windows = stimulus_windows(stimulus.numpy(), LAGS)
+
+    def numbers() -> None:
+        blocks = dynamic_strfs(model, stimulus, LAGS)
+        maps = torch.cat([each.permute(0, 1, 3, 2) for _, each in blocks], dim=1).numpy()
+        for measure in (dynamic.gain, dynamic.complexity, dynamic.temporal_hold, dynamic.components):
+            measure(maps)
+        dynamic.local_linearity(maps, windows, blocks.responses.numpy())
+
+    ours, _ = in_turn(numbers, lambda: None, turns)
+    return Row("numbers GRU, N = 119, T = 340", "seconds", ours, 6, False, ours, 0.0, "")
+
+
 def growth(name: str, turns: int) -> Row:
     """Time per frame along a long sound, over that along a short one."""
     model = MODELS[name](N_NEURONS)
@@ -262,7 +327,12 @@ def memory_growth(name: str) -> Row:
 
 
 def memory_of(name: str, n_frames: int) -> tuple[int, int]:
-    """Peak memory in MiB of a forward pass that keeps its graph, and of all maps after that."""
+    """Peak memory in MiB of a forward pass that keeps its graph, and of all maps after that; or of peaks of sounds."""
+    if name == "peaks":
+        sounds = torch.rand(n_frames, N_BANDS, 300, generator=torch.Generator().manual_seed(0))
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+        compute_strf_gradmaps(MODELS["GRU"](N_NEURONS), sounds, LAGS, objective="peak")
+        return before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     model, stimulus = MODELS[name](N_NEURONS), spectrogram(n_frames, n_bands=N_BANDS)
     streamed(model, stimulus[:, :100])
     model(stimulus[None, None].requires_grad_(True))

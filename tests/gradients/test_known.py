@@ -11,8 +11,8 @@ from tests.gradients.small import Recurrent, relative, seeded
 
 
 @pytest.fixture(autouse=True)
-def nothing_known(monkeypatch):
-    monkeypatch.setattr(known, "_kept", type(known._kept)())
+def nothing_known():
+    known.forget_all()
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_a_second_model_of_its_class_is_not_searched(kind, around, searches):
     found = compute_strf_gradmaps(other, stimuli, 40)
     assert not searches
     assert found.disagreement < 2e-6
-    known._kept.clear()
+    known.forget_all()
     assert torch.equal(found.values, compute_strf_gradmaps(other, stimuli, 40).values)
 
 

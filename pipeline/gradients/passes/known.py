@@ -71,3 +71,8 @@ def known_of(inventory: Inventory | None, leaf: Tensor) -> Known:
     while len(_kept) > REMEMBERED:
         _kept.popitem(last=False)
     return Known(kept)
+
+
+def forget_all() -> None:
+    """Forget what was found of every class and shape, as in a process that has met none."""
+    _kept.clear()
