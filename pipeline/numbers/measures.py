@@ -30,6 +30,14 @@ DEGENERATE = {
 #: When nearly every measure is missing.
 UNUSABLE = "the map is not computed, not finite, all zero, constant, or a single non-zero entry"
 
+#: When a measure along one axis is missing, or one over both.
+ONE_LAG = f"{UNUSABLE}, or all energy lies at one lag"
+ONE_BAND = f"{UNUSABLE}, or all energy lies in one band"
+ONE_LINE = f"{UNUSABLE}, or all energy lies in one band or at one lag"
+
+#: What some measures ask of a map before they are given.
+STANDS_OUT = "the largest entry stands out of the noise (see significant)"
+
 
 #: What the frequency axis must be: anything, above 0 Hz, or one on which octaves can be laid evenly.
 Axis = Literal["any", "positive", "octaves"]

@@ -7,16 +7,10 @@ import xarray as xr
 from scipy import fft
 
 from pipeline.numbers.grid import StrfGrid
-from pipeline.numbers.measures import OF_THE_MAP, UNUSABLE, Axis, Measure
+from pipeline.numbers.measures import OF_THE_MAP, ONE_BAND, ONE_LAG, ONE_LINE, Axis, Measure
 from pipeline.numbers.profiles import edges, moments, refined_peak
 from pipeline.numbers.strf.block import StrfBlock, StrfSettings, only, ripple_axes
 
-#: When a measure along the lags is missing.
-LAGS = f"{UNUSABLE}, or all energy lies at one lag"
-#: When a measure along the bands is missing.
-BANDS = f"{UNUSABLE}, or all energy lies in one band"
-#: When a measure over both axes is missing.
-LINE = f"{UNUSABLE}, or all energy lies in one band or at one lag"
 #: Codes of the types of a modulation transfer function.
 CLASSES = {0: "low_pass", 1: "band_pass", 2: "high_pass", 3: "all_pass"}
 #: Definition of the ripple transfer function.
@@ -289,7 +283,7 @@ def _of_best_ripple() -> dict[str, Measure]:
             "temporal modulation of the best ripple, positive = upward",
             "Hz",
             f"rate at the {peak}; no sign at scale 0",
-            LINE,
+            ONE_LINE,
             ESCABI,
             "octaves",
         ),
@@ -298,7 +292,7 @@ def _of_best_ripple() -> dict[str, Measure]:
             "spectral modulation of the best ripple",
             "cycle/octave",
             f"scale at the {peak}",
-            LINE,
+            ONE_LINE,
             ESCABI,
             "octaves",
         ),
@@ -307,7 +301,7 @@ def _of_best_ripple() -> dict[str, Measure]:
             "velocity of the best ripple, positive = upward",
             "octave/s",
             "rate / scale of the best ripple",
-            f"{LINE}, or the best ripple has no scale",
+            f"{ONE_LINE}, or the best ripple has no scale",
             "Escabi and Schreiner 2002",
             "octaves",
         ),
@@ -316,14 +310,14 @@ def _of_best_ripple() -> dict[str, Measure]:
 
 def _of_directions() -> dict[str, Measure]:
     """What sets upward apart from downward in the transform in two dimensions, and that transform itself."""
-    nan = f"{LINE}, or the quadrant is empty"
+    nan = f"{ONE_LINE}, or the quadrant is empty"
     return {
         "direction_selectivity": Measure(
             _direction,
             "direction selectivity, positive = upward",
             "1",
             f"(P_up - P_down) / (P_up + P_down), sums over w > 0 and w < 0 at O > 0 of {FLOORED}",
-            LINE,
+            ONE_LINE,
             f"{DEPIREUX}, with the floor of Escabi's rtfparam",
             "octaves",
         ),
@@ -351,7 +345,7 @@ def _of_directions() -> dict[str, Measure]:
             "ripple transfer function",
             OF_THE_MAP,
             TRANSFER,
-            LINE,
+            ONE_LINE,
             MILLER,
             "octaves",
             axes={"scale": _scale_axis, "rate": _signed_rate_axis},
@@ -362,10 +356,10 @@ def _of_directions() -> dict[str, Measure]:
 
 #: The measures of this room, by name.
 MEASURES: dict[str, Measure] = {
-    **_of_magnitudes("rate", "temporal", "Hz", LAGS, "any"),
-    **_of_powers("rate", "temporal", "Hz", LAGS, "any"),
-    **_of_magnitudes("scale", "spectral", "cycle/octave", BANDS, "octaves"),
-    **_of_powers("scale", "spectral", "cycle/octave", BANDS, "octaves"),
+    **_of_magnitudes("rate", "temporal", "Hz", ONE_LAG, "any"),
+    **_of_powers("rate", "temporal", "Hz", ONE_LAG, "any"),
+    **_of_magnitudes("scale", "spectral", "cycle/octave", ONE_BAND, "octaves"),
+    **_of_powers("scale", "spectral", "cycle/octave", ONE_BAND, "octaves"),
     **_of_best_ripple(),
     **_of_directions(),
 }

@@ -5,14 +5,10 @@ import xarray as xr
 from scipy import fft
 
 from pipeline.numbers.grid import StrfGrid
-from pipeline.numbers.measures import UNUSABLE, Measure
+from pipeline.numbers.measures import ONE_BAND, ONE_LAG, Measure
 from pipeline.numbers.profiles import edges
 from pipeline.numbers.strf.block import StrfBlock, StrfSettings, only
 
-#: When a measure along the lags is missing.
-LAGS = f"{UNUSABLE}, or all energy lies at one lag"
-#: When a measure along the bands is missing.
-BANDS = f"{UNUSABLE}, or all energy lies in one band"
 #: Source of the correlation widths.
 TOURYAN = "Touryan, Lau and Dan 2002"
 #: How a definition begins.
@@ -70,7 +66,7 @@ MEASURES: dict[str, Measure] = {
         "shift in time at which the map no longer resembles itself",
         "ms",
         "first shift at which the temporal correlation index falls to 1/e, interpolated",
-        f"{LAGS}, or the correlation stays above the level",
+        f"{ONE_LAG}, or the correlation stays above the level",
         TOURYAN,
     ),
     "spectral_correlation_width": Measure(
@@ -78,7 +74,7 @@ MEASURES: dict[str, Measure] = {
         "shift in frequency at which the map no longer resembles itself",
         "octave",
         "first shift at which the spectral correlation index falls to 1/e, interpolated",
-        f"{BANDS}, or the correlation stays above the level",
+        f"{ONE_BAND}, or the correlation stays above the level",
         TOURYAN,
         "octaves",
     ),
@@ -87,7 +83,7 @@ MEASURES: dict[str, Measure] = {
         "temporal correlation index",
         "1",
         f"{OVERLAP} lags",
-        f"{LAGS}, or the entries that overlap are constant",
+        f"{ONE_LAG}, or the entries that overlap are constant",
         TOURYAN,
         axes={"lag_shift": _lag_shifts},
         summarised=False,
@@ -97,7 +93,7 @@ MEASURES: dict[str, Measure] = {
         "spectral correlation index",
         "1",
         f"{OVERLAP} frequencies",
-        f"{BANDS}, or the entries that overlap are constant",
+        f"{ONE_BAND}, or the entries that overlap are constant",
         TOURYAN,
         "octaves",
         axes={"frequency_shift": _octave_shifts},

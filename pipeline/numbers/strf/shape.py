@@ -5,14 +5,10 @@ import xarray as xr
 
 from pipeline.numbers import lags
 from pipeline.numbers.grid import StrfGrid
-from pipeline.numbers.measures import ALL_ZERO, OF_THE_MAP, UNUSABLE, Measure
+from pipeline.numbers.measures import ALL_ZERO, OF_THE_MAP, ONE_LAG, ONE_LINE, STANDS_OUT, UNUSABLE, Measure
 from pipeline.numbers.strf.block import StrfBlock, StrfSettings, only
 from pipeline.numbers.strf.noise import ROUNDING, beyond_separable, gini, is_sparse, level, noise_beside_field
 
-#: When a measure along the lags is missing.
-LAGS = f"{UNUSABLE}, or all energy lies at one lag"
-#: When a measure over both axes is missing.
-LINE = f"{UNUSABLE}, or all energy lies in one band or at one lag"
 #: When a measure of the lobes is missing.
 NO_LOBE = f"{UNUSABLE}, all energy lies at one lag, or no lobe stands out"
 #: From which level on a lobe counts.
@@ -23,8 +19,6 @@ SIGNIFICANT = (
     " of normal noise with as many entries, as smooth as the map along either axis; an exponential decay of the noise"
     " over the lags is undone first"
 )
-#: What a measure asks of a map before it is given.
-STANDS_OUT = "the largest entry stands out of the noise (see significant)"
 
 
 def channel_index(norms: xr.DataArray, degenerate: xr.DataArray) -> xr.DataArray:
@@ -138,7 +132,7 @@ def _memory(share: float) -> Measure:
         return only(block, block.grid.lag[lags.memory(block.energy_by_lag, share)], lags=True)
 
     definition = f"smallest lag L with sum over l <= L of g^2 >= {share:g} of the sum over all, on the grid of frames"
-    return Measure(compute, f"lag up to which the map holds {share:.0%} of its energy", "ms", definition, LAGS)
+    return Measure(compute, f"lag up to which the map holds {share:.0%} of its energy", "ms", definition, ONE_LAG)
 
 
 def _oldest(block: StrfBlock) -> np.ndarray:
@@ -227,7 +221,7 @@ MEASURES: dict[str, Measure] = {
         "inseparability",
         "1",
         "1 - s_1^2 / sum s_i^2: 0 for a separable map; noise raises it",
-        LINE,
+        ONE_LINE,
         "Depireux, Simon, Klein and Shamma 2001",
     ),
     "inseparability_corrected": Measure(
@@ -236,7 +230,7 @@ MEASURES: dict[str, Measure] = {
         "1",
         "R / (R + S), R = sum of s_i^2 from the second on - (F - 1)(L - 1) s^2 and S = s_1^2 - (F + L - 1) s^2, each at"
         " least 0, with the noise's s that the median singular value tells (Gavish and Donoho 2014)",
-        f"{LINE}, or the map does not stand out",
+        f"{ONE_LINE}, or the map does not stand out",
         threshold=STANDS_OUT,
     ),
     "inseparable": Measure(
@@ -244,7 +238,7 @@ MEASURES: dict[str, Measure] = {
         "whether the map is less separable than noise makes it",
         "1",
         "whether sum of s_i^2 from the second on exceeds the chi square of (F - 1)(L - 1) entries of noise",
-        f"{LINE}, or the map does not stand out",
+        f"{ONE_LINE}, or the map does not stand out",
         threshold="5 % of separable maps with white noise; an exponential decay of the noise is undone first",
         flags={0: "no", 1: "yes"},
     ),
@@ -281,7 +275,7 @@ MEASURES: dict[str, Measure] = {
         "share of energy in the oldest tenth of the window",
         "1",
         "energy in the oldest tenth of the lags (whole frames, at least one) over all: a tenth without any decay",
-        LAGS,
+        ONE_LAG,
     ),
     "signal_to_noise": Measure(
         _peak_over_sd,

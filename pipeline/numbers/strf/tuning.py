@@ -5,7 +5,7 @@ from typing import Literal
 
 import numpy as np
 
-from pipeline.numbers.measures import UNUSABLE, Measure
+from pipeline.numbers.measures import STANDS_OUT, UNUSABLE, Measure
 from pipeline.numbers.profiles import edges
 from pipeline.numbers.strf.block import FIELDS, Field, StrfBlock, only
 
@@ -27,8 +27,6 @@ LAGS = f"{UNUSABLE}, all energy lies at one lag"
 ESCABI = "Escabi's strfparam"
 #: Source, as the measures name it.
 ATENCIO = "Atencio, Sharpee and Schreiner 2012"
-#: What a measure asks of a map before it is given.
-STANDS_OUT = "the largest entry stands out of the noise (see significant)"
 
 
 def _named(measure: str, of: Field) -> str:
