@@ -7,11 +7,13 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from pipeline.pictures import plots
+
 FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 PUBLIC = ("pipeline", "pipeline.numbers", "pipeline.pictures")
 
-pytestmark = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
 def read(path: Path) -> nbformat.NotebookNode:
@@ -29,6 +31,7 @@ def parameters(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     return cell
 
 
+@each
 def test_a_notebook_is_valid_short_and_without_outputs(path):
     notebook = read(path)
     nbformat.validate(notebook)
@@ -39,11 +42,13 @@ def test_a_notebook_is_valid_short_and_without_outputs(path):
     assert all(len(cell.source.splitlines()) <= 20 for cell in code)
 
 
+@each
 def test_a_notebook_reads_the_demos_store_by_default(path):
     cell = parameters(read(path))
     assert cell.source.splitlines()[-1] == 'store = "../demo/gradmaps.zarr"'
 
 
+@each
 def test_a_notebook_imports_only_public_names(path):
     for node in ast.walk(ast.parse(python_of(read(path)))):
         if isinstance(node, ast.Import):
@@ -59,6 +64,13 @@ def test_a_notebook_imports_only_public_names(path):
             assert not ours or module in PUBLIC or module.rpartition(".")[0] in PUBLIC, module
 
 
+def test_the_gallery_shows_every_plot():
+    gallery = python_of(read(FOLDER / "gallery.ipynb"))
+    used = {node.attr for node in ast.walk(ast.parse(gallery)) if isinstance(node, ast.Attribute)}
+    assert set(plots.__all__) <= used
+
+
+@each
 def test_a_notebook_runs_on_a_demo(path, demo_store):
     notebook = read(path)
     parameters(notebook).source = f"store = {str(demo_store)!r}"
