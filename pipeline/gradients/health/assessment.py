@@ -52,6 +52,7 @@ def assess(
     lags: int | None = None,
     objective: Objective = "last",
     *,
+    finite_difference: bool = True,
     sample: int = 3,
     seed: int = 0,
     contract: Contract | None = None,
@@ -70,8 +71,10 @@ def assess(
         The stimuli given there, or ``None`` for maps around a spectrogram that is ``level`` everywhere.
     lags, objective, asked
         The window, the objective and further fields of the question that was asked there.
+    finite_difference
+        Whether maps are compared with central differences at all.
     sample
-        How many maps are compared with central differences, drawn with ``seed``.
+        How many maps are compared, drawn with ``seed``.
     contract
         What :func:`~pipeline.gradients.contract.check_contract` told of the model; None where it was not asked.
 
@@ -81,7 +84,8 @@ def assess(
         If the maps do not belong to these stimuli or neurons.
     """
     question = Question(lags, objective=objective, **asked)
-    return assess_answer(model, gradmaps, stimuli, question, sample=sample, seed=seed, contract=contract)
+    compared = sample if finite_difference else 0
+    return assess_answer(model, gradmaps, stimuli, question, sample=compared, seed=seed, contract=contract)
 
 
 def assess_answer(
