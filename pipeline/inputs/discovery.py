@@ -3,7 +3,7 @@
 import os
 import string
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from glob import escape
 from pathlib import PurePath
@@ -156,12 +156,17 @@ def _checkpoints(matches: Sequence[Match]) -> list[str]:
     ]
     files = [path for path in files if not (split(path)[0] in folders and split(path)[1] in WEIGHT_NAMES)]
     kept = [*files, *folders]
-    containers = {folder for folder in folders if any(_inside(path, folder) for path in kept) and _weightless(folder)}
+    holding = {folder for path in kept for folder in _folders_above(path)}
+    containers = {folder for folder in folders if folder.rstrip("/") in holding and _weightless(folder)}
     return sorted(set(kept) - containers)
 
 
-def _inside(path: str, folder: str) -> bool:
-    return path != folder and path.startswith(folder.rstrip("/") + "/")
+def _folders_above(path: str) -> Iterator[str]:
+    """Every folder that a path lies in, from the nearest on."""
+    above = path.rstrip("/").rpartition("/")[0]
+    while above:
+        yield above
+        above = above.rpartition("/")[0]
 
 
 def _weightless(folder: str) -> bool:

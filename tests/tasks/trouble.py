@@ -171,11 +171,11 @@ def killed_after_the_report(plan, shards, device):
 
 
 def files_of(store: Path) -> dict[str, Any]:
-    """Every object of a store; attributes without the order in which their entries came."""
+    """Every object of a store's cubes; attributes without the order in which their entries came."""
     return {
         str(path.relative_to(store)): _unordered(path.read_text()) if path.suffix == ".json" else path.read_bytes()
         for path in sorted(store.rglob("*"))
-        if path.is_file()
+        if path.is_file() and not path.relative_to(store).parts[0].startswith("_")
     }
 
 
