@@ -252,12 +252,12 @@ class RunConfig(Frozen):
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"two cohorts are called {name!r}; each is one group of the store, so rename one")
-        for map_name, settings in self.maps.items():
-            for cohort in settings.cohorts or ():
+        asked = {f"maps.{name}": settings.cohorts for name, settings in self.maps.items()}
+        asked |= {"checks": self.checks.cohorts, "fitted": self.fitted.cohorts if self.fitted else None}
+        for where, cohorts in asked.items():
+            for cohort in cohorts or ():
                 if cohort not in names and not any(_is_one_of(cohort, name) for name in names):
-                    raise ValueError(
-                        f"maps.{map_name}.cohorts names {cohort!r}, but the cohorts are {', '.join(names)}"
-                    )
+                    raise ValueError(f"{where}.cohorts names {cohort!r}, but the cohorts are {', '.join(names)}")
         for name in names:
             covered = self.maps_of(name) or any(
                 _is_one_of(cohort, name) for entry in self.maps.values() for cohort in entry.cohorts or ()

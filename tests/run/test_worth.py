@@ -217,6 +217,7 @@ def test_blocks_of_neurons_change_nothing(lab):
         (STRF + '[fitted]\nstimuli = "sounds.npz"\nresponses = "none.npz"\n', "none.npz"),
         (STRF + '[checks]\nfilter_test = "tiny.npz"\n', "4 frames, fewer than the 6"),
         (STRF + '[fitted]\nstimuli = "sounds.npz"\nresponses = "few.npz"\n', r"shape \(4, 15\)"),
+        (STRF + '[checks]\ninfidelity = true\ncohorts = ["other"]\n', "checks.cohorts names 'other'"),
         (STRF + '[fitted]\nstimuli = "tiny.npz"\nresponses = "responses.npz"\n', "none to short"),
     ],
 )
@@ -230,5 +231,7 @@ def test_what_cannot_be_asked_is_refused_before_compute(lab, maps, words):
 
 def test_maps_that_cannot_be_checked_are_left_out(lab):
     maps = STRF + '[maps.all]\nkind = "strf"\nneurons = "sum"\n[maps.deep]\nkind = "strf"\nspace = "prefiltered"\n'
-    shards = plan_shards(load_config(write_config(lab, maps=maps + '[checks]\nfilter_test = "sounds.npz"\n')))
+    shards = plan_shards(
+        load_config(write_config(lab, maps=maps + '[checks]\ncohorts = ["lab"]\nfilter_test = "sounds.npz"\n'))
+    )
     assert {shard.map for shard in shards} == {"strf", "all", "deep", "strf_filter"}
