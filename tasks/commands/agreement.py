@@ -35,7 +35,7 @@ def add_parser(commands: Any) -> None:
         "reliability",
         reliability,
         summary="whether the maps of a neuron agree over seeds",
-        examples=["reliability run.toml", "reliability gradmaps.zarr --by architecture fold --select 'cc_test > 0.3'"],
+        examples=["reliability run.toml", "reliability gradmaps.zarr --by architecture --select 'cc_test > 0.3'"],
     )
     _common(reliability_parser)
     reliability_parser.add_argument(

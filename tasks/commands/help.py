@@ -32,7 +32,7 @@ def add_parser(commands: Any) -> None:
         commands,
         "help",
         explain,
-        summary="explain the keys of a config, the measures, the health flags, or the kinds of map",
+        summary="explain config keys, measures, health flags, or kinds of map",
         examples=[f"help {topic}" for topic in TOPICS],
     )
     parser.add_argument("topic", nargs="?", choices=list(TOPICS), metavar="TOPIC", help=", ".join(TOPICS))
