@@ -36,11 +36,11 @@ def cluster(monkeypatch):
     forget_ray()
 
 
-def run(tmp_path, shards, **settings):
+def run(tmp_path, shards, *, gpus=0.0, **settings):
     """The dispatcher in a thread of its own, so that the test can disturb it."""
     plan, record = a_plan(tmp_path), Record()
     ledger = Ledger(shards)
-    dispatcher = Dispatcher(RayExecutor(plan, slow), ledger, record, **settings)
+    dispatcher = Dispatcher(RayExecutor(plan, slow, gpus=gpus), ledger, record, **settings)
     finished = []
     thread = threading.Thread(target=lambda: finished.append(dispatcher.run()))
     thread.start()
