@@ -7,11 +7,13 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from pipeline.plan.reports import Failure
 from pipeline.words import DEGREES, Degree
 from tasks.exiting import leave_now
+from tasks.terminal import COLUMNS
 
 COMPLETE, REFUSED, FAILURES, STOPPED = 0, 2, 3, 4
 
@@ -57,6 +59,8 @@ def last_line(status: int, counts: str) -> str:
 def trust_line(cohorts: Iterable[Any]) -> str:
     """How many of the maps that a store holds carry a health flag, by how much it takes from them; empty without maps.
 
+    In lines that fit 80 columns.
+
     Parameters
     ----------
     cohorts
@@ -75,7 +79,8 @@ def trust_line(cohorts: Iterable[Any]) -> str:
         return f"health: none of {counted(done, 'map')} carries a flag"
     degrees = ", ".join(f"{flagged[degree]:,} {degree}" for degree in DEGREES if flagged[degree])
     names = ", ".join(f"{name} {count:,}" for name, count in flags.most_common())
-    return f"health: {degrees} of {counted(done, 'map')} ({names})"
+    words = f"health: {degrees} of {counted(done, 'map')} ({names})"
+    return fill(words, COLUMNS, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
 
 
 def merged_failures(failures: Iterable[Failure], where: str = "{cohort}/{checkpoint} {maps}") -> list[str]:

@@ -127,7 +127,8 @@ class AudioEncodingModel(nn.Module):
 
         Entry ``[n, 0, f, t]`` is the change in the last response of neuron ``n`` per unit change of band ``f`` in
         frame ``t``; the last frame is the response's own. Positive means that more energy there raises the response,
-        which is the negative of what deepSTRF's method of this name returns. A front-end is left out.
+        which is the negative of what ``AudioEncodingModel.STRF_gradmap`` of deepSTRF 0.1.0 returns. A front-end is left
+        out.
 
         Parameters
         ----------

@@ -251,7 +251,8 @@ def load_checkpoint(
 ) -> nn.Module:
     """The trained module of a checkpoint, in eval mode, with every weight of its file and no other.
 
-    Nothing in the checkpoint is unpickled or imported. No global random state is changed.
+    Of its files only tensors and plain containers are rebuilt; nothing that they name is imported or run. No global
+    random state is changed.
 
     Parameters
     ----------

@@ -131,16 +131,24 @@ def homeless(text: str) -> str:
 
 
 def numbers(name: str, columns: Mapping[str, Any]) -> Markup:
-    """A link to the numbers behind a figure as a CSV file that lies in the page; empty where they would be too many."""
+    """A link to the numbers behind a figure as a CSV file that lies in the page; a word in its place for too many."""
     text = pd.DataFrame({key: np.asarray(values).ravel() for key, values in columns.items()}).to_csv(
         index=False, float_format="%.5g"
     )
     data = text.encode("utf-8", "replace")
     if len(data) > LARGEST_NUMBERS:
-        return Markup("")
+        return numbers_left_out(f"{len(data) / 1000:,.0f} kB")
     source = f"data:text/csv;base64,{base64.b64encode(data).decode()}"
     file = re.sub(r"[^\w.-]+", "_", name)
     return element("a", "Numbers (CSV)", href=source, download=f"{file}.csv", class_="numbers")
+
+
+def numbers_left_out(reason: str) -> Markup:
+    """A word in the place of a CSV that is too large for the page."""
+    words = (
+        f"Numbers (CSV) left out, too large for the page: {reason}. gradmap summarise --table has a row for every map."
+    )
+    return element("span", words, class_="numbers")
 
 
 def plain_data(content: Mapping[str, Any]) -> Markup:

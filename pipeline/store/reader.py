@@ -22,8 +22,8 @@ def open_cube(store: str | Path, cohort: str | None = None) -> xr.Dataset:
     A map and its status are read when they are asked for, the status first. So what is shown is whole and stays as it
     is, also while a run is writing the store or `gradmap verify --requeue` is taking maps back; companions and
     summaries are hidden with their maps. Plain ``xarray.open_zarr`` promises less: what it shows of an entry counts
-    only if `<map>_status` said done *before* the entry was read. Its metadata are dask arrays, which must be loaded to
-    group or drop by them: ``cube.assign_coords(cube.coords.to_dataset().load().coords)``.
+    only if `<map>_status` said done *before* the entry was read. Where dask is installed its metadata are dask arrays
+    too, which must be loaded to group or drop by them: ``cube.assign_coords(cube.coords.to_dataset().load().coords)``.
 
     Where dask is installed the maps are dask arrays, one chunk per object of the store.
 

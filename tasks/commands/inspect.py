@@ -57,13 +57,18 @@ def status(arguments: argparse.Namespace) -> Finished:
         tell(f"nothing has been computed yet: there is no {location}")
         return Finished(STOPPED, last_line(STOPPED, f"0 shards done; {location}"), {"store": location, "cohorts": []})
     cohorts = _asked(store_status(location), arguments.cohort)
+    if location != arguments.store:
+        tell(f"store: {location}")
     _print_cohorts(cohorts)
     if health := trust_line(cohorts):
         tell(health, DOUBTFUL if any(entry.flagged for cohort in cohorts for entry in cohort.maps) else "")
     total = sum((cohort.regions for cohort in cohorts), Counts())
     ended = FAILURES if total.failed else STOPPED if total.pending else COMPLETE
-    counts = f"{counted(total.done, 'shard')} done, {total.failed:,} failed, {total.pending:,} pending; {location}"
-    return Finished(ended, last_line(ended, counts), {"store": location, "cohorts": list(cohorts)})
+    counts = [f"{counted(total.done, 'shard')} done"]
+    counts += [
+        f"{number:,} {word}" for number, word in ((total.failed, "failed"), (total.pending, "pending")) if number
+    ]
+    return Finished(ended, last_line(ended, ", ".join(counts)), {"store": location, "cohorts": list(cohorts)})
 
 
 def verify(arguments: argparse.Namespace) -> Finished:

@@ -19,7 +19,7 @@ import yaml
 from pipeline.numbers.strf import strf_summaries
 from pipeline.pictures.choosing import choose_measured
 from pipeline.pictures.kinds import strf, waveform
-from pipeline.pictures.page import cell, document, element, table
+from pipeline.pictures.page import LARGEST_NUMBERS, cell, document, element, numbers, table
 from pipeline.pictures.report import write_report
 from pipeline.pictures.sections.measured import measure
 from pipeline.pictures.sections.methods import CITED
@@ -395,6 +395,15 @@ def test_every_heading_has_a_place_in_the_contents(page):
     anchors = [value for name, value in page.attributes if name == "id" and not value.startswith("browse-")]
     assert len(anchors) == len(set(anchors)) == len(links)
     assert links == set(anchors)
+
+
+def test_numbers_too_large_for_the_page_say_so_in_their_place():
+    assert "data:text/csv" in numbers("few", {"map": np.arange(9)})
+    many = numbers("many", {"map": np.arange(LARGEST_NUMBERS)})
+    assert "data:" not in many
+    # each number up to 199,999 and a line's end, under one word
+    size = sum(len(str(number)) + 1 for number in range(LARGEST_NUMBERS)) + len("map\n")
+    assert f"too large for the page: {size / 1000:,.0f} kB" in many
 
 
 def test_numbers_behind_a_figure_lie_beside_it(page, cube):

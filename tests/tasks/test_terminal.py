@@ -7,10 +7,13 @@ import pty
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+import pipeline.store.status as store_status
 from tasks.cli import COMMANDS, _parser, main
+from tasks.outcome import trust_line
 from tasks.progress import Progress
 from tasks.terminal import tell_table, text_table
 from tests.tasks.trouble import write_lab
@@ -39,6 +42,28 @@ def test_results_are_on_standard_output_and_progress_on_standard_error(tmp_path,
     assert "reading checkpoints" in printed.err
     assert "of 6 shards" in printed.err
     assert [line.partition(":")[0] for line in printed.out.splitlines()] == ["health", "gradmap"]
+
+
+def test_health_of_many_flags_is_told_in_lines_that_fit():
+    flags = {"finite_difference_off": 3, "reaches_before_stimulus": 41_000, "truncated_window": 1_200_000}
+    flags |= {"hears_the_future": 7, "not_checked": 5}
+    entries = store_status.Counts(done=2_000_000)
+    told = trust_line(
+        [SimpleNamespace(maps=[store_status.MapStatus("strf", entries, entries, {}, {"wrong": 10}, flags)])]
+    )
+    assert all(len(line) <= 80 for line in told.splitlines())
+    assert told.splitlines()[0].startswith("health: 10 wrong of 2,000,000 maps (truncated_window 1,200,000,")
+    assert all(f"{name} {count:,}" in " ".join(told.split()) for name, count in flags.items())
+
+
+def test_the_last_line_of_a_status_fits_and_names_what_there_is(tmp_path, capsys):
+    config = write_lab(tmp_path, {"cut": "cut"}, healthy=1)
+    main(["run", "--local", "-q", str(config)])
+    capsys.readouterr()
+    assert main(["status", str(config)]) == 3
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"store: {tmp_path / 'cube.zarr'}"
+    assert lines[-1] == "gradmap: finished, with failures: 3 shards done, 3 failed (exit status 3)"
 
 
 def test_a_quiet_command_prints_its_last_line_and_nothing_else(tmp_path, capsys):

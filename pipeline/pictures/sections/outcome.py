@@ -7,7 +7,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 import xarray as xr
 
-from pipeline.pictures.page import Markup, bar, cell, element, homeless, joined, numbers, picture, table
+from pipeline.pictures.page import (
+    Markup,
+    bar,
+    cell,
+    element,
+    homeless,
+    joined,
+    numbers,
+    numbers_left_out,
+    picture,
+    table,
+)
 from pipeline.pictures.plots.standings import plot_standing
 from pipeline.pictures.reading import (
     COMPUTED,
@@ -33,6 +44,7 @@ MOST_HEALTH_ROWS = 40
 MOST_UNTRUSTED_ROWS = 25
 #: Names on the page, at most.
 MOST_NAMES = 12
+#: Rows of the CSV of what is done, at most.
 MOST_NUMBERED = 5000
 
 #: Numbers beside the maps of a cohort that are read at once, in bytes; more are read as they are asked for.
@@ -204,7 +216,7 @@ def standing_section(results: Sequence[Outcome]) -> Markup:
 
 def _standings_in_numbers(entry: Outcome) -> Markup:
     if entry.size > MOST_NUMBERED:
-        return Markup("")
+        return numbers_left_out(f"{entry.size:,} rows")
     places = [
         axis.ravel()
         for axis in np.meshgrid(*(entry.standing[dim].values for dim in entry.standing.dims), indexing="ij")

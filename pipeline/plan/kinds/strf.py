@@ -19,7 +19,7 @@ class StrfMapConfig(GradientConfig):
     kind: Literal["strf"]
     """A map over the spectrogram."""
     baseline: Baseline = "null"
-    """What the gradient is taken around: no sound, silence, the mean of the stimuli, or each of them."""
+    """What the gradient is taken around: no sound, silence, the mean of each band over all stimuli, or each of them."""
     silence_level: float | None = Field(default=None, ge=-1e30, le=1e30)
     """What silence is, in the units that the models were trained on."""
     stimuli: str | tuple[str, ...] | None = None
