@@ -27,8 +27,15 @@ def add_parser(commands: Any) -> None:
         summary="train small models on planted neurons, and find their fields again",
         examples=["demo", "demo somewhere --quick --local"],
     )
-    parser.add_argument("folder", nargs="?", type=Path, default=DEFAULT_FOLDER, metavar="DIR", help="where to work")
-    parser.add_argument("--seed", type=int, default=0, help="draws the population and the sounds")
+    parser.add_argument(
+        "folder",
+        nargs="?",
+        type=Path,
+        default=DEFAULT_FOLDER,
+        metavar="DIR",
+        help="where to work (default: gradmap-demo)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="draws the population and the sounds (default: 0)")
     parser.add_argument("--quick", action="store_true", help="fewer sounds and epochs: seconds, less accurate")
     parser.add_argument("--local", action="store_true", help="compute the maps in this process, without Ray")
 
