@@ -64,9 +64,8 @@ def add_parser(commands: Any) -> None:
     _common(compare_parser)
     compare_parser.add_argument("reference", metavar="REFERENCE", help="architecture that is compared with: linear")
     compare_parser.add_argument("other", metavar="OTHER", help="architecture that is compared: statenet_gru")
-    compare_parser.add_argument(
-        "--by", default="architecture", metavar="LABEL", help="what the two are labels of (default: architecture)"
-    )
+    words = "what the two are labels of (default: architecture)"
+    compare_parser.add_argument("--by", default="architecture", metavar="LABEL", help=words)
     compare_parser.add_argument(
         "--site",
         metavar="COLUMN",
