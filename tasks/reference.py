@@ -1,5 +1,6 @@
-"""The reference pages of docs/, written from the entries that the code itself works by."""
+"""The reference pages of docs/, or of another folder, written from the entries that the code itself works by."""
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -133,5 +134,6 @@ def _table(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 if __name__ == "__main__":
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).resolve().parents[1] / "docs"
     for name, text in pages().items():
-        (Path(__file__).resolve().parents[1] / "docs" / name).write_text(text, encoding="utf-8")
+        (folder / name).write_text(text, encoding="utf-8")
