@@ -160,7 +160,7 @@ def _kind(tensor: Tensor) -> str:
     if tensor.is_complex():
         return "complex"
     if tensor.is_floating_point():
-        return "float" if tensor.element_size() > 1 else str(tensor.dtype)  # eight bits come with a scale
+        return "float" if tensor.dtype.itemsize > 1 else str(tensor.dtype)  # eight bits come with a scale
     return "whole"
 
 

@@ -45,6 +45,17 @@ class TiedCells(Cells):
         self.decoder = self.readout
 
 
+class Scaled(nn.Module):
+    """An activation with a gain per cell, which it takes as a tensor alone."""
+
+    def __init__(self, gains: torch.Tensor) -> None:
+        super().__init__()
+        self.register_buffer("gains", gains.clone(), persistent=False)
+
+    def forward(self, x):
+        return self.gains * x
+
+
 class Framing(nn.Module):
     """A front-end that cuts a waveform into frames."""
 

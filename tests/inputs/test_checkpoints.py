@@ -377,6 +377,14 @@ def test_a_module_handed_in_keeps_its_own_weights(tmp_path):
     assert bool((mine.weight == 0.75).all())
 
 
+def test_a_list_of_numbers_becomes_a_tensor_where_a_module_takes_nothing_else(tmp_path):
+    save_best(tmp_path / "net", cells())
+    gains = {"activation": {"class": f"{HERE}.Scaled", "gains": [1, 0.5, -2]}}
+    plain, scaled = (load_checkpoint(tmp_path / "net", class_name=CELLS, modules=each) for each in ({}, gains))
+    expected = probe_response(plain, None) * [1, 0.5, -2]
+    np.testing.assert_allclose(probe_response(scaled, None), expected, rtol=1e-6)
+
+
 # The probe
 
 

@@ -73,6 +73,54 @@ def test_tensors_that_share_their_storage_may_be_stored_once(tmp_path):
     assert torch.equal(model.two.weight, trained.one.weight)
 
 
+class Unfinished(Cells):
+    """Cells with a layer of a size nobody has told yet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lazy = nn.LazyLinear(2)
+
+    def forward(self, x):
+        return super().forward(x) + self.lazy(x.mT).mean()
+
+
+class Tabled(Cells):
+    """Cells with a table of few numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("table", torch.eye(3).to_sparse())
+
+
+class Counting(Cells):
+    """Cells with a state that is no tensor."""
+
+    def get_extra_state(self):
+        return {"steps": 3}
+
+    def set_extra_state(self, state):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("built", "name"), [("Unfinished", "lazy.weight"), ("Tabled", "table"), ("Counting", "_extra_state")]
+)
+def test_what_has_no_storage_and_is_not_in_the_file_is_named(tmp_path, built, name):
+    save_best(tmp_path / "net", cells())
+    text = refused(describe_checkpoint(source(tmp_path / "net", **{"class": f"{__name__}.{built}"})))
+    assert "do not fit" in text
+    assert name in text
+
+
+def test_a_layer_without_a_size_takes_that_of_the_file(tmp_path):
+    trained = seeded(Unfinished)
+    trained(torch.zeros(1, 1, 4, 5))
+    save_best(tmp_path / "net", trained)
+    assert describe_checkpoint(source(tmp_path / "net", **{"class": f"{__name__}.Unfinished"})).error is None
+    model = load_checkpoint(tmp_path / "net", class_name=f"{__name__}.Unfinished")
+    torch.testing.assert_close(model.lazy.weight, trained.lazy.weight)
+
+
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
 @pytest.mark.parametrize("entry", [{"class": CELLS}, {"factory": f"{HERE}:build_without_weights"}])
 def test_a_wrappers_prefix_is_taken_off_and_said(tmp_path, prefix, entry):

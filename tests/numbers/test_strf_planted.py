@@ -375,6 +375,14 @@ def test_a_separable_map_in_noise_is_not_called_inseparable_and_two_ripples_are(
     assert np.abs(measure(ripples, "inseparability_corrected") - clean).max() < 0.05
 
 
+def test_a_tenth_of_the_energy_outside_is_found_where_the_noise_is_faint():
+    drifting = Gabor(1300.0, 95.0, 0.9, 35.0, scale=0.8, rate=2.0)
+    assert 0.05 < float(measure(planted([drifting]), "inseparability")[0]) < 0.1
+    assert (measure(planted([drifting] * 10, noise=0.005), "inseparable") == 1).all()
+    still = Gabor(1300.0, 95.0, 0.9, 35.0)
+    assert (measure(planted([still] * 10, noise=0.005), "inseparable") == 1).mean() <= 0.2
+
+
 def test_what_compare_tests_by_default_is_not_moved_by_noise():
     gabors = [
         Gabor(bf, 95.0, 0.4, 20.0, scale=0.6, rate=rate, phase=phase)

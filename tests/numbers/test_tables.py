@@ -226,6 +226,20 @@ def test_a_population_table_stacks_cohorts_with_different_columns():
         tables.population_table({})
 
 
+def test_whole_numbers_and_flags_that_one_cohort_lacks_stay_what_they_are():
+    described = {"depth": ("neuron", [3, 4]), "tuned": ("neuron", [True, False]), "layer": ("neuron", [1, 2])}
+    one = tables.summarise(cube(1, 2)[["strf"]].assign_coords(described))
+    two = tables.summarise(cube(1, 2)[["strf"]].assign_coords(layer=("neuron", [2.5, 3.0])))
+    table = tables.population_table({"one": one, "two": two})
+    assert {name: str(table[name].dtype) for name in described} == {
+        "depth": "Int64",
+        "tuned": "boolean",
+        "layer": "float64",
+    }
+    assert table["depth"].tolist() == [3, 4, pd.NA, pd.NA]
+    assert table["layer"].tolist() == [1.0, 2.0, 2.5, 3.0]
+
+
 def test_tables_come_back_from_parquet_with_their_record_and_from_csv_with_their_numbers(tmp_path):
     table = tables.summary_table(tables.summarise(cube()), "cc_test > 0.1", cohort="speech")
     tables.write_table(table, tmp_path / "table.parquet")

@@ -108,6 +108,19 @@ def test_a_silent_driver_elsewhere_is_followed_after_its_patience(laid):
     assert "far away (process 1 on elsewhere)" in told[0]
 
 
+def test_a_driver_elsewhere_may_be_silent_for_a_minute(laid):
+    class StoppedError(Exception):
+        """Stands for a user who stops the run rather than wait."""
+
+    def stop(message):
+        raise StoppedError(message)
+
+    put_record(laid)
+    with pytest.raises(StoppedError, match="watching its heartbeat for 60 s"), hold_lease(laid, on_wait=stop):
+        pass
+    assert record_of(laid)["owner"] == "far away"
+
+
 def test_patience_is_at_least_three_heartbeats_of_the_other(laid):
     put_record(laid, heartbeat_s=0.4)
     started = time.monotonic()
