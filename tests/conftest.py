@@ -18,6 +18,14 @@ settings.load_profile("gradmap")
 #: its module.
 ONE_AT_A_TIME = ("tests/tasks/", "tests/faults/", "tests/run/test_speech.py", "tests/store/test_lease.py")
 
+#: Files among those whose tests do none of that: they take long, and go beside the others.
+BESIDE_OTHERS = (
+    "tests/faults/test_machine.py",
+    "tests/faults/test_objects_s3.py",
+    "tests/tasks/test_many_sites.py",
+    "tests/tasks/test_reference.py",
+)
+
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
@@ -30,7 +38,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class Together(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.partition("::")[0]
-            return "one at a time" if file.startswith(ONE_AT_A_TIME) else file
+            alone = file.startswith(ONE_AT_A_TIME) and file not in BESIDE_OTHERS
+            return "one at a time" if alone else file
 
     return Together(config, log)
 
