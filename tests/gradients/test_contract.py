@@ -248,7 +248,7 @@ def test_a_second_lobe_beyond_the_window_is_truncated_and_its_neighbours_are_not
     kernels[..., :8] = torch.randn(40, 4, 8)
     kernels[[3, 17], :, 45:50] = torch.randn(2, 4, 5)
     model, stimulus = Kernels(kernels).eval(), torch.randn(1, 4, 120)
-    for heard in (None, stimulus):
+    for heard in (None, stimulus, torch.full((1, 4, 20), 1e4)):
         for seed in range(3):
             flags = assess(model, compute_strf_gradmaps(model, heard, 20), heard, 20, seed=seed).flags[0]
             assert (flags & FLAGS["truncated_window"]).nonzero().flatten().tolist() == [3, 17]

@@ -385,6 +385,12 @@ def test_a_list_of_numbers_becomes_a_tensor_where_a_module_takes_nothing_else(tm
     np.testing.assert_allclose(probe_response(scaled, None), expected, rtol=1e-6)
 
 
+def test_weights_of_a_module_that_the_entry_leaves_out_are_told_with_its_place(tmp_path):
+    save_best(tmp_path / "net", seeded(lambda: Cells(activation=nn.PReLU(3))))
+    text = refused(describe_checkpoint(source(tmp_path / "net", **{"class": CELLS})))
+    assert "add the entry's module activation" in text
+
+
 # The probe
 
 

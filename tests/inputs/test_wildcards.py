@@ -52,6 +52,11 @@ def test_a_path_gives_back_what_it_was_made_of(site, architecture, seed):
     assert as_glob(pattern) == "sites/*/*#seed*/again-*"
 
 
+def test_a_word_without_a_value_stays():
+    assert fill("{site}/{seed}", {"seed": 3}) == "{site}/3"
+    assert fill_pattern("{site}/{seed}", {"seed": "3"}) == "{site}/3"
+
+
 def test_a_word_means_the_same_text_everywhere_and_at_least_one_letter():
     expression = as_expression("{a}/{a}-{b}")
     assert expression.fullmatch("x/x-1")

@@ -9,7 +9,9 @@ from scipy import stats
 
 from pipeline.numbers import strf
 from pipeline.numbers.catalogue import measure, table_of
+from pipeline.numbers.lags import reach
 from pipeline.numbers.strf.summaries import MEASURES
+from pipeline.plan.axes import lag_ms, waveform_lag_ms
 from tests.numbers import direct
 from tests.numbers.planted import labelled
 
@@ -203,3 +205,18 @@ def test_the_page_of_measures_is_printed_from_their_entries():
     page = (Path(__file__).parents[2] / "docs" / "measures.md").read_text(encoding="utf-8")
     for kind in ("strf", "waveform"):
         assert table_of(kind) in page, "write it again with python -m pipeline.numbers.catalogue docs/measures.md"
+
+
+def test_memory_is_told_in_the_unit_of_the_step_and_the_oldest_tenth_as_a_share():
+    # Energies 1, 0 ... 0.2 at lag 4, 0.05 at lag 9 of ten lags: 90 % are reached at lag 4, 99 % at lag 9.
+    maps = np.zeros((1, 2, 3, 10))
+    maps[0, :, 1, [0, 4, 9]] = np.sqrt([1.0, 0.2, 0.05])[:, None]
+    found = reach(maps, 12.5)
+    np.testing.assert_allclose(found["memory_90"], [[50.0, 50.0]])
+    np.testing.assert_allclose(found["memory_99"], [[112.5, 112.5]])
+    np.testing.assert_allclose(found["oldest_share"], [[0.04, 0.04]], rtol=1e-6)
+
+
+def test_lags_are_those_of_frames_and_of_samples_in_ms():
+    np.testing.assert_allclose(lag_ms(3, 12.5), [0.0, 12.5, 25.0])
+    np.testing.assert_allclose(waveform_lag_ms(3, 8000.0), [0.0, 0.125, 0.25])

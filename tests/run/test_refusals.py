@@ -99,6 +99,13 @@ def test_a_frame_width_that_is_not_the_front_ends(tmp_path, capsys):
     assert "set frame_ms to the front-end's" in refusal(capsys, write_config(tmp_path, maps=WAVEFORM))
 
 
+def test_front_ends_of_equal_right_are_judged_by_what_the_maps_ask_for(tmp_path, capsys):
+    for seed, hop in enumerate((HOP, 2 * HOP)):
+        write_checkpoint(tmp_path / f"checkpoints/lab-{seed}", seed, hears=True, hop=hop)
+    write_sound(tmp_path / "sounds/a.wav")
+    assert "set frame_ms to the front-end's" in refusal(capsys, write_config(tmp_path, maps=WAVEFORM))
+
+
 def test_two_populations_of_equal_right_are_refused(lab, capsys):
     shutil.rmtree(lab / "checkpoints/lab-1")
     write_checkpoint(lab / "checkpoints/lab-9", 9, n_neurons=5)

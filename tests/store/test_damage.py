@@ -1,5 +1,6 @@
 """What is deleted, cut, exchanged or left over is seen, and never made worse by the next start."""
 
+import hashlib
 import json
 import shutil
 
@@ -21,6 +22,7 @@ from pipeline.store import (
     write_region,
     write_summaries,
 )
+from pipeline.store.content import values_digest
 from tests.store.conftest import compute
 from tests.store.plans import HEALTH, arrays, checkpoint, cohort, done, numbers, run_plan
 
@@ -249,3 +251,8 @@ def test_a_store_that_is_moved_away_is_not_begun_anew(plan, store):
         open_cube(store)
     assert not store.exists()
     assert xr.open_zarr(store.with_name("moved.zarr"), group="speech").strf.notnull().all()
+
+
+def test_the_digest_of_labels_is_that_of_their_text_in_utf_8():
+    labels = np.array(["café", "b"], dtype=object)
+    assert values_digest(labels) == hashlib.blake2b('["café", "b"]'.encode(), digest_size=8).hexdigest()

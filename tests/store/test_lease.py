@@ -10,6 +10,7 @@ import time
 
 import pytest
 import xarray as xr
+from zarr.core.sync import sync
 
 from pipeline.plan.config import ConfigError
 from pipeline.store import LeaseLostError, StoreBusyError, create_or_extend, hold_lease, holder
@@ -147,6 +148,27 @@ def test_a_beating_driver_elsewhere_is_not_robbed_however_its_clock_goes(laid):
         stop.set()
         beating.join()
     assert record_of(laid)["token"] == "theirs"
+
+
+@pytest.mark.parametrize("other", ["writes", "deletes"])
+def test_of_two_drivers_at_one_moment_the_one_written_last_has_the_store(tmp_path, other):
+    url = f"memory://{tmp_path.name}/{other}"
+    create_or_extend(run_plan(url), health_flags=HEALTH)
+    opened = open_store(url, writable=True)
+
+    def overtake():
+        while (read_json(opened, KEY) or {}).get("attributes", {}).get("lease", {}).get("owner") != "x":
+            time.sleep(0.01)
+        put_record(url) if other == "writes" else sync(opened.delete(KEY))
+
+    overtaking = threading.Thread(target=overtake, daemon=True)
+    overtaking.start()
+    with (
+        pytest.raises(StoreBusyError, match="far away" if other == "writes" else "another"),
+        hold_lease(url, owner="x"),
+    ):
+        pass
+    overtaking.join(timeout=10)
 
 
 def test_an_old_timestamp_alone_makes_no_lease_stale(laid):

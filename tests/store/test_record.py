@@ -56,6 +56,7 @@ def test_companions_and_probe_stand_beside_the_status(laid_out, store):
     for ending, values in companions(laid_out, shards[0]).items():
         np.testing.assert_array_equal(cube[f"strf_{ending}"].sel(some), values)
     np.testing.assert_allclose(cube.probe_response.sel(checkpoint="a"), probe(laid_out, shards[0]))
+    assert cube.probe_response.sel(checkpoint=["b", "c"]).isnull().all()
     assert cube.strf_memory_90.isnull().sum() == 13
     assert (cube.strf_frame == -1).sum() == 13
     assert cube.strf_frame.dtype == np.int32
