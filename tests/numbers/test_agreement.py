@@ -394,6 +394,16 @@ def test_clusters_are_the_planted_shapes_whatever_their_gain_or_tuning():
     assert loose.max() > 2
 
 
+def test_shapes_that_resemble_each_other_are_told_apart():
+    rng = np.random.default_rng(5)
+    shared, own = rng.standard_normal((2, 12, 15))
+    shapes = [shared, shared + own]
+    assert correlation(*shapes) > 0.6
+    maps = [shapes[kind] + 0.1 * rng.standard_normal((12, 15)) for kind in (0, 1, 0, 0, 1, 0)]
+    found = agreement.cluster_by_shape(xr.DataArray(maps, dims=("neuron", "frequency", "lag")), 2)
+    assert found.values.tolist() == [1, 2, 1, 1, 2, 1]
+
+
 def test_maps_are_aligned_along_the_frequencies_and_keep_their_lags():
     # two latencies, each at bands far apart: aligned along the lags instead, only the bands would be left to differ
     late = np.array([20.0] * 5 + [90.0] * 4)

@@ -181,7 +181,6 @@ def cluster_by_shape(
         labels[usable] = 1
     elif usable.any():
         distance = np.clip(1 - rows[usable] @ rows[usable].T, 0.0, 2.0)
-        np.fill_diagonal(distance, 0.0)
         raw = fcluster(linkage(squareform(distance, checks=False), method), n_clusters, "maxclust")
         order = np.argsort(-np.bincount(raw)[1:], kind="stable")
         rank = np.empty(order.size, dtype=np.int64)
