@@ -163,6 +163,11 @@ def test_frequencies_come_from_a_file(tmp_path):
     assert read_frequencies(config, config.cohort[0]) == (100.0, 200.5, 400.0)
 
 
+def test_mel_values_are_those_of_the_formula_and_go_back_to_hz():
+    np.testing.assert_allclose(mel_from_hz([0.0, 700.0, 6300.0]), [0.0, 2595.0 * np.log10(2.0), 2595.0])
+    np.testing.assert_allclose(hz_from_mel([0.0, 2595.0 * np.log10(2.0), 2595.0]), [0.0, 700.0, 6300.0], atol=1e-9)
+
+
 def test_mel_bands_are_the_centres_of_filters_between_the_limits():
     edges = hz_from_mel(np.linspace(mel_from_hz(80.0), mel_from_hz(3800.0), 34))
     np.testing.assert_allclose(band_centres_hz(80.0, 3800.0, 32, "mel"), edges[1:-1])

@@ -22,7 +22,7 @@ from pipeline.store import (
     write_region,
     write_summaries,
 )
-from pipeline.store.content import values_digest
+from pipeline.store.content import entry_digests, values_digest
 from tests.store.conftest import compute
 from tests.store.plans import HEALTH, arrays, checkpoint, cohort, done, numbers, run_plan
 
@@ -251,6 +251,17 @@ def test_a_store_that_is_moved_away_is_not_begun_anew(plan, store):
         open_cube(store)
     assert not store.exists()
     assert xr.open_zarr(store.with_name("moved.zarr"), group="speech").strf.notnull().all()
+
+
+def test_the_digest_of_numbers_does_not_depend_on_the_bits_of_a_nan_or_the_order_of_bytes():
+    values = np.array([1.0, np.nan])
+    other = np.array([1.0, -np.nan])
+    assert values.tobytes() != other.tobytes()
+    assert values_digest(values) == values_digest(other)
+    regions = [xr.Variable(("neuron",), entry) for entry in (values, other, values.astype(">f8"))]
+    first, *rest = (entry_digests(("neuron",), {"x": region}) for region in regions)
+    for digests in rest:
+        np.testing.assert_array_equal(digests, first)
 
 
 def test_the_digest_of_labels_is_that_of_their_text_in_utf_8():

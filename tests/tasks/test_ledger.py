@@ -238,6 +238,25 @@ def test_eight_shards_that_meet_one_moment_of_trouble_with_the_storage_are_one_t
     assert set(runs.values()) == {1}
 
 
+def test_a_success_gives_the_storage_all_its_tries_again():
+    clock = Clock()
+    ledger = ledger_of(*(shards_of(checkpoint, 1) for checkpoint in range(12)), clock=clock)
+
+    def taken():
+        while (assignment := ledger.take(1)) is None:
+            clock.now += max(ledger.next_due_s(), 0.001)
+        return assignment.shards[0]
+
+    tries = POLICIES["storage"].tries
+    for _ in range(2):
+        ledger.done(ShardReport(taken(), seconds=1.0))
+        for _ in range(tries - 1):
+            ledger.failed(taken(), Problem("storage", "away"))
+            assert ledger.stop_reason is None
+    ledger.failed(taken(), Problem("storage", "away"))
+    assert f"{tries} times in a row" in ledger.stop_reason
+
+
 def test_one_shard_without_storage_is_left_pending_while_the_rest_finishes():
     clock = Clock()
     group = shards_of(0, 10)
