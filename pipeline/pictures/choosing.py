@@ -82,6 +82,11 @@ def choose_checkpoints(best: xr.DataArray, cube: xr.Dataset, most: int) -> tuple
     ), f"{most} of {total} checkpoints, in turn from each architecture, passing over those without maps"
 
 
+def grouping(labelled: xr.DataArray | xr.Dataset) -> str | None:
+    """The label by which numbers or maps stand in groups: the architecture, where they have one."""
+    return "architecture" if "architecture" in labelled.coords else None
+
+
 def evenly(size: int, most: int) -> np.ndarray:
     """At most ``most`` positions on an axis of ``size``, evenly spaced, both ends included."""
     return np.unique(np.linspace(0, size - 1, min(size, most)).round().astype(int)) if size else np.arange(0)

@@ -124,7 +124,7 @@ def homeless(text: str) -> str:
 
     Examples
     --------
-    >>> homeless("cannot read /home/ann/work/best.pt of s3://lab/run")
+    >>> homeless("cannot read /data/lab/best.pt of s3://lab/run")
     'cannot read …/best.pt of s3://lab/run'
     """
     return _ABSOLUTE.sub("…/", text)

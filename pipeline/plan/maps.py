@@ -269,6 +269,15 @@ class GradientConfig(ObjectiveConfigured):
         return (cohort.neuron_axis(),) if self.neurons == "each" else ()
 
 
+def check_silence(key: str, chosen: str, level: float | None) -> None:
+    """Refuse silence without a level, and a level without silence; ``key`` is the setting that was ``chosen``."""
+    if (chosen == "silence") != (level is not None):
+        raise ValueError(
+            f'{key} = "silence" and silence_level = x go together: the level is what silence is in the units that the'
+            " models were trained on"
+        )
+
+
 def check_frames(where: str, objective: ObjectiveConfig, names: Sequence[str], frames: Sequence[int]) -> None:
     """Refuse an objective at frames that a stimulus does not have."""
     if isinstance(objective, str):

@@ -66,6 +66,19 @@ def kernel_of(folder: Path) -> np.ndarray:
     return load_file(folder / "model.safetensors")["readout.weight"][:, 0, :, ::-1]
 
 
+def kernels_of(folder: Path) -> np.ndarray:
+    """The planted kernels of the checkpoints of `write_pair`: (checkpoint, neuron, frequency, lag)."""
+    return np.stack([kernel_of(folder / f"checkpoints/lab-{seed}") for seed in range(2)])
+
+
+def write_pair(folder: Path, frames: int) -> Path:
+    """Two checkpoints, and the spectrograms ``sounds.npz`` of so many frames."""
+    for seed in range(2):
+        write_checkpoint(folder / f"checkpoints/lab-{seed}", seed)
+    write_spectrograms(folder / "sounds.npz", frames=frames)
+    return folder
+
+
 def write_checkpoint(folder: Path, seed: int, metadata: dict[str, Any] | None = None, **arguments: Any) -> Path:
     """A checkpoint folder of a `LabModel` with random weights."""
     with torch.random.fork_rng():

@@ -7,7 +7,7 @@ from pipeline import load_config, open_cube, run_locally, summarise
 from pipeline.plan.config import ConfigError
 from pipeline.run.prepare import plan_shards
 from tasks.cli import main
-from tests.run.lab import BANDS, KERNEL, kernel_of, write_checkpoint, write_config, write_spectrograms
+from tests.run.lab import BANDS, KERNEL, kernels_of, write_checkpoint, write_config, write_pair, write_spectrograms
 
 LAGS = 6
 
@@ -18,15 +18,12 @@ def integrated_map(more: str = "", name: str = "attribution") -> str:
 
 @pytest.fixture
 def lab(tmp_path):
-    for seed in range(2):
-        write_checkpoint(tmp_path / f"checkpoints/lab-{seed}", seed)
-    write_spectrograms(tmp_path / "sounds.npz", frames=20)
-    return tmp_path
+    return write_pair(tmp_path, frames=20)
 
 
 def kernel_and_sounds(folder, frame=19):
     """Kernels (checkpoint, neuron, frequency, lag) and what lies under them (stimulus, frequency, lag)."""
-    kernels = np.stack([kernel_of(folder / f"checkpoints/lab-{seed}") for seed in range(2)])
+    kernels = kernels_of(folder)
     with np.load(folder / "sounds.npz") as sounds:
         under = np.stack([sounds[name][:, frame - KERNEL + 1 : frame + 1][:, ::-1] for name in ("one", "two")])
     return kernels, under

@@ -17,9 +17,10 @@ from tests.run.lab import (
     KERNEL,
     RATE,
     kernel_of,
+    kernels_of,
     write_checkpoint,
     write_config,
-    write_spectrograms,
+    write_pair,
 )
 from tests.run.lab import (
     write_sound as write_noise,
@@ -34,15 +35,12 @@ def best_map(more: str = "", name: str = "best") -> str:
 
 @pytest.fixture
 def lab(tmp_path):
-    for seed in range(2):
-        write_checkpoint(tmp_path / f"checkpoints/lab-{seed}", seed)
-    write_spectrograms(tmp_path / "sounds.npz", frames=20)
-    return tmp_path
+    return write_pair(tmp_path, frames=20)
 
 
 def directions(folder):
     """Kernels of both checkpoints, of norm 1."""
-    kernels = np.stack([kernel_of(folder / f"checkpoints/lab-{seed}") for seed in range(2)])
+    kernels = kernels_of(folder)
     return kernels / np.sqrt(np.square(kernels).sum(axis=(2, 3), keepdims=True))
 
 
@@ -52,7 +50,7 @@ def test_the_best_sound_of_a_linear_neuron_is_its_kernel_at_the_norm(lab):
     np.testing.assert_allclose(cube.best.values[..., :KERNEL], 2.0 * directions(lab), atol=1e-4)
     np.testing.assert_allclose(cube.best.values[..., KERNEL:], 0.0, atol=1e-4)
     assert (np.diff(cube.best_trace.values, axis=-1) >= -1e-5).all()
-    kernels = np.stack([kernel_of(lab / f"checkpoints/lab-{seed}") for seed in range(2)])
+    kernels = kernels_of(lab)
     rise = 2.0 * np.sqrt(np.square(kernels).sum(axis=(2, 3)))
     np.testing.assert_allclose(cube.best_trace.values[..., -1] - cube.best_start_response, rise, rtol=1e-4)
     assert (cube.best_health == 0).all()

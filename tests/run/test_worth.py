@@ -21,8 +21,8 @@ from tests.run.lab import (
     LabModel,
     entry,
     kernel_of,
-    write_checkpoint,
     write_config,
+    write_pair,
     write_spectrograms,
 )
 
@@ -51,9 +51,7 @@ def convolved(kernels, sound):
 
 @pytest.fixture
 def lab(tmp_path):
-    for seed in range(2):
-        write_checkpoint(tmp_path / f"checkpoints/lab-{seed}", seed)
-    write_spectrograms(tmp_path / "sounds.npz", frames=FRAMES)
+    write_pair(tmp_path, frames=FRAMES)
     write_spectrograms(tmp_path / "few.npz", frames=15)
     return tmp_path
 

@@ -53,7 +53,7 @@ def decay_undone(maps: np.ndarray) -> np.ndarray:
 def _slope(noise: np.ndarray, maps: np.ndarray, half: int) -> np.ndarray:
     """Growth per lag of the logarithm of the noise (map, frequency, lag); 0 where a lag or the map has none."""
     middle = np.median(np.abs(noise), axis=1)
-    known = (middle > 0).all(axis=1) & ((noise**2).sum(axis=(1, 2)) > ROUNDING * (maps**2).sum(axis=(1, 2)))
+    known = (middle > 0).all(axis=1) & ~_is_rounding(noise, maps)
     logs = np.log(np.where(middle > 0, middle, 1.0))
     return np.where(known, np.median(logs[:, half : 2 * half] - logs[:, :half], axis=1) / half, 0.0)
 
@@ -97,8 +97,12 @@ def gini(maps: np.ndarray) -> np.ndarray:
 
 
 def _is_without_noise(maps: np.ndarray) -> np.ndarray:
-    energy, rest = ((values**2).sum(axis=(1, 2)) for values in (maps, maps - _separable(maps)))
-    return (rest <= ROUNDING * energy) & (energy > 0) & (min(maps.shape[1:]) > 1)
+    return _is_rounding(maps - _separable(maps), maps) & maps.any(axis=(1, 2)) & (min(maps.shape[1:]) > 1)
+
+
+def _is_rounding(rest: np.ndarray, maps: np.ndarray) -> np.ndarray:
+    """Whether what is left of each map (map, frequency, lag) is no more than rounding leaves."""
+    return np.asarray((rest**2).sum(axis=(1, 2)) <= ROUNDING * (maps**2).sum(axis=(1, 2)))
 
 
 def _highest_of_noise(maps: np.ndarray) -> np.ndarray:

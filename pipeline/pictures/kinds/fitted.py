@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from pipeline.pictures.choosing import grouping
 from pipeline.pictures.kinds import SECTIONS
 from pipeline.pictures.kinds.strf import TOLD
 from pipeline.pictures.page import Markup, element, joined, picture, table
@@ -44,7 +45,7 @@ def _predictions(entry: Outcome) -> Markup:
         return element("p", f"{entry.name}: nothing is fitted yet.")
     target = entry.gradmap.attrs.get("predicted", "model")
     figure = new_figure(4.4, 2.7)
-    by = "architecture" if "architecture" in entry.cube.coords else None
+    by = grouping(entry.cube)
     plot_distribution(shown, figure.subplots(), by=by, label="correlation of prediction and response")
     return joined(
         [

@@ -4,6 +4,7 @@ import numpy as np
 import xarray as xr
 
 from pipeline.numbers.stats import benjamini_hochberg
+from pipeline.pictures.choosing import grouping
 from pipeline.pictures.page import Markup, element, joined, numbers, picture, sentence, table
 from pipeline.pictures.plots.populations import plot_distribution, plot_similarity
 from pipeline.pictures.sections.measured import Measured, between_checkpoints
@@ -34,7 +35,7 @@ def agreement_section(entry: Outcome, found: Measured, agreement: xr.Dataset | N
         stacked = values.rename(architecture="checkpoint") if "architecture" in values.dims else values
         if "checkpoint" in stacked.dims:
             stacked = stacked.assign_coords(architecture=("checkpoint", stacked["checkpoint"].values))
-        by = "architecture" if "architecture" in stacked.coords else None
+        by = grouping(stacked)
         plot_distribution(stacked, left, by=by, label="mean correlation of a neuron's maps over seeds")
         left.set_ylabel("share of neurons")
         parts.append(_table(agreement))

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from pipeline.numbers.agreement import reliability, similarity
-from pipeline.pictures.choosing import Choice
+from pipeline.pictures.choosing import Choice, grouping
 from pipeline.pictures.reading import TRUSTED, own_dims, placed
 from pipeline.pictures.sections.outcome import Outcome
 from pipeline.words import axis_of, variable_name
@@ -92,7 +92,7 @@ def over_seeds(found: Measured) -> xr.Dataset | None:
     """How well the chosen maps of each neuron agree within each architecture; None without two checkpoints."""
     if found.maps.sizes["checkpoint"] < 2:
         return None
-    group = "architecture" if "architecture" in found.maps.coords else None
+    group = grouping(found.maps)
     agreement = reliability(found.maps, group, n_null=NULL_DRAWS)
     return agreement if np.isfinite(agreement["reliability"].values).any() else None
 

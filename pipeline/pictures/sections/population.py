@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 
 from pipeline.numbers.catalogue import measure
-from pipeline.pictures.choosing import evenly
+from pipeline.pictures.choosing import evenly, grouping
 from pipeline.pictures.page import Markup, element, joined, numbers, picture, sentence
 from pipeline.pictures.plots.maps import plot_ripple_transfer
 from pipeline.pictures.plots.populations import plot_distribution, plot_population
@@ -27,7 +27,7 @@ def population_section(entry: Outcome, found: Measured) -> Markup:
     """The distributions over the population, its map against metadata, and its mean ripple transfer function."""
     measured = found.numbers
     present = [name for name in found.told.labels if name in measured]
-    by = "architecture" if "architecture" in measured.coords else None
+    by = grouping(measured)
     rows = -(-len(present) // COLUMNS)
     figure = new_figure(11.0, 2.7 * rows)
     panels = figure.subplots(rows, COLUMNS, squeeze=False).ravel()

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
+from pipeline.pictures.choosing import grouping
 from pipeline.pictures.page import Markup, element, joined, picture, table
 from pipeline.pictures.plots.populations import plot_distribution
 from pipeline.pictures.reading import TRUSTED, group_labels
@@ -48,7 +49,7 @@ def _trusted(entry: Outcome, suffix: str) -> xr.DataArray | None:
 
 
 def _distributions(entry: Outcome, found: dict[str, xr.DataArray]) -> Markup:
-    by = "architecture" if "architecture" in entry.cube.coords else None
+    by = grouping(entry.cube)
     figure = new_figure(max(3.9 * len(found), 4.4), 2.7)
     panels = figure.subplots(1, len(found), squeeze=False).ravel()
     for ax, (suffix, values) in zip(panels, found.items(), strict=True):

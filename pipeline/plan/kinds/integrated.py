@@ -15,6 +15,7 @@ from pipeline.plan.maps import (
     Stimuli,
     Variable,
     check_frames,
+    check_silence,
     check_spectrograms,
     counted,
 )
@@ -53,11 +54,7 @@ class IntegratedConfig(ObjectiveConfigured):
 
     @model_validator(mode="after")
     def _what_goes_together(self) -> "IntegratedConfig":
-        if (self.baseline == "silence") != (self.silence_level is not None):
-            raise ValueError(
-                'baseline = "silence" and silence_level = x go together: the level is what silence is in the units'
-                " the models were trained on"
-            )
+        check_silence("baseline", self.baseline, self.silence_level)
         if (self.samples > 0) != (self.noise is not None):
             raise ValueError(
                 "samples and noise go together: so many copies of each sound, each with noise of that standard"

@@ -7,7 +7,16 @@ from pydantic import Field, model_validator
 
 from pipeline.plan.axes import Axis
 from pipeline.plan.kinds import KINDS
-from pipeline.plan.maps import CohortFacts, GradientConfig, Stimuli, Variable, check_frames, check_spectrograms, counted
+from pipeline.plan.maps import (
+    CohortFacts,
+    GradientConfig,
+    Stimuli,
+    Variable,
+    check_frames,
+    check_silence,
+    check_spectrograms,
+    counted,
+)
 from pipeline.plan.urls import ConfigError
 from pipeline.words import Baseline, Hears
 
@@ -37,11 +46,7 @@ class StrfMapConfig(GradientConfig):
                 f'stimuli are given, but baseline = "{self.baseline}" would not use them;'
                 ' set baseline = "stimuli" or "mean", or take them out'
             )
-        if (self.baseline == "silence") != (self.silence_level is not None):
-            raise ValueError(
-                'baseline = "silence" and silence_level = x go together: the level is what silence is in the units'
-                " the models were trained on"
-            )
+        check_silence("baseline", self.baseline, self.silence_level)
         if self.baseline in ("null", "silence", "mean") and not isinstance(self.objective, str):
             raise ValueError(
                 f'a named frame has no meaning around baseline = "{self.baseline}", which is the same at every frame;'

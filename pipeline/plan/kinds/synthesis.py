@@ -15,6 +15,7 @@ from pipeline.plan.maps import (
     Stimuli,
     Variable,
     check_frames,
+    check_silence,
     check_spectrograms,
 )
 from pipeline.plan.urls import ConfigError
@@ -60,11 +61,7 @@ class SynthesisConfig(ObjectiveConfigured):
 
     @model_validator(mode="after")
     def _what_goes_together(self) -> "SynthesisConfig":
-        if (self.start == "silence") != (self.silence_level is not None):
-            raise ValueError(
-                'start = "silence" and silence_level = x go together: the level is what silence is in the units that'
-                " the models were trained on"
-            )
+        check_silence("start", self.start, self.silence_level)
         if (self.start in WITHOUT_SOUND) != (self.stimuli is None):
             raise ValueError(
                 f'start = "{self.start}" and stimuli do not fit: stimuli are needed where the start is the name of one'
