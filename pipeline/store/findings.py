@@ -6,7 +6,7 @@ from typing import Literal
 
 from pipeline.plan.reports import span
 
-Kind = Literal["missing", "damaged", "non-finite", "unclaimed", "failed", "pending"]
+Kind = Literal["missing", "damaged", "non-finite", "unclaimed", "outdated", "failed", "pending"]
 
 #: What each kind of finding means, for a person.
 MEANINGS: dict[Kind, str] = {
@@ -14,6 +14,7 @@ MEANINGS: dict[Kind, str] = {
     "damaged": "cannot be decoded, or its checksum does not fit",
     "non-finite": "recorded as done, but holds NaN or infinity",
     "unclaimed": "written, but not recorded as done",
+    "outdated": "tells more than the copy in the root, as after a command that was stopped; run again",
     "failed": "failed",
     "pending": "not computed yet",
 }

@@ -387,18 +387,35 @@ def consolidate(store: Store, cohorts: Collection[str] | None = None) -> None:
 
 
 def is_consolidated(store: Store) -> bool:
-    """Whether the copy of the metadata in the root agrees with the arrays."""
+    """Whether the copy of the metadata in the root agrees with the cohorts."""
+    return copies_arrays(store) and not behind(store)
+
+
+def copies_arrays(store: Store) -> bool:
+    """Whether the root describes the arrays of every cohort as they are."""
+    copied = copies(store)
+    return all(
+        copied.get(name, {}).get(array) == metadata
+        for name, group in _finished_groups(store)
+        for array, metadata in group.arrays.items()
+    )
+
+
+def behind(store: Store) -> list[str]:
+    """Cohorts whose attributes are not those that the root has of them.
+
+    Recording changes the attributes of a cohort first and those in the root afterwards, so a command that was stopped
+    in between leaves this behind; no array is concerned.
+    """
     root = read_json(store, METADATA) or {}
     copied = root.get("consolidated_metadata", {}).get("metadata", {})
-    for name in cohort_names(store):
-        group = read_group(store, "", name)
-        if group is None or group.state != READY:
-            continue
-        if copied.get(name, {}).get("attributes") != group.attributes:
-            return False
-        if any(copied.get(f"{name}/{array}") != metadata for array, metadata in group.arrays.items()):
-            return False
-    return True
+    groups = _finished_groups(store)
+    return [name for name, group in groups if copied.get(name, {}).get("attributes") != group.attributes]
+
+
+def _finished_groups(store: Store) -> list[tuple[str, Group]]:
+    groups = ((name, read_group(store, "", name)) for name in cohort_names(store))
+    return [(name, group) for name, group in groups if group is not None and group.state == READY]
 
 
 def copy_attributes(store: Store, changed: Mapping[str, dict[str, Any]]) -> None:

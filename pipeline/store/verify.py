@@ -21,10 +21,11 @@ from pipeline.store.findings import UNSOUND, Finding, Kind, Verification
 from pipeline.store.groups import (
     READY,
     Group,
+    behind,
     cohort_names,
     consolidate,
+    copies_arrays,
     delete_array,
-    is_consolidated,
     read_group,
     write_attributes,
 )
@@ -85,8 +86,9 @@ def verify_store(store: str | Path, *, requeue: bool = False, held: Store | None
         regions, objects, done = regions + check.regions, objects + check.objects, done + check.done
         if requeue:
             requeued += check.requeue()
-    if not is_consolidated(opened):
+    if not copies_arrays(opened):
         findings.append(Finding("damaged", "/", METADATA, detail="its copy of the metadata is out of date; run again"))
+    findings += [Finding("outdated", name, METADATA) for name in behind(opened)]
     if requeue:
         consolidate(opened)
         forget(location)

@@ -1,7 +1,11 @@
 """`verify_store` finds every kind of damage, names it, and marks it for the next run."""
 
+import errno
 import json
 import random
+import sys
+from dataclasses import replace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -20,7 +24,7 @@ from pipeline.store import (
 )
 from pipeline.words import PENDING
 from tests.store.conftest import compute
-from tests.store.plans import HEALTH, numbers, write
+from tests.store.plans import HEALTH, done, numbers, write
 from tests.store.test_cube import digests
 
 OBJECT = "speech/strf/c/1/1/0/0"
@@ -116,6 +120,23 @@ def test_nan_inside_a_done_region_is_found_and_mended(finished, store):
     assert found.counts() == {"non-finite": 1}
     assert not found.sound
     assert_mended(finished, store, [Shard("speech", 1, "strf", Block(2, 4), None)])
+
+
+def test_a_copy_of_the_metadata_that_an_interrupted_record_left_behind_is_no_damage(laid_out, store, monkeypatch):
+    first = pending_shards(laid_out)[0]
+    write(laid_out, first)
+    full = OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(sys.modules[record.__module__], "copy_attributes", Mock(side_effect=full))
+    with pytest.raises(OSError, match="No space left"):
+        record(laid_out, [replace(done(laid_out, first), route="plain")])
+    monkeypatch.undo()
+    found = verify_store(store)
+    assert found.sound
+    assert found.counts()["outdated"] == 1
+    assert any("speech: zarr.json, tells more than the copy in the root" in line for line in found.lines())
+    compute(laid_out)
+    create_or_extend(laid_out, health_flags=HEALTH)
+    assert verify_store(store).findings == ()
 
 
 def test_failed_regions_are_told_and_requeued(laid_out, store):
