@@ -41,7 +41,6 @@ from pipeline.plan.shards import Checkpoint, CheckpointSource, FrontEnd
 
 __all__ = [
     "CheckpointError",
-    "describe_checkpoint",
     "describe_checkpoints",
     "discover",
     "load_checkpoint",
@@ -62,7 +61,8 @@ def describe_checkpoints(
 
     Files are read and fingerprinted side by side; modules are built one after the other, since libraries and random
     states that they share are no place for threads. Where an entry of the config suits some of its checkpoints, those
-    that it does not suit fail alone.
+    that it does not suit fail alone. Where a checkpoint's own files are at fault its ``error`` says so, and the other
+    fields hold what could be found out, labels among them.
 
     Parameters
     ----------
@@ -122,32 +122,6 @@ def _refuse_odd_wrappers(described: list[Checkpoint]) -> list[Checkpoint]:
         else found
         for found in described
     ]
-
-
-def describe_checkpoint(
-    source: CheckpointSource, keep: Callable[[Checkpoint, nn.Module], None] | None = None
-) -> Checkpoint:
-    """What the cube needs to know of a checkpoint, which is read, rebuilt and loaded once for it.
-
-    Where the checkpoint's own files are at fault nothing is raised: ``error`` says what is wrong, why it matters and
-    what to do, and the other fields hold what could be found out, labels among them. The fingerprint is empty only
-    where the weights or config.json could not be read at all.
-
-    Parameters
-    ----------
-    keep
-        Given the checkpoint and its module, so that one who needs it soon need not load it again.
-
-    Raises
-    ------
-    ConfigError
-        If the entry of the config is at fault: it lacks a module that the files do not record, or names what cannot be
-        imported or built.
-    """
-    found, refusal = _describe(source, _read(source), keep, None)
-    if refusal is not None:
-        raise refusal
-    return found
 
 
 @dataclass(frozen=True)
@@ -276,7 +250,7 @@ def load_checkpoint(
     device
         Where the module goes.
     fingerprint
-        The fingerprint that `describe_checkpoint` found; files that have changed since are refused.
+        The fingerprint that `describe_checkpoints` found; files that have changed since are refused.
 
     Raises
     ------

@@ -3,7 +3,7 @@
 from pipeline.store.backend import clean_partials
 from pipeline.store.cube import ABSENT, align, create_or_extend, positions
 from pipeline.store.findings import Finding, Verification
-from pipeline.store.lease import Lease, LeaseLostError, StoreBusyError, hold_lease, holder
+from pipeline.store.lease import Lease, LeaseLostError, StoreBusyError, hold_lease
 from pipeline.store.reader import open_cube, open_cubes
 from pipeline.store.record import record
 from pipeline.store.regions import NonFiniteError, RegionError, label, write_region
@@ -14,7 +14,6 @@ from pipeline.store.status import (
     Failure,
     MapStatus,
     backlog,
-    pending_shards,
     store_status,
 )
 from pipeline.store.summaries import write_summaries
@@ -39,11 +38,9 @@ __all__ = [
     "clean_partials",
     "create_or_extend",
     "hold_lease",
-    "holder",
     "label",
     "open_cube",
     "open_cubes",
-    "pending_shards",
     "positions",
     "record",
     "store_status",

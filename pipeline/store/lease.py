@@ -32,9 +32,8 @@ from pipeline.store.backend import (
 )
 from pipeline.store.fence import FencedStore, LeaseLostError
 from pipeline.store.groups import LEASE, claim_root
-from pipeline.store.opened import open_existing
 
-__all__ = ["Lease", "LeaseLostError", "StoreBusyError", "hold_lease", "holder"]
+__all__ = ["Lease", "LeaseLostError", "StoreBusyError", "hold_lease"]
 
 try:
     import fcntl
@@ -226,15 +225,6 @@ def _release(store: Store, location: str, token: str, made_root: bool) -> None:
         delete_object(store, METADATA)
         if is_local(location):
             Path(location).rmdir()
-
-
-def holder(store: str | Path) -> str | None:
-    """Who holds a store by its own record, as "owner (process on host)"; None where no driver does.
-
-    The record of a driver that was killed stays until the next one comes.
-    """
-    found = _read(open_existing(store).store)
-    return None if found is None else _named(found)
 
 
 def _read(store: Store) -> dict[str, Any] | None:

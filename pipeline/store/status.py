@@ -24,11 +24,6 @@ class Backlog:
     failed: int
 
 
-def pending_shards(plan: RunPlan) -> list[Shard]:
-    """The shards of a plan that are still to be computed; see `backlog`."""
-    return backlog(plan).pending
-
-
 def backlog(plan: RunPlan) -> Backlog:
     """The shards of a plan with a position neither done nor failed, checkpoint by checkpoint, and the rest counted.
 

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from pipeline.inputs.checkpoints import describe_checkpoints
 from pipeline.plan.config import CheckpointsConfig, RunConfig
 from pipeline.plan.shards import Checkpoint, CheckpointSource
 
@@ -283,3 +284,9 @@ def refused(checkpoint: Checkpoint) -> str:
     assert checkpoint.error is not None, "the checkpoint was taken"
     assert not checkpoint.usable
     return checkpoint.error
+
+
+def describe_checkpoint(found: CheckpointSource) -> Checkpoint:
+    """What the cube needs to know of one checkpoint alone."""
+    (described,) = describe_checkpoints([found])
+    return described

@@ -7,10 +7,10 @@ from torch import nn
 
 from pipeline import RunConfig, adapt, dynamic_strfs, run_locally, strf_gradmaps
 from pipeline.inputs.adapters import AdaptError, look_at
-from pipeline.inputs.checkpoints import describe_checkpoint, load_checkpoint
+from pipeline.inputs.checkpoints import load_checkpoint
 from tests.inputs import foreign_models
 from tests.inputs.foreign_models import BANDS, CELLS, LAYOUTS, trained
-from tests.inputs.lab import refused, save_best, source
+from tests.inputs.lab import describe_checkpoint, refused, save_best, source
 
 HERE = foreign_models.__name__
 

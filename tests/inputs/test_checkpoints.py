@@ -11,13 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.inputs.checkpoints import (
-    CheckpointError,
-    describe_checkpoint,
-    discover,
-    load_checkpoint,
-    probe_response,
-)
+from pipeline.inputs.checkpoints import CheckpointError, discover, load_checkpoint, probe_response
 from pipeline.plan.config import ConfigError
 from pipeline.plan.shards import FrontEnd
 from tests.inputs.lab import (
@@ -27,6 +21,7 @@ from tests.inputs.lab import (
     HearingCells,
     TiedCells,
     cells,
+    describe_checkpoint,
     refused,
     run_config,
     save_best,

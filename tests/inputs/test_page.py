@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.inputs.checkpoints import describe_checkpoint, load_checkpoint
+from pipeline.inputs.checkpoints import load_checkpoint
 from pipeline.plan.config import load_config
-from tests.inputs.lab import HERE, cells, refused, source
+from tests.inputs.lab import HERE, cells, describe_checkpoint, refused, source
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
 

@@ -7,9 +7,20 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.inputs.checkpoints import CheckpointError, describe_checkpoint, load_checkpoint
+from pipeline.inputs.checkpoints import CheckpointError, load_checkpoint
 from pipeline.plan.config import ConfigError
-from tests.inputs.lab import HERE, Cells, cells, refused, save_best, save_deepstrf, save_folder, seeded, source
+from tests.inputs.lab import (
+    HERE,
+    Cells,
+    cells,
+    describe_checkpoint,
+    refused,
+    save_best,
+    save_deepstrf,
+    save_folder,
+    seeded,
+    source,
+)
 
 CELLS = f"{HERE}.Cells"
 CONFIG = {"_model_class": "Cells", "n_bands": 4, "n_cells": 3}

@@ -7,11 +7,11 @@ import pytest
 import soundfile
 import torch
 
-from pipeline.inputs.checkpoints import CheckpointError, describe_checkpoint, discover, load_checkpoint
+from pipeline.inputs.checkpoints import CheckpointError, discover, load_checkpoint
 from pipeline.inputs.neurons import read_neuron_table
 from pipeline.inputs.stimuli import describe_sounds, read_sound, read_spectrograms
 from pipeline.plan.config import ConfigError
-from tests.inputs.lab import HERE, cells, refused, run_config, save_best, save_folder, source
+from tests.inputs.lab import HERE, cells, describe_checkpoint, refused, run_config, save_best, save_folder, source
 
 fsspec = pytest.importorskip("fsspec")
 CELLS = f"{HERE}.Cells"

@@ -230,13 +230,13 @@ def test_a_distribution_counts_maps_without_a_value_and_every_other_map_once():
     values = np.array([[100.0, 200.0, 400.0, np.nan], [200.0, 200.0, 800.0, 0.0]])
     coords = {"checkpoint": ["a", "b"], "architecture": ("checkpoint", ["x", "y"])}
     frequencies = xr.DataArray(values, dims=("checkpoint", "neuron"), coords=coords)
-    ax = plots.plot_best_frequencies(frequencies)
+    ax = plots.plot_distribution(frequencies, log=True)
     shares, edges, _ = ax.patches[0].get_data()
     assert shares.sum() == pytest.approx(1.0)
     at_200 = shares[(edges[:-1] <= 200) & (edges[1:] > 200)]
     assert at_200 == pytest.approx(3 / 6)
     assert "n = 6, 2 without" in texts(ax)
-    both = texts(plots.plot_best_frequencies(frequencies, by="architecture"))
+    both = texts(plots.plot_distribution(frequencies, by="architecture", log=True))
     assert "x: n = 3, 1 without" in both
     assert "y: n = 3, 1 without" in both
 
@@ -244,8 +244,8 @@ def test_a_distribution_counts_maps_without_a_value_and_every_other_map_once():
 @pytest.mark.parametrize("values", [[np.nan, np.nan], [5.0, 5.0], [0.0, 0.0], [1.0, 2.0], []])
 def test_degenerate_distributions_are_drawn(values):
     array = xr.DataArray(np.array(values, dtype=float), dims="neuron")
-    texts(plots.plot_latencies(array))
-    texts(plots.plot_best_frequencies(array))
+    texts(plots.plot_distribution(array))
+    texts(plots.plot_distribution(array, log=True))
 
 
 def test_a_population_map_places_neurons_by_number_or_by_class(cube):

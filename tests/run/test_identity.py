@@ -11,8 +11,9 @@ from pipeline import load_config, open_cube, run_locally
 from pipeline.plan.config import ConfigError
 from pipeline.run import prepare_run, run_shard
 from pipeline.run.shard import compute_shard
-from pipeline.store import align, create_or_extend, pending_shards
+from pipeline.store import align, create_or_extend
 from tests.run.lab import NEURONS, RATE, entry, write_checkpoint, write_config, write_sound, write_spectrograms
+from tests.store.plans import pending_shards
 
 AROUND = '[maps.around]\nkind = "strf"\nbaseline = "{baseline}"\nstimuli = "{stimuli}"\n'
 WAVEFORM = '[maps.waveform]\nkind = "waveform"\nstimuli = "sounds/*"\n'

@@ -9,8 +9,7 @@ import pytest
 from pipeline.plan.shards import RunPlan
 from pipeline.store import create_or_extend, record
 from pipeline.store.cube import align
-from pipeline.store.status import pending_shards
-from tests.store.plans import HEALTH, done, run_plan, write
+from tests.store.plans import HEALTH, done, pending_shards, run_plan, write
 
 
 @pytest.fixture

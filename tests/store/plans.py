@@ -14,10 +14,15 @@ from pipeline.plan.kinds import KINDS
 from pipeline.plan.maps import Stimuli
 from pipeline.plan.reports import ShardReport
 from pipeline.plan.shards import Checkpoint, CheckpointSource, CohortPlan, MapPlan, RunPlan, Shard, VariablePlan
-from pipeline.store import label, write_region
+from pipeline.store import backlog, label, write_region
 from pipeline.store.content import map_digests
 
 HEALTH = {"all_zero": 1, "truncated": 2}
+
+
+def pending_shards(plan: RunPlan) -> list[Shard]:
+    """The shards of a plan that are still to be computed."""
+    return backlog(plan).pending
 
 
 def checkpoint(name: str, *, fingerprint: str | None = None, error: str | None = None, **scalars: Any) -> Checkpoint:

@@ -13,26 +13,19 @@ import pytest
 import xarray as xr
 
 from pipeline.plan.shards import cut_shards
-from pipeline.store import (
-    align,
-    clean_partials,
-    create_or_extend,
-    open_cube,
-    pending_shards,
-    store_status,
-    verify_store,
-)
+from pipeline.store import align, clean_partials, create_or_extend, open_cube, store_status, verify_store
 from pipeline.store.backend import open_store
 from pipeline.store.groups import is_consolidated
 from pipeline.words import DONE
 from tests.store.conftest import compute
-from tests.store.plans import HEALTH, checkpoint, cohort, numbers, run_plan, waveform
+from tests.store.plans import HEALTH, checkpoint, cohort, numbers, pending_shards, run_plan, waveform
 from tests.store.test_cube import digests
 
 WRITER = """
 import sys
 from dataclasses import replace
-from pipeline.store import align, create_or_extend, label, pending_shards, record, write_region
+from pipeline.store import (align, create_or_extend, label, record, write_region)
+from tests.store.plans import pending_shards
 from tests.store.plans import *
 store, mode = sys.argv[1:]
 plan = run_plan(store, cohort(n_neurons=40, bands=32, lags=64, block=20, stimuli=()))
@@ -245,7 +238,8 @@ def test_a_full_disk_leaves_the_shard_not_done(store):
     create_or_extend(plan, health_flags=HEALTH)
     code = """
 import resource, signal, sys
-from pipeline.store import align, label, pending_shards, write_region
+from pipeline.store import (align, label, write_region)
+from tests.store.plans import pending_shards
 from tests.store.plans import *
 plan = align(run_plan(sys.argv[1], cohort(n_neurons=40, bands=32, lags=64, block=20, stimuli=())))
 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))

@@ -14,20 +14,10 @@ import zarr
 from pipeline.plan.config import ConfigError
 from pipeline.plan.reports import Problem, ShardReport
 from pipeline.plan.shards import plan_shards
-from pipeline.store import (
-    ABSENT,
-    align,
-    create_or_extend,
-    open_cube,
-    pending_shards,
-    positions,
-    record,
-    store_status,
-    verify_store,
-)
+from pipeline.store import ABSENT, align, create_or_extend, open_cube, positions, record, store_status, verify_store
 from pipeline.words import COMPANIONS, DONE, NOT_COMPUTED
 from tests.store.conftest import compute
-from tests.store.plans import HEALTH, checkpoint, cohort, run_plan, strf, waveform
+from tests.store.plans import HEALTH, checkpoint, cohort, pending_shards, run_plan, strf, waveform
 
 
 def digests(folder: Path, pattern: str = "*") -> dict[str, tuple[str, int]]:

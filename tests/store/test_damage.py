@@ -15,7 +15,6 @@ from pipeline.store import (
     create_or_extend,
     label,
     open_cube,
-    pending_shards,
     record,
     store_status,
     verify_store,
@@ -24,7 +23,7 @@ from pipeline.store import (
 )
 from pipeline.store.content import entry_digests, values_digest
 from tests.store.conftest import compute
-from tests.store.plans import HEALTH, arrays, checkpoint, cohort, done, numbers, run_plan
+from tests.store.plans import HEALTH, arrays, checkpoint, cohort, done, numbers, pending_shards, run_plan
 
 SMALL = ["strf_status", "strf_health", "strf_memory_90", "strf_frame", "strf_digest", "probe_response"]
 LABELS = ["checkpoint", "neuron", "frequency", "lag", "stimulus", "waveform_lag", "area", "seed"]

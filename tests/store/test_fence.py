@@ -7,12 +7,12 @@ import pytest
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
-from pipeline.store import align, create_or_extend, hold_lease, open_cube, pending_shards, record, verify_store
+from pipeline.store import align, create_or_extend, hold_lease, open_cube, record, verify_store
 from pipeline.store.backend import open_store, read_bytes
 from pipeline.store.fence import FencedStore, LeaseLostError
 from tests.buckets import s3_bucket
 from tests.store.conftest import compute
-from tests.store.plans import HEALTH, done, run_plan, write
+from tests.store.plans import HEALTH, done, pending_shards, run_plan, write
 
 KEY = "speech/strf_health/c/0/0"
 LEASE = "_lease/zarr.json"

@@ -13,7 +13,7 @@ import xarray as xr
 from zarr.core.sync import sync
 
 from pipeline.plan.config import ConfigError
-from pipeline.store import LeaseLostError, StoreBusyError, create_or_extend, hold_lease, holder
+from pipeline.store import LeaseLostError, StoreBusyError, create_or_extend, hold_lease
 from pipeline.store.backend import open_store, read_json, write_json
 from tests.store.plans import HEALTH, run_plan
 
@@ -217,9 +217,3 @@ def test_readers_do_not_see_the_lease(laid):
         assert json.loads((laid / KEY).read_text())["attributes"]["lease"]["owner"] == "x"
         create_or_extend(run_plan(laid), health_flags=HEALTH)
         assert list(xr.open_datatree(laid).children) == ["speech"]
-
-
-def test_who_holds_a_store_can_be_asked(laid):
-    assert holder(laid) is None
-    with hold_lease(laid, owner="night run"):
-        assert holder(laid).startswith(f"night run (process {os.getpid()} on ")

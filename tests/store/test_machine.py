@@ -11,18 +11,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from pipeline.plan.reports import Problem, ShardReport
 from pipeline.plan.shards import cut_shards
-from pipeline.store import (
-    align,
-    create_or_extend,
-    hold_lease,
-    open_cube,
-    pending_shards,
-    record,
-    verify_store,
-)
+from pipeline.store import align, create_or_extend, hold_lease, open_cube, record, verify_store
 from pipeline.words import DONE, FAILED, PENDING
 from tests.damage import damage
-from tests.store.plans import HEALTH, checkpoint, cohort, done, numbers, run_plan, write
+from tests.store.plans import HEALTH, checkpoint, cohort, done, numbers, pending_shards, run_plan, write
 
 pick = st.randoms(use_true_random=False)
 

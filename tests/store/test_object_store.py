@@ -19,7 +19,6 @@ from pipeline.store import (
     create_or_extend,
     hold_lease,
     open_cube,
-    pending_shards,
     record,
     store_status,
     verify_store,
@@ -29,7 +28,7 @@ from pipeline.store.backend import keys_below, open_store, read_bytes, write_byt
 from pipeline.store.regions import forget
 from tests.buckets import s3_bucket
 from tests.store.conftest import compute
-from tests.store.plans import HEALTH, cohort, labelled, numbers, run_plan, write
+from tests.store.plans import HEALTH, cohort, labelled, numbers, pending_shards, run_plan, write
 
 KEY, SECRET = "key-of-the-test", "secret-of-the-test"
 OBJECT = "speech/strf/c/1/1/0/0"

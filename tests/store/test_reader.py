@@ -10,18 +10,10 @@ import xarray as xr
 import zarr
 
 from pipeline.plan.shards import plan_shards
-from pipeline.store import (
-    create_or_extend,
-    open_cube,
-    open_cubes,
-    pending_shards,
-    store_status,
-    verify_store,
-    write_summaries,
-)
+from pipeline.store import create_or_extend, open_cube, open_cubes, store_status, verify_store, write_summaries
 from pipeline.words import FAILED, NOT_COMPUTED
 from tests.store.conftest import compute
-from tests.store.plans import HEALTH, checkpoint, cohort, numbers, run_plan, strf
+from tests.store.plans import HEALTH, checkpoint, cohort, numbers, pending_shards, run_plan, strf
 
 
 def test_the_only_cohort_is_opened_in_chunks_of_one_object(finished, store):

@@ -8,21 +8,13 @@ import xarray as xr
 
 from pipeline.plan.reports import Problem, ShardReport
 from pipeline.plan.shards import cut_shards
-from pipeline.store import (
-    align,
-    backlog,
-    create_or_extend,
-    open_cube,
-    pending_shards,
-    record,
-    store_status,
-)
+from pipeline.store import align, backlog, create_or_extend, open_cube, record, store_status
 from pipeline.store.backend import open_store
 from pipeline.store.failures import MAX_ENTRIES, MAX_MESSAGE
 from pipeline.store.groups import is_consolidated
 from pipeline.words import DONE, FAILED, PENDING
 from tests.store.conftest import compute
-from tests.store.plans import HEALTH, cohort, companions, done, probe, run_plan, write
+from tests.store.plans import HEALTH, cohort, companions, done, pending_shards, probe, run_plan, write
 
 
 def failed(shard, cause="compute", message="it broke"):

@@ -11,16 +11,8 @@ from hypothesis import strategies as st
 
 from pipeline.plan.axes import Block
 from pipeline.plan.shards import Shard, cut_shards
-from pipeline.store import (
-    NonFiniteError,
-    RegionError,
-    align,
-    create_or_extend,
-    open_cube,
-    pending_shards,
-    record,
-)
-from tests.store.plans import HEALTH, cohort, done, labelled, numbers, run_plan, strf, waveform, write
+from pipeline.store import NonFiniteError, RegionError, align, create_or_extend, open_cube, record
+from tests.store.plans import HEALTH, cohort, done, labelled, numbers, pending_shards, run_plan, strf, waveform, write
 from tests.store.test_cube import digests
 
 

@@ -7,16 +7,8 @@ import numpy as np
 import pytest
 
 from pipeline.plan.reports import ShardReport
-from pipeline.store import (
-    align,
-    backlog,
-    create_or_extend,
-    open_cube,
-    pending_shards,
-    record,
-    store_status,
-)
-from tests.store.plans import HEALTH, cohort, labelled, run_plan, strf, write
+from pipeline.store import align, backlog, create_or_extend, open_cube, record, store_status
+from tests.store.plans import HEALTH, cohort, labelled, pending_shards, run_plan, strf, write
 
 pytestmark = pytest.mark.slow
 

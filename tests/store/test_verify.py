@@ -14,17 +14,10 @@ import zarr
 from pipeline.plan.axes import Block
 from pipeline.plan.reports import Problem, ShardReport
 from pipeline.plan.shards import Shard
-from pipeline.store import (
-    create_or_extend,
-    open_cube,
-    pending_shards,
-    record,
-    store_status,
-    verify_store,
-)
+from pipeline.store import create_or_extend, open_cube, record, store_status, verify_store
 from pipeline.words import PENDING
 from tests.store.conftest import compute
-from tests.store.plans import HEALTH, done, numbers, write
+from tests.store.plans import HEALTH, done, numbers, pending_shards, write
 from tests.store.test_cube import digests
 
 OBJECT = "speech/strf/c/1/1/0/0"

@@ -2,7 +2,6 @@
 
 from pipeline.numbers.agreement.consensus import linear_contrast, mean_map, sign_consistency, variance_components
 from pipeline.numbers.agreement.population import (
-    by_label,
     cluster_by_shape,
     participation_ratio,
     population_geometry,
@@ -12,7 +11,6 @@ from pipeline.numbers.agreement.population import (
 from pipeline.numbers.agreement.reliability import noise_ceiling, reliability, similarity, spearman_brown
 
 __all__ = [
-    "by_label",
     "cluster_by_shape",
     "linear_contrast",
     "mean_map",

@@ -261,56 +261,6 @@ def trend(values: xr.DataArray, position: str = "depth_um", *, along: str = "neu
     return result
 
 
-def by_label(values: xr.DataArray, label: str = "site", *, along: str = "neuron", log2: bool = False) -> xr.Dataset:
-    """A number's ``mean``, ``sd`` and ``n`` per label of the neurons (site, area, animal), with a test.
-
-    Means in octaves (log2) with ``log2``. ``statistic`` and ``p_value`` are Kruskal and Wallis's over the neurons
-    (scipy), which are not independent within a site: see `trend`. NaN: no finite value; fewer than two labels with
-    values; or all alike.
-
-    Examples
-    --------
-    >>> import xarray as xr
-    >>> from pipeline.numbers.agreement import by_label
-    >>> sites = {"site": ("neuron", ["a", "a", "b", "b"])}
-    >>> found = by_label(xr.DataArray([1.0, 3.0, 5.0, 7.0], dims="neuron", coords=sites))
-    >>> found["mean"].values.tolist(), found["n"].values.tolist()
-    ([2.0, 6.0], [2, 2])
-    """
-    labels = _position(values, label, along)
-    names = sorted({name for name in labels.tolist() if not _missing(name)})
-    numbers = values.astype(np.float64)
-    if log2:
-        numbers = xr.apply_ufunc(np.log2, numbers.where(numbers > 0), dask="allowed")
-    parts = [
-        numbers.isel({along: np.flatnonzero(np.array([one == name for one in labels.tolist()]))}) for name in names
-    ]
-    if not parts:
-        raise ValueError(f"no {along} has a {label!r}; there are no groups to describe; fill the coordinate {label!r}")
-    n = xr.concat([part.notnull().sum(along) for part in parts], label)
-    mean = xr.concat([part.sum(along) / part.notnull().sum(along).where(lambda k: k > 0) for part in parts], label)
-    squares = xr.concat([((part - mean.isel({label: i})) ** 2).sum(along) for i, part in enumerate(parts)], label)
-    result = xr.Dataset({"mean": mean, "sd": np.sqrt(squares / (n - 1).where(n > 1)), "n": n}).assign_coords(
-        {label: names}
-    )
-    others = [dim for dim in values.dims if dim != along]
-    shape = [values.sizes[dim] for dim in others]
-    statistic, p = np.full(shape, np.nan), np.full(shape, np.nan)
-    rows = [part.transpose(*others, along).values for part in parts]
-    for at in np.ndindex(*shape):
-        finite = [row[at][np.isfinite(row[at])] for row in rows]
-        samples = [sample for sample in finite if sample.size]
-        if len(samples) > 1 and np.ptp(np.concatenate(samples)) > 0:
-            statistic[at], p[at] = stats.kruskal(*samples)
-    result["statistic"] = (tuple(others), statistic, {"long_name": "Kruskal-Wallis H", "units": "1"})
-    result["p_value"] = (tuple(others), p, {"long_name": "p value of Kruskal and Wallis's test", "units": "1"})
-    units = "octave re 1 Hz" if log2 else str(values.attrs.get("units", "1"))
-    result["mean"].attrs = {"long_name": f"mean per {label}", "units": units}
-    result["sd"].attrs = {"long_name": f"standard deviation per {label}", "units": "octave" if log2 else units}
-    result["n"].attrs = {"long_name": "neurons counted", "units": "1"}
-    return result
-
-
 def _rows(values: np.ndarray, entries: int, normalise: bool) -> np.ndarray:
     rows = values.reshape(-1, entries).astype(np.float64)
     unit = standardised(rows, centre=False)
@@ -338,7 +288,3 @@ def _position(values: xr.DataArray, name: str, along: str) -> np.ndarray:
             f" are {', '.join(there) or 'none'}; add it with assign_coords"
         )
     return np.asarray(values.coords[name].values)
-
-
-def _missing(value: object) -> bool:
-    return value is None or value == "" or value != value

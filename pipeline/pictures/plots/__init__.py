@@ -11,9 +11,7 @@ from pipeline.pictures.plots.dynamic_maps import (
 from pipeline.pictures.plots.grids import plot_grid, plot_seeds
 from pipeline.pictures.plots.maps import plot_map, plot_ripple_transfer
 from pipeline.pictures.plots.populations import (
-    plot_best_frequencies,
     plot_distribution,
-    plot_latencies,
     plot_population,
     plot_similarity,
 )
@@ -21,14 +19,12 @@ from pipeline.pictures.plots.standings import plot_standing
 from pipeline.pictures.plots.waveforms import plot_waveform
 
 __all__ = [
-    "plot_best_frequencies",
     "plot_components",
     "plot_distribution",
     "plot_dynamic_mean",
     "plot_film",
     "plot_gain",
     "plot_grid",
-    "plot_latencies",
     "plot_map",
     "plot_nonlinearity",
     "plot_population",

@@ -102,38 +102,6 @@ def plot_distribution(
     return ax
 
 
-def plot_best_frequencies(
-    frequencies: xr.DataArray, ax: Axes | None = None, *, by: str | None = None, bins: int | None = None
-) -> Axes:
-    """Distribution of best frequencies in Hz on a logarithmic axis; arguments as in `plot_distribution`.
-
-    Examples
-    --------
-    >>> from pipeline import measure, open_cube
-    >>> from pipeline.pictures.plots import plot_best_frequencies
-    >>> ax = plot_best_frequencies(measure(open_cube("cube.zarr")["strf"], "best_frequency"), by="seed")
-    >>> ax.get_xscale()
-    'log'
-    """
-    return plot_distribution(frequencies, ax, by=by, bins=bins, log=True, label="best frequency (Hz)")
-
-
-def plot_latencies(
-    latencies: xr.DataArray, ax: Axes | None = None, *, by: str | None = None, bins: int | None = None
-) -> Axes:
-    """Distribution of peak latencies in ms before the response; arguments as in `plot_distribution`.
-
-    Examples
-    --------
-    >>> from pipeline import measure, open_cube
-    >>> from pipeline.pictures.plots import plot_latencies
-    >>> ax = plot_latencies(measure(open_cube("cube.zarr")["strf"], "latency"))
-    >>> ax.get_xscale()
-    'linear'
-    """
-    return plot_distribution(latencies, ax, by=by, bins=bins, label="peak latency (ms before the response)")
-
-
 def plot_population(
     frequencies: xr.DataArray,
     ax: Axes | None = None,
