@@ -100,6 +100,7 @@ def strf_gradmaps(
     ----------
     model
         Maps spectrograms (batch, 1, frequency, time) to responses (batch, neuron, 1, time), causally; in eval mode.
+        Whether it does is not asked here; :func:`~pipeline.gradients.contract.check_contract` asks.
     lags
         Frames kept, lag 0 included.
     neurons

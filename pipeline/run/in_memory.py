@@ -8,14 +8,19 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
+from pipeline.gradients.contract import Contract, NotFiniteError, check_contract
 from pipeline.gradients.gradmaps import compute_strf_gradmaps
 from pipeline.plan.axes import Axis, lag_ms
 from pipeline.plan.kinds.strf import StrfMapConfig
+from pipeline.run.contract import LONGEST, MOST_OF_NULL
 from pipeline.store.layout import SIGN
 from pipeline.words import Route
 
 #: Spectrograms to take maps around: one, or several by name.
 Around = np.ndarray | Tensor | xr.DataArray | Mapping[str, "np.ndarray | Tensor | xr.DataArray"]
+
+#: Attributes that name neurons of which the contract says something.
+NAMED = ("hears_future", "not_checked")
 
 
 def gradmaps(
@@ -33,13 +38,16 @@ def gradmaps(
     route: Route = "auto",
     dtype: torch.dtype | None = None,
     memory_bytes: int | None = None,
+    causal: bool = True,
     name: str = "strf",
 ) -> xr.DataArray:
     """Gradmaps (neuron, frequency, lag) of a model with labels, as every plot, measure and `summarise` takes them.
 
     An entry is the change in a neuron's objective per unit change of the spectrogram in that band, that many ms before
     the objective's frame; positive means that more energy there raises the response. Around several named spectrograms
-    the first axis is ``stimulus``, in the ``prefiltered`` space there is one more, ``channel``.
+    the first axis is ``stimulus``, in the ``prefiltered`` space there is one more, ``channel``. The model is asked
+    first whether it does what a map takes for granted: a frame for each of the stimulus, the same response again,
+    alone as among others, and no response before the sound.
 
     Parameters
     ----------
@@ -71,13 +79,18 @@ def gradmaps(
         torch.float64 to compute in double precision on a copy of the model.
     memory_bytes
         What temporary tensors may take; a share of the device's memory by default.
+    causal
+        False lets a model pass that responds to what comes later; the attribute ``hears_future`` names its neurons,
+        and their maps hold the past alone.
     name
         The name of the array.
 
     Raises
     ------
     ValueError
-        If labels and model do not fit each other, or the model does not keep the contract.
+        If labels and model do not fit each other, or the model does not keep the contract
+        (:class:`~pipeline.gradients.contract.ContractError`). Neurons of which it could not be told, as they answered
+        to nothing, are named by the attribute ``not_checked``.
 
     Examples
     --------
@@ -92,11 +105,15 @@ def gradmaps(
         words = {key: value for key, value in locals().items() if key not in ("model", "lags")}
         return _stacked({label: gradmaps(entry, lags, **words) for label, entry in model.items()})
     stimuli, names = _stimuli(around)
-    labels = _labels(model, neuron_names)
-    rows = _rows(labels, neurons)
     settings = _settings(objective, space, silence_level, around)
     bands = [float(value) for value in frequencies_hz]
     _refuse_other_bands(bands, stimuli, model)
+    level = silence_level or 0.0
+    if stimuli is None and not isinstance(getattr(model, "F", None), int):
+        stimuli = torch.full((1, len(bands), lags), level)
+    contract = _contract(model, stimuli, len(bands), lags, level, causal)
+    labels = _labels(model, neuron_names, contract)
+    rows = _rows(labels, neurons)
     found = compute_strf_gradmaps(
         model,
         stimuli,
@@ -105,20 +122,42 @@ def gradmaps(
         objective=settings.engine_objective(),
         route=route,
         space=space,
-        level=silence_level or 0.0,
+        level=level,
         dtype=dtype,
         memory_bytes=memory_bytes,
     )
     values = found.values.detach().cpu().numpy()
+    along = (Axis("neuron", tuple(labels[row] for row in rows)), Axis("frequency", tuple(bands)))
+    axes = _axes(values, names, *along, Axis("lag", tuple(lag_ms(lags, frame_ms).tolist())))
+    maps = _labelled(values if names else values[0], axes, settings, name, found.route)
+    return maps.assign_attrs(_told(contract, labels, rows))
+
+
+def _axes(values: np.ndarray, names: tuple[str, ...], neuron: Axis, frequency: Axis, lag: Axis) -> tuple[Axis, ...]:
+    stimulus = (Axis("stimulus", names),) if names else ()
     channels = (Axis("channel", tuple(range(values.shape[2]))),) if values.ndim == 5 else ()
-    axes = (
-        *((Axis("stimulus", names),) if names else ()),
-        Axis("neuron", tuple(labels[row] for row in rows)),
-        *channels,
-        Axis("frequency", tuple(bands)),
-        Axis("lag", tuple(lag_ms(lags, frame_ms).tolist())),
-    )
-    return _labelled(values if names else values[0], axes, settings, name, found.route)
+    return (*stimulus, neuron, *channels, frequency, lag)
+
+
+def _contract(
+    model: nn.Module, stimuli: Tensor | None, bands: int, lags: int, level: float, causal: bool
+) -> Contract | None:
+    """What the model was found to do; None where it answers with NaN, which the maps of each neuron tell."""
+    length = max(1, min(lags, MOST_OF_NULL))
+    heard = torch.full((bands, length), level) if stimuli is None else stimuli[0, :, :LONGEST]
+    try:
+        return check_contract(model, heard, level=level, causal=causal)
+    except NotFiniteError:
+        return None
+
+
+def _told(contract: Contract | None, labels: Sequence[str], rows: Sequence[int]) -> dict[str, list[str]]:
+    """Names of the neurons that hear the future, and of those of which nothing could be told."""
+    if contract is None:
+        return {NAMED[1]: [labels[row] for row in rows]}
+    found = zip(NAMED, (contract.hears_future, contract.unchecked), strict=True)
+    named = {word: [labels[row] for row in rows if bool(those[row])] for word, those in found}
+    return {word: those for word, those in named.items() if those}
 
 
 def _stacked(maps: Mapping[str, xr.DataArray]) -> xr.DataArray:
@@ -128,6 +167,10 @@ def _stacked(maps: Mapping[str, xr.DataArray]) -> xr.DataArray:
     stacked = xr.concat(list(maps.values()), "checkpoint", join="exact", combine_attrs="drop_conflicts")
     stacked = stacked.assign_coords(checkpoint=np.array([str(label) for label in maps], dtype=object))
     stacked.checkpoint.attrs.update(Axis("checkpoint", tuple(maps)).attributes())
+    for word in NAMED:
+        named = {neuron: None for entry in maps.values() for neuron in entry.attrs.get(word, ())}
+        if named:
+            stacked.attrs[word] = list(named)
     return stacked
 
 
@@ -183,8 +226,8 @@ def _spectrogram(value: Any) -> Tensor:
     return torch.as_tensor(np.asarray(value) if not isinstance(value, Tensor) else value, dtype=torch.float32)
 
 
-def _labels(model: nn.Module, names: Sequence[str] | None) -> tuple[str, ...]:
-    count = getattr(model, "O", None)
+def _labels(model: nn.Module, names: Sequence[str] | None, contract: Contract | None) -> tuple[str, ...]:
+    count = getattr(model, "O", None) if contract is None else len(contract.unchecked)
     if names is None:
         if not isinstance(count, int):
             raise ValueError(

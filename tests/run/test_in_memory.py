@@ -93,6 +93,37 @@ def test_labels_that_do_not_fit_are_refused(model, words, told):
         gradmaps(model, 6, **{"frequencies_hz": FREQUENCIES, "frame_ms": 5.0, **words})
 
 
+class Heard(torch.nn.Module):
+    """Neuron 0 hears a band now, neuron 1 the same band ``ahead`` frames later, neuron 2 nothing."""
+
+    def __init__(self, ahead: int) -> None:
+        super().__init__()
+        self.ahead = ahead
+
+    def forward(self, x):
+        band = x[:, 0, :1]
+        later = torch.nn.functional.pad(band, (0, self.ahead))[..., self.ahead :]
+        return torch.stack([band, later, torch.zeros_like(band)], dim=1)
+
+
+def test_a_model_that_says_nothing_of_itself_is_asked(model):
+    maps = gradmaps(Heard(0).eval(), 4, frequencies_hz=[100.0, 200.0], frame_ms=5.0)
+    assert list(maps.neuron.values) == ["neuron0000", "neuron0001", "neuron0002"]
+    expected = np.zeros((2, 4))
+    expected[0, 0] = 1.0
+    np.testing.assert_array_equal(maps[0], expected)
+    assert maps.attrs["not_checked"] == ["neuron0002"]
+
+
+def test_a_model_that_hears_the_future_is_refused_unless_it_is_let_pass():
+    words = {"frequencies_hz": [100.0, 200.0], "frame_ms": 5.0}
+    with pytest.raises(ValueError, match=r"hears the future.*neuron 1 "):
+        gradmaps(Heard(3).eval(), 12, **words)
+    maps = gradmaps({"a": Heard(0).eval(), "b": Heard(3).eval()}, 12, causal=False, **words)
+    assert maps.attrs["hears_future"] == ["neuron0001"]
+    assert maps.attrs["not_checked"] == ["neuron0002"]
+
+
 def test_several_models_are_an_axis(model):
     words = {"frequencies_hz": FREQUENCIES, "frame_ms": 5.0}
     with torch.random.fork_rng(devices=[]):

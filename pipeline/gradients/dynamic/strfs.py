@@ -183,6 +183,7 @@ def dynamic_strfs(
     ----------
     model
         Maps spectrograms (batch, 1, frequency, time) to responses (batch, neuron, 1, time), causally; in eval mode.
+        Whether it does is not asked here; :func:`~pipeline.gradients.contract.check_contract` asks.
     stimulus
         One spectrogram, in the units that the model was trained on.
     lags
