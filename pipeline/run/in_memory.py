@@ -104,9 +104,9 @@ def gradmaps(
     if isinstance(model, Mapping):
         words = {key: value for key, value in locals().items() if key not in ("model", "lags")}
         return _stacked({label: gradmaps(entry, lags, **words) for label, entry in model.items()})
-    stimuli, names = _stimuli(around)
-    settings = _settings(objective, space, silence_level, around)
     bands = [float(value) for value in frequencies_hz]
+    stimuli, names = _stimuli(around, bands)
+    settings = _settings(objective, space, silence_level, around)
     _refuse_other_bands(bands, stimuli, model)
     level = silence_level or 0.0
     if stimuli is None and not isinstance(getattr(model, "F", None), int):
@@ -204,12 +204,12 @@ def _settings(objective: Any, space: str, silence_level: float | None, around: A
     return StrfMapConfig.model_validate(words)
 
 
-def _stimuli(around: Around | None) -> tuple[Tensor | None, tuple[str, ...]]:
+def _stimuli(around: Around | None, bands: Sequence[float]) -> tuple[Tensor | None, tuple[str, ...]]:
     """Spectrograms (stimulus, frequency, time) and their names, which a single one has not."""
     if around is None:
         return None, ()
     named = around if isinstance(around, Mapping) else {"": around}
-    tensors = {str(name): _spectrogram(value) for name, value in named.items()}
+    tensors = {str(name): _spectrogram(value, bands) for name, value in named.items()}
     shapes = {tuple(value.shape) for value in tensors.values()}
     if len(shapes) != 1 or any(len(shape) != 2 for shape in shapes):
         told = ", ".join(f"{name or 'around'} {tuple(value.shape)}" for name, value in tensors.items())
@@ -220,8 +220,18 @@ def _stimuli(around: Around | None) -> tuple[Tensor | None, tuple[str, ...]]:
     return torch.stack(list(tensors.values())), tuple(tensors) if isinstance(around, Mapping) else ()
 
 
-def _spectrogram(value: Any) -> Tensor:
+def _spectrogram(value: Any, bands: Sequence[float]) -> Tensor:
+    """One spectrogram (frequency, time); labelled axes are taken by their names, and their bands compared."""
     if isinstance(value, xr.DataArray):
+        if "frequency" in value.dims:
+            value = value.transpose("frequency", ...)
+            labels = value["frequency"].values if "frequency" in value.coords else np.asarray(bands)
+            if labels.shape == np.shape(bands) and not np.allclose(labels, bands, rtol=1e-3):
+                raise ValueError(
+                    f"the spectrogram's bands go from {labels[0]:g} to {labels[-1]:g} Hz and frequencies_hz from"
+                    f" {bands[0]:g} to {bands[-1]:g}, so its bands would reach the model in another order or at other"
+                    " frequencies; give it the bands of frequencies_hz, in their order"
+                )
         value = value.values
     return torch.as_tensor(np.asarray(value) if not isinstance(value, Tensor) else value, dtype=torch.float32)
 

@@ -48,6 +48,16 @@ def test_several_sounds_are_an_axis(model):
     )
 
 
+def test_a_labelled_sound_is_taken_by_its_labels(model):
+    words = {"frequencies_hz": FREQUENCIES, "frame_ms": 5.0}
+    sound = xr.DataArray(spectrogram(0, frames=BANDS), dims=("frequency", "time"), coords={"frequency": FREQUENCIES})
+    expected = gradmaps(model, 4, around=sound.values, objective="peak", **words)
+    turned = gradmaps(model, 4, around=sound.transpose("time", "frequency"), objective="peak", **words)
+    np.testing.assert_array_equal(turned, expected)
+    with pytest.raises(ValueError, match="in another order"):
+        gradmaps(model, 4, around=sound.isel(frequency=slice(None, None, -1)), objective="peak", **words)
+
+
 def test_every_door_takes_them(model):
     maps = gradmaps(model, 6, frequencies_hz=FREQUENCIES, frame_ms=5.0)
     table = summarise(maps)
