@@ -65,25 +65,37 @@ def _is_truth(value: Any) -> bool:
     return isinstance(value, (bool, np.bool_)) or (isinstance(value, Tensor) and value.dtype == torch.bool)
 
 
+def bands_of(model: nn.Module) -> int:
+    """Number of bands that a model hears.
+
+    Raises
+    ------
+    ValueError
+        If the model does not say it.
+    """
+    bands = getattr(model, "F", None)
+    if not isinstance(bands, int):
+        raise ValueError(
+            f"{type(model).__name__} has no attribute F, so the number of bands of a spectrogram for it is unknown; set"
+            " self.F in the class, or give a spectrogram to take the gradient around"
+        )
+    return bands
+
+
 def spectrograms(
     model: nn.Module, stimuli: Tensor | None, lags: int, level: float
 ) -> Float[Tensor, "stimulus frequency time"]:
     """The spectrograms to take gradients around."""
-    bands = getattr(model, "F", None)
     if stimuli is None:
-        if not isinstance(bands, int):
-            raise ValueError(
-                f"{type(model).__name__} has no attribute F, so the null spectrogram's number of bands is unknown; set"
-                " model.F, or give a spectrogram to take the gradient around"
-            )
         if not math.isfinite(level):
             raise ValueError(f"the level {level} is no sound level; give a finite number")
-        return torch.full((1, bands, lags), level)
+        return torch.full((1, bands_of(model), lags), level)
     if stimuli.dim() != 3 or 0 in stimuli.shape:
         raise ValueError(
             f"the stimuli have shape {tuple(stimuli.shape)}, which holds no spectrograms; give (stimulus, frequency,"
             " time) with at least one entry each"
         )
+    bands = getattr(model, "F", None)
     if isinstance(bands, int) and stimuli.shape[1] != bands:
         raise ValueError(
             f"the stimuli have {stimuli.shape[1]} bands but the model hears {bands}; the gradient would belong to"

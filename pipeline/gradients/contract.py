@@ -1,6 +1,8 @@
 """Whether a model does what every gradmap takes for granted, found out by two forward passes."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -9,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from pipeline.gradients.arguments import check_eval, has_front_end
+from pipeline.gradients.arguments import bands_of, check_eval, has_front_end
 from pipeline.gradients.front_end.hop import hop_of
 from pipeline.gradients.passes.forward_pass import check_frames, frames_of
 from pipeline.gradients.torch_state.arithmetic import quiet
@@ -97,19 +99,17 @@ def check_contract(
     inventory = Inventory.of(model)
     whole = hears == "waveform"
     twin = twin_of(model, {"wav2spec": nn.Identity()} if has_front_end(model) and not whole else {})
-    try:
+    with _broken_if_refused():
         check_eval(twin, model)
-    except ValueError as error:
-        raise ContractError(str(error)) from error
     with quiet(inventory, inventory.dtype), torch.no_grad():
         like = torch.zeros((), device=inventory.device, dtype=inventory.dtype)
-        hop = _hop_of(twin, heard, like) if whole else 1
+        with _broken_if_refused():
+            hop = _hop_of(twin, heard, like) if whole else 1
+            shape = () if heard is not None else (frames * hop,) if whole else (bands_of(model), frames)
         if heard is not None:
             trials = _Trials.around(heard.to(like), SOUND_LEVEL if whole else 1.0, hop, seed)
-        elif whole:
-            trials = _of_nothing((frames * hop,), None, hop, seed, like.dtype, like.device)
         else:
-            trials = _of_nothing((_bands(model), frames), level, hop, seed, like.dtype, like.device)
+            trials = _of_nothing(shape, None if whole else level, hop, seed, like.dtype, like.device)
         return _checked(model, twin, trials, causal, weigh)
 
 
@@ -186,20 +186,18 @@ def _of_nothing(
 
 
 def _hop_of(twin: nn.Module, heard: Tensor | None, like: Tensor) -> int:
-    example = like.new_zeros(1, 1, 4096) if heard is None else heard.to(like)[None, None]
+    return hop_of(twin.wav2spec, like.new_zeros(1, 1, 4096) if heard is None else heard.to(like)[None, None])
+
+
+@contextmanager
+def _broken_if_refused() -> Iterator[None]:
+    """What is refused of any model's answer breaks the contract here."""
     try:
-        return hop_of(twin.wav2spec, example)
+        yield
+    except ContractError:
+        raise
     except ValueError as error:
         raise ContractError(str(error)) from error
-
-
-def _bands(model: nn.Module) -> int:
-    bands = getattr(model, "F", None)
-    if not isinstance(bands, int):
-        raise ContractError(
-            f"{type(model).__name__} has no attribute F, so its number of bands is unknown; set self.F in the class"
-        )
-    return bands
 
 
 def _checked(model: nn.Module, twin: nn.Module, trials: _Trials, causal: bool, weigh: bool) -> Contract:
@@ -249,13 +247,9 @@ def _measured(twin: nn.Module, stimulus: Tensor) -> tuple[Tensor, int]:
 
 
 def _response(answer: Tensor, n_stimuli: int, trials: _Trials, model: nn.Module) -> Tensor:
-    try:
+    with _broken_if_refused():
         response = frames_of(answer, n_stimuli, model)
         check_frames(response.shape[-1], trials.stimuli.shape[-1], trials.hop, model)
-    except ContractError:
-        raise
-    except ValueError as error:
-        raise ContractError(str(error)) from error
     return response
 
 

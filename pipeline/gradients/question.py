@@ -52,6 +52,11 @@ class Question:
     check: bool = True
     whole: bool = False
 
+    @classmethod
+    def of(cls, asked: "Question | int | None") -> "Question":
+        """A question, also where only its window is given."""
+        return asked if isinstance(asked, Question) else cls(asked)
+
     def window(self, positions: int) -> int:
         """Positions of the window around a stimulus of so many."""
         return positions if self.lags is None else self.lags

@@ -1,12 +1,13 @@
 """How many lags the gradmaps of a model need, found by making the window longer until they stop changing."""
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from pipeline.gradients.arguments import bands_of
 from pipeline.gradients.gradmaps import strf_gradmaps
 from pipeline.gradients.health import memory_length, oldest_share
 from pipeline.gradients.question import Neurons
@@ -158,25 +159,15 @@ class _Baseline:
     seed: int
     noisy: bool = False
 
-    @property
-    def n_bands(self) -> int:
-        bands = getattr(self.model, "F", None)
-        if not isinstance(bands, int):
-            raise ValueError(
-                f"{type(self.model).__name__} has no attribute F, so the number of bands to probe it with is unknown;"
-                " set model.F"
-            )
-        return bands
-
     def noise(self) -> "_Baseline":
-        return _Baseline(self.model, self.maximum, self.level, self.neurons, self.seed, noisy=True)
+        return replace(self, noisy=True)
 
     def maps(self, lags: int) -> Float[Tensor, "neuron frequency lag"]:
         around: float | Tensor = self.level
         if self.noisy:
             generator = torch.Generator().manual_seed(self.seed)
             # Newest frame first, so that a longer window adds older frames to the same sound.
-            heard = torch.randn(self.maximum, self.n_bands, generator=generator)
+            heard = torch.randn(self.maximum, bands_of(self.model), generator=generator)
             around = self.level + heard[:lags].flip(0).T
         return strf_gradmaps(self.model, lags, neurons=self.neurons, around=around)
 
@@ -191,28 +182,30 @@ class _Baseline:
         return low
 
     def _takes(self, frames: int) -> bool:
-        device, dtype = home_of(self.model)
-        listener = twin_of(self.model, {"wav2spec": nn.Identity()})
-        heard = torch.full((1, 1, self.n_bands, frames), self.level, device=device, dtype=dtype)
-        with undisturbed(listener, dtype), torch.no_grad():
-            try:
-                return bool(listener(heard).shape[-1] == frames)
-            except _REFUSALS:
-                return False
+        response = self._response(frames)
+        return response is not None and response.shape[-1] == frames
 
     def drifts(self) -> bool:
         """Whether the response to a constant stimulus still moves, late in it, as much as it did early on."""
-        device, dtype = home_of(self.model)
-        listener = twin_of(self.model, {"wav2spec": nn.Identity()})
-        heard = torch.full((1, 1, self.n_bands, self.maximum), self.level, device=device, dtype=dtype)
-        with undisturbed(listener, dtype), torch.no_grad():
-            try:
-                response = listener(heard)[0, :, 0]
-            except _REFUSALS:
-                return False
+        answer = self._response(self.maximum)
+        if answer is None:
+            return False
+        response = answer[0, :, 0]
         quarter = max(1, self.maximum // 4)
         early, late = _range(response[:, quarter : 2 * quarter]), _range(response[:, -quarter:])
         return bool(late > DRIFT * response.abs().amax() and late > 0.5 * early)
+
+    def _response(self, frames: int) -> Tensor | None:
+        """The answer to so many frames of the constant level; None where the model does not take them."""
+        device, dtype = home_of(self.model)
+        listener = twin_of(self.model, {"wav2spec": nn.Identity()})
+        heard = torch.full((1, 1, bands_of(self.model), frames), self.level, device=device, dtype=dtype)
+        with undisturbed(listener, dtype), torch.no_grad():
+            try:
+                answer: Tensor = listener(heard)
+            except _REFUSALS:
+                return None
+        return answer
 
 
 def _range(response: Float[Tensor, "neuron time"]) -> Float[Tensor, ""]:

@@ -1,6 +1,7 @@
 """Gradients and their health as the engine gives them, made into the arrays of a map."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -9,7 +10,7 @@ from pipeline.gradients.gradmaps import Gradmaps
 from pipeline.gradients.health import Health
 from pipeline.gradients.question import Question
 from pipeline.numbers.lags import reach
-from pipeline.plan.maps import GradientConfig
+from pipeline.plan.maps import ObjectiveConfigured
 from pipeline.run.job import Computed, Job
 
 
@@ -76,17 +77,21 @@ def _by_neuron(job: Job, values: np.ndarray) -> np.ndarray:
     return by_neuron if "neuron" in job.map.dims else by_neuron[0]
 
 
-def question_of(
-    job: Job, asked: GradientConfig, lags: int, *, space: str = "spectrogram", level: float = 0.0
-) -> Question:
-    """What the engine is asked for the neurons of a shard, or for their sum where the map has no axis of them."""
+def question_of(job: Job, asked: ObjectiveConfigured, lags: int | None = None, **further: Any) -> Question:
+    """What the engine is asked for the neurons of a shard, or for their sum where the map has no axis of them.
+
+    Parameters
+    ----------
+    lags
+        The window; that of the cohort by default.
+    further
+        Fields of the question that only some kinds of map have.
+    """
     return Question(
-        lags=lags,
+        lags=job.cohort.lags if lags is None else lags,
         neurons=list(job.neurons) if "neuron" in job.map.dims else "sum",
         objective=asked.engine_objective(),
-        space=space,
-        level=level,
-        route=asked.route,
         dtype=job.dtype,
         memory_bytes=job.memory_bytes,
+        **further,
     )

@@ -30,7 +30,7 @@ class Judged:
 
     def around_each(self, model: nn.Module) -> Iterator[tuple[Tensor | None, Gradmaps]]:
         """Stimuli of one length, None for the null or silent spectrogram, and the maps of a model around them."""
-        question = question_of(self.job, self.settings, self.job.cohort.lags, level=self.level)
+        question = question_of(self.job, self.settings, route=self.settings.route, level=self.level)
         for stimuli in around(self.job, self.settings):
             yield stimuli, gradmaps_around_spectrograms(model, stimuli, question)
 

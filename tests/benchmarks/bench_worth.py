@@ -23,6 +23,7 @@ import numpy as np
 import torch
 
 from pipeline.gradients.attribution import integrated_gradients, synthesise
+from pipeline.gradients.question import Question
 from pipeline.numbers.prediction import filter_r, fit_strf, ridge_basis, windows_of
 from tests.zoo import make, spectrogram
 
@@ -78,7 +79,7 @@ def gradients() -> list[Row]:
     model, sound = make("StateNet", N_NEURONS, n_bands=N_BANDS, rnn_type="GRU"), spectrogram(300, n_bands=N_BANDS)
 
     def integrate() -> None:
-        integrated_gradients(model, sound, LAGS, neurons=list(range(10)), nodes=16, most_nodes=16)
+        integrated_gradients(model, sound, Question(LAGS, list(range(10))), nodes=16, most_nodes=16)
 
     def climb() -> None:
         synthesise(model, torch.zeros(N_BANDS, LAGS), steps=20)

@@ -13,6 +13,7 @@ from pipeline.gradients.attribution import (
 )
 from pipeline.gradients.gradmaps import strf_gradmaps
 from pipeline.gradients.models import AudioEncodingModel
+from pipeline.gradients.question import Question
 from tests.gradients.planted import Linear
 from tests.gradients.small import Recurrent, by_autograd, relative, seeded
 
@@ -79,7 +80,7 @@ def test_contributions_to_an_energy_model_are_half_the_gradient_times_stimulus()
 @pytest.mark.parametrize("objective", ["last", "peak", "sum", {"frame": 25}, {"mean_over": [10, 30]}])
 def test_a_recurrent_model_is_complete_and_what_the_window_leaves_is_told(objective):
     model, sound = seeded(lambda: Recurrent("GRU")), a_sound()
-    found = integrated_gradients(model, sound, 5, objective=objective, completeness=1e-6, dtype=torch.float64)
+    found = integrated_gradients(model, sound, Question(5, objective=objective, dtype=torch.float64), completeness=1e-6)
     assert found.completeness.max() < 1e-6
     total = found.values.sum(dim=(1, 2)) + found.outside * found.scale
     torch.testing.assert_close(total, found.difference, rtol=1e-5, atol=1e-9)
@@ -113,15 +114,13 @@ class _Kink(nn.Module):
 @pytest.mark.parametrize("objective", ["last", "peak"])
 def test_noisy_copies_are_averaged_at_the_frames_of_the_sound_itself(objective):
     model, sound = seeded(lambda: Recurrent("GRU")), a_sound()
-    found = smoothed_gradients(model, sound, 8, samples=3, noise=0.2, seed=5, objective=objective, neurons=[2, 0])
+    found = smoothed_gradients(model, sound, Question(8, [2, 0], objective), samples=3, noise=0.2, seed=5)
     noise = torch.randn(3, *sound.shape, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
-    frames = integrated_gradients(model, sound, 8, objective=objective, neurons=[2, 0]).frames
+    frames = integrated_gradients(model, sound, Question(8, [2, 0], objective)).frames
     assert found.frames.tolist() == frames.tolist()
     for row, (neuron, frame) in enumerate(zip([2, 0], frames.tolist(), strict=True)):
         copies = [
-            integrated_gradients(
-                model, sound + 0.2 * one.float(), 8, objective={"frame": frame}, neurons=[neuron]
-            ).values[0]
+            integrated_gradients(model, sound + 0.2 * one.float(), Question(8, [neuron], {"frame": frame})).values[0]
             for one in noise
         ]
         torch.testing.assert_close(found.values[row], torch.stack(copies).mean(dim=0), rtol=1e-4, atol=1e-6)
@@ -164,9 +163,9 @@ def test_bounds_are_kept_and_best_of_a_box_is_its_corner():
 def test_a_neurons_best_sound_does_not_depend_on_its_neighbours_and_repeats():
     model = energy()
     together = synthesise(model, torch.zeros(BANDS, LAGS), steps=20)
-    alone = synthesise(model, torch.zeros(BANDS, LAGS), neurons=[2], steps=20)
+    alone = synthesise(model, torch.zeros(BANDS, LAGS), Question(neurons=[2]), steps=20)
     torch.testing.assert_close(alone.sounds[0], together.sounds[2], atol=1e-5, rtol=1e-4)
-    other = synthesise(model, torch.zeros(BANDS, LAGS), neurons=[2], steps=1, seed=1)
+    other = synthesise(model, torch.zeros(BANDS, LAGS), Question(neurons=[2]), steps=1, seed=1)
     assert not torch.equal(other.sounds[0], alone.sounds[0])
 
 
@@ -198,7 +197,7 @@ def test_infidelity_of_a_curved_model_grows_with_the_perturbation():
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda m: integrated_gradients(m, a_sound(), 5, neurons="sum"), "one by one"),
+        (lambda m: integrated_gradients(m, a_sound(), Question(5, "sum")), "one by one"),
         (lambda m: integrated_gradients(m, a_sound(), 5, baseline=a_sound(20)), r"\(4, 20\).*\(4, 40\)"),
         (lambda m: integrated_gradients(m, a_sound(), 5, nodes=0), "nodes"),
         (lambda m: synthesise(m, a_sound(), norm=0.0), "norm = 0.0"),

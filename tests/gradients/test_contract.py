@@ -16,6 +16,7 @@ from pipeline.gradients.gradmaps import (
 )
 from pipeline.gradients.health import FLAGS, assess
 from pipeline.gradients.models import AudioEncodingModel
+from pipeline.gradients.question import Question
 from tests.gradients.small import FrameAverage, Kernels, OnOff, Recurrent, relative, seeded
 from tests.zoo import FRONT_ENDS, PREFILTERED, ZOO, hearing
 
@@ -209,7 +210,7 @@ def test_what_a_model_hears_ahead_is_measured_where_it_is_let_pass():
     stimuli = torch.randn(2, 4, 40)
     for heard, objective in ((None, "last"), (stimuli, {"frame": 20})):
         maps = compute_strf_gradmaps(model, heard, 6, objective=objective)
-        health = assess(model, maps, heard, 6, objective, contract=found)
+        health = assess(model, maps, heard, Question(6, objective=objective), contract=found)
         torch.testing.assert_close(health.future_share, expected.expand_as(health.future_share))
         assert ((health.flags & FLAGS["hears_the_future"]) > 0).tolist() == [[True, True, False]] * len(health.flags)
 
@@ -233,7 +234,7 @@ def test_a_bidirectional_layer_is_refused_or_every_map_at_a_peak_says_so():
         check_contract(model, sounds[0])
     kept = check_contract(model, sounds[0], causal=False)
     maps = compute_strf_gradmaps(model, sounds, 30, objective="peak")
-    health = assess(model, maps, sounds, 30, "peak", contract=kept)
+    health = assess(model, maps, sounds, Question(30, objective="peak"), contract=kept)
     assert ((health.flags & FLAGS["hears_the_future"]) > 0).all()
     free = sounds[:1].clone().requires_grad_(True)
     frame = int(maps.frames[0, 1])
@@ -360,7 +361,7 @@ def test_prefiltered_and_waveform_maps_see_beyond_their_window():
     onoff.prefiltering = OnOff()
     for stimuli in (torch.randn(1, 4, 30), torch.full((1, 4, 3), 0.5)):
         short = compute_strf_gradmaps(onoff.eval(), stimuli, 3, space="prefiltered")
-        flags = assess(onoff, short, stimuli, 3, space="prefiltered").flags
+        flags = assess(onoff, short, stimuli, Question(3, space="prefiltered")).flags
         assert (flags & FLAGS["truncated_window"]).all()
 
 

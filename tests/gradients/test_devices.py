@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from pipeline.gradients.dynamic.strfs import dynamic_strfs
 from pipeline.gradients.gradmaps import compute_strf_gradmaps, compute_waveform_gradmaps, strf_gradmaps
 from pipeline.gradients.health import assess
+from pipeline.gradients.question import Question
 from pipeline.gradients.routes.cheapest import ROUTES
 from pipeline.gradients.torch_state.memory import is_out_of_memory
 from pipeline.gradients.window import find_window
@@ -119,8 +120,8 @@ def check_strf(name: str, n_neurons: int, noisy: bool, settings: dict[str, Any])
     stimuli = torch.stack([spectrogram(LAGS + 3, seed) for seed in (1, 2)]) if noisy else None
     here = compute_strf_gradmaps(model, stimuli, LAGS, **settings)
     there = compute_strf_gradmaps(moved, stimuli, LAGS, **settings)
-    about = {key: value for key, value in settings.items() if key in ("objective", "neurons", "space")}
-    healthy, healthy_there = assess(model, here, stimuli, **about), assess(moved, there, stimuli, **about)
+    about = Question(**{key: value for key, value in settings.items() if key in ("objective", "neurons", "space")})
+    healthy, healthy_there = assess(model, here, stimuli, about), assess(moved, there, stimuli, about)
     return {
         "difference": difference(there.values, here.values),
         "frames": torch.equal(there.frames.cpu(), here.frames),
@@ -218,8 +219,8 @@ def check_waveform(front_end: str, model_name: str, objective: str, window: int 
     sounds = torch.stack([sound(8, seed) for seed in (1, 2)])
     here = compute_waveform_gradmaps(model, sounds, window, objective=objective)
     there = compute_waveform_gradmaps(moved, sounds, window, objective=objective)
-    healthy = assess(model, here, sounds, objective=objective)
-    healthy_there = assess(moved, there, sounds, objective=objective)
+    healthy = assess(model, here, sounds, Question(objective=objective))
+    healthy_there = assess(moved, there, sounds, Question(objective=objective))
     return {
         "difference": difference(there.values, here.values),
         "frames": torch.equal(there.frames.cpu(), here.frames),

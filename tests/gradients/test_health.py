@@ -20,6 +20,7 @@ from pipeline.gradients.health import (
 from pipeline.gradients.health.normalisation import near_eps
 from pipeline.gradients.health.unheard import clamped_bins, silent_samples
 from pipeline.gradients.models import AudioEncodingModel
+from pipeline.gradients.question import Question
 from tests.gradients.planted import Kernels, Linear, leaky, ticking
 from tests.zoo import FRONT_ENDS, HOP, PREFILTERED, ZOO, hearing, sound, spectrogram
 
@@ -31,7 +32,7 @@ def raised(health):
 
 def finite_difference_error(model, maps, stimuli, objective="last", **arguments):
     """Largest relative error of a few maps against central differences."""
-    return assess(model, maps, stimuli, None, objective, **arguments).finite_difference_error
+    return assess(model, maps, stimuli, Question(objective=objective), **arguments).finite_difference_error
 
 
 def around_null(model, lags, **arguments):
@@ -128,7 +129,7 @@ def test_absolute_positions_and_frame_counters_are_told_from_recurrence():
 def test_a_window_that_reaches_before_the_stimulus_is_flagged_per_neuron():
     model, stimuli = Linear(torch.rand(3, 4, 6)).eval(), torch.stack([spectrogram(30, seed, 4) for seed in range(2)])
     maps = compute_strf_gradmaps(model, stimuli, 12, objective="peak")
-    health = assess(model, maps, stimuli, 12, "peak")
+    health = assess(model, maps, stimuli, Question(12, objective="peak"))
     before = (health.flags & FLAGS["window_before_stimulus"]) > 0
     assert torch.equal(before, maps.frames < 11)
     short = compute_strf_gradmaps(model, stimuli[..., :8], 12)
@@ -177,11 +178,11 @@ def test_maps_of_some_neurons_of_the_sum_and_of_prefiltered_channels_are_assesse
     for chosen in ([3, 0], 2, "sum"):
         for space in ("spectrogram", "prefiltered"):
             maps = compute_strf_gradmaps(model, stimuli, 30, neurons=chosen, space=space)
-            health = assess(model, maps, stimuli, 30, neurons=chosen, space=space)
+            health = assess(model, maps, stimuli, Question(30, chosen, space=space))
             assert health.flags.shape == maps.values.shape[:2]
             assert health.finite_difference_error < 1e-4
     maps = compute_strf_gradmaps(model, None, 30, space="prefiltered")
-    assert raised(assess(model, maps, None, 30, space="prefiltered")) == set()
+    assert raised(assess(model, maps, None, Question(30, space="prefiltered"))) == set()
 
 
 def test_a_constant_stimulus_is_a_baseline_and_not_a_clamped_sound():
@@ -189,13 +190,13 @@ def test_a_constant_stimulus_is_a_baseline_and_not_a_clamped_sound():
     mean = torch.arange(4.0)[:, None].expand(4, 8)[None]
     assert raised(assess(model, compute_strf_gradmaps(model, mean, 8), mean, 8)) == {"truncated_window"}
     silence = compute_strf_gradmaps(model, None, 12, level=-9.2)
-    assert raised(assess(model, silence, None, 12, level=-9.2)) == set()
+    assert raised(assess(model, silence, None, Question(12, level=-9.2))) == set()
 
 
 def test_maps_that_belong_to_something_else_are_refused():
     model, stimuli = ZOO["Linear"](3, 0), spectrogram(20)[None]
     maps = compute_strf_gradmaps(model, stimuli, 9)
-    for wrong in ({"stimuli": stimuli.expand(2, -1, -1)}, {"stimuli": stimuli, "neurons": [0]}):
+    for wrong in ({"stimuli": stimuli.expand(2, -1, -1)}, {"stimuli": stimuli, "question": Question(neurons=[0])}):
         with pytest.raises(ValueError, match="cannot be those of"):
             assess(model, maps, **wrong)
     with pytest.raises(ValueError, match="and 8 lags"):

@@ -1,18 +1,18 @@
 """Integrated gradients: how much each part of a sound has contributed to the response, from a baseline on."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pipeline.gradients.arguments import check_common, check_count, chosen_rows, spectrograms
+from pipeline.gradients.arguments import check_count, check_question, chosen_rows, spectrograms
 from pipeline.gradients.attribution.listening import listening
-from pipeline.gradients.gradmaps import compute_strf_gradmaps
-from pipeline.gradients.objectives import Objective, weigh
-from pipeline.gradients.question import Neurons
+from pipeline.gradients.gradmaps import gradmaps_around_spectrograms
+from pipeline.gradients.objectives import weigh
+from pipeline.gradients.question import Question
 
 #: Gradients held at one time: nodes x neurons x spectrogram.
 BLOCK_BYTES = 256 * 2**20
@@ -59,16 +59,12 @@ class Integrated:
 def integrated_gradients(
     model: nn.Module,
     stimulus: Float[Tensor, "frequency time"],
-    lags: int,
+    question: Question | int,
     *,
-    neurons: Neurons = None,
-    objective: Objective = "last",
     baseline: float | Float[Tensor, "frequency time"] = 0.0,
     nodes: int = 16,
     completeness: float = 1e-4,
     most_nodes: int = 256,
-    dtype: torch.dtype | None = None,
-    memory_bytes: int | None = None,
 ) -> Integrated:
     """Integrated gradients of each neuron's objective, from a baseline to a sound (Sundararajan et al. 2017).
 
@@ -82,12 +78,10 @@ def integrated_gradients(
         As for :func:`~pipeline.gradients.gradmaps.strf_gradmaps`.
     stimulus
         The sound, in the units that the model was trained on.
-    lags
-        Frames kept before the objective's frame. The quadrature runs over the whole past.
-    neurons
-        Indices of neurons, None for all. (The sum over neurons is the sum of their contributions.)
-    objective
-        A named objective, ``{"frame": k}`` or ``{"mean_over": [a, b]}``.
+    question
+        Whose contributions to what, or the window alone. Its ``lags`` are the frames kept before the objective's frame;
+        the quadrature runs over the whole past. Neurons are asked for one by one (their sum has the sum of their
+        contributions), and the objective by name, ``{"frame": k}`` or ``{"mean_over": [a, b]}``.
     baseline
         A level, or a spectrogram as long as the sound.
     nodes
@@ -100,26 +94,27 @@ def integrated_gradients(
     ValueError
         As `strf_gradmaps` does, and if the baseline does not fit the sound or ``nodes`` is out of range.
     """
-    check_count(lags, "lags", "frames")
+    question = Question.of(question)
+    check_count(question.lags, "lags", "frames")
     check_count(nodes, "nodes", "points")
-    check_common(model, objective, "auto")
-    if callable(objective) or isinstance(neurons, str):
+    check_question(model, question)
+    if callable(question.objective) or isinstance(question.neurons, str):
         raise ValueError(
             "integrated gradients need an objective by name and neurons one by one, so that contributions add up to"
             " each neuron's difference; name them"
         )
-    sound = spectrograms(model, torch.as_tensor(stimulus).unsqueeze(0), lags, 0.0)
-    with listening(model, dtype) as listener:
+    sound = spectrograms(model, torch.as_tensor(stimulus).unsqueeze(0), question.lags or 0, 0.0)
+    with listening(model, question.dtype) as listener:
         sound = listener.placed(sound)[0]
         start = _baseline(baseline, sound)
         with torch.no_grad():
             ends = listener.response(torch.stack([sound, start]))
-        chosen = chosen_rows(neurons, ends.shape[1], ends.device)
+        chosen = chosen_rows(question.neurons, ends.shape[1], ends.device)
         assert chosen is not None
-        weighing = weigh(objective, ends[:1])
+        weighing = weigh(question.objective, ends[:1])
         difference = (weighing.weights[0] * (ends[0] - ends[1])).sum(dim=-1)[chosen]
         frames = weighing.frames[0, chosen]
-    path = _Path(model, sound, start, objective, lags, listener.dtype, memory_bytes)
+    path = _Path(model, sound, start, replace(question, dtype=listener.dtype))
     return _until_complete(path, chosen, frames, difference, nodes, completeness, most_nodes)
 
 
@@ -130,14 +125,12 @@ class _Path:
     model: nn.Module
     sound: Float[Tensor, "frequency time"]
     start: Float[Tensor, "frequency time"]
-    objective: Objective
-    lags: int
-    dtype: torch.dtype
-    memory_bytes: int | None
+    question: Question
 
     def contributions(self, neurons: list[int], frame: int, nodes: int) -> Float[Tensor, "neuron frequency lag"]:
         """Contributions to the response of neurons whose objective ends at one frame, of its whole past."""
-        objective = {"frame": frame} if self.objective == "peak" else self.objective
+        objective = {"frame": frame} if self.question.objective == "peak" else self.question.objective
+        question = replace(self.question, lags=frame + 1, neurons=neurons, objective=objective)
         places, weights = np.polynomial.legendre.leggauss(nodes)
         step = self.sound - self.start
         size = len(neurons) * step[:, : frame + 1].numel() * step.element_size()
@@ -147,16 +140,8 @@ class _Path:
             # Legendre's nodes and weights lie on [-1, 1], the path on [0, 1].
             at = torch.as_tensor((places[first : first + together] + 1) / 2).to(step)
             share = torch.as_tensor(weights[first : first + together] / 2).to(step)
-            gradients = compute_strf_gradmaps(
-                self.model,
-                self.start + at[:, None, None] * step,
-                frame + 1,
-                neurons=neurons,
-                objective=objective,
-                dtype=self.dtype,
-                memory_bytes=self.memory_bytes,
-                check=first == 0,
-            ).values
+            between = self.start + at[:, None, None] * step
+            gradients = gradmaps_around_spectrograms(self.model, between, replace(question, check=first == 0)).values
             total = total + torch.einsum("s,snfk->nfk", share, gradients)
         assert isinstance(total, Tensor)
         return total * step[:, : frame + 1].flip(-1)
@@ -172,8 +157,8 @@ def _until_complete(
     most_nodes: int,
 ) -> Integrated:
     """Contributions with as many nodes as each neuron needs."""
-    n, bands = len(chosen), path.sound.shape[0]
-    values = path.sound.new_zeros(n, bands, path.lags)
+    n, bands, lags = len(chosen), path.sound.shape[0], path.question.window(path.sound.shape[1])
+    values = path.sound.new_zeros(n, bands, lags)
     gap, outside, scales = difference.new_full((n,), math.inf), difference.new_zeros(n), difference.abs()
     beyond, used = difference.new_zeros(n), torch.zeros(n, dtype=torch.int32, device=chosen.device)
     open_rows = torch.arange(n, device=chosen.device)
@@ -186,14 +171,14 @@ def _until_complete(
             reached = (whole.sum(dim=(1, 2)) - difference[rows]).abs() / scale
             better = reached < gap[rows]
             rows, whole = rows[better], whole[better]
-            kept = whole[:, :, : path.lags]
+            kept = whole[:, :, :lags]
             values[rows] = 0.0
             values[rows, :, : kept.shape[-1]] = kept
             gap[rows], used[rows] = reached[better], nodes
             scales[rows] = scale[better]
-            outside[rows] = whole[:, :, path.lags :].sum(dim=(1, 2)) / scale[better]
+            outside[rows] = whole[:, :, lags:].sum(dim=(1, 2)) / scale[better]
             energy = whole.square().sum(dim=(1, 2))
-            older = whole[:, :, path.lags :].square().sum(dim=(1, 2))
+            older = whole[:, :, lags:].square().sum(dim=(1, 2))
             beyond[rows] = older / energy.clamp_min(torch.finfo(energy.dtype).tiny)
         open_rows = open_rows[gap[open_rows] > completeness]
         nodes *= 2

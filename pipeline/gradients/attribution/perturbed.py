@@ -7,8 +7,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from pipeline.gradients.arguments import chosen_rows
 from pipeline.gradients.attribution.listening import listening
-from pipeline.gradients.objectives import Objective, evaluate
+from pipeline.gradients.objectives import evaluate
+from pipeline.gradients.question import Question
 from pipeline.gradients.torch_state.copies import Inventory, copied
 
 #: Perturbed sounds that are heard in one batch.
@@ -80,13 +82,11 @@ def infidelity(
     model: nn.Module,
     maps: Float[Tensor, "neuron frequency lag"],
     stimulus: Float[Tensor, "frequency time"],
+    question: Question | None = None,
     *,
-    neurons: list[int] | None = None,
-    objective: Objective = "last",
     scale: float = 0.1,
     samples: int = 64,
     seed: int = 0,
-    dtype: torch.dtype | None = None,
 ) -> Float[Tensor, "neuron"]:
     """Share of the response's change under random changes of the sound that the maps do not tell (Yeh et al. 2019).
 
@@ -97,6 +97,8 @@ def infidelity(
     ----------
     maps
         Gradmaps around ``stimulus``; lag 0 is its last frame, so the objective is ``last``, ``sum`` or ``mean``.
+    question
+        Whose maps they are, of which objective; its ``lags`` are the maps' own.
     scale
         Standard deviation of the perturbation, relative to that of the sound (or absolute, for a sound that does not
         change).
@@ -105,14 +107,14 @@ def infidelity(
     seed
         Seed of the perturbations.
     """
-    lags = maps.shape[-1]
-    with listening(model, dtype) as listener, torch.no_grad():
+    lags, question = maps.shape[-1], Question.of(question)
+    with listening(model, question.dtype) as listener, torch.no_grad():
         sound = listener.placed(torch.as_tensor(stimulus))
         rows = maps.to(sound)
         spread = float(sound.std()) or 1.0
         generator = torch.Generator().manual_seed(seed)
-        at_rest = evaluate(objective, listener.response(sound[None]))[0]
-        chosen = torch.arange(len(at_rest)) if neurons is None else torch.as_tensor(neurons)
+        at_rest = evaluate(question.objective, listener.response(sound[None]))[0]
+        chosen = chosen_rows(question.neurons, len(at_rest), listener.device)
         told, happened = [], []
         for first in range(0, samples, TOGETHER):
             count = min(TOGETHER, samples - first)
@@ -121,7 +123,7 @@ def infidelity(
             moved = sound.repeat(count, 1, 1)
             reach = min(lags, sound.shape[1])
             moved[..., sound.shape[1] - reach :] -= under[..., :reach].flip(-1)
-            happened.append((at_rest - evaluate(objective, listener.response(moved)))[:, chosen])
+            happened.append((at_rest - evaluate(question.objective, listener.response(moved)))[:, chosen])
             told.append(torch.einsum("nfk,sfk->sn", rows[..., :reach], under[..., :reach]))
         change = torch.cat(happened)
         return (torch.cat(told) - change).square().mean(dim=0) / change.square().mean(dim=0)

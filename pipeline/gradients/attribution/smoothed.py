@@ -1,27 +1,28 @@
 """Integrated gradients averaged over noisy copies of a sound, so that what hangs on its last detail is gone."""
 
+from dataclasses import fields, replace
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from pipeline.gradients.arguments import chosen_rows
 from pipeline.gradients.attribution.integrated import Integrated, integrated_gradients
 from pipeline.gradients.attribution.listening import listening
-from pipeline.gradients.objectives import Objective, weigh
+from pipeline.gradients.objectives import weigh
+from pipeline.gradients.question import Question
 
 
 def smoothed_gradients(
     model: nn.Module,
     stimulus: Float[Tensor, "frequency time"],
-    lags: int,
+    question: Question | int,
     *,
     samples: int,
     noise: float,
     seed: int = 0,
-    objective: Objective = "last",
-    neurons: list[int] | None = None,
-    **asked: Any,
+    **path: Any,
 ) -> Integrated:
     """Mean of the integrated gradients of noisy copies of a sound (SmoothGrad, Smilkov et al. 2017).
 
@@ -37,18 +38,18 @@ def smoothed_gradients(
         Standard deviation of the white noise that is added to each, in the units of the spectrogram.
     seed
         Seed of the noise.
-    asked
-        What `integrated_gradients` is asked besides.
+    path
+        The baseline and the quadrature, as for `integrated_gradients`.
 
     Raises
     ------
     ValueError
         As `integrated_gradients` does.
     """
-    sound = torch.as_tensor(stimulus)
+    sound, question = torch.as_tensor(stimulus), Question.of(question)
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randn(samples, *sound.shape, generator=generator, dtype=torch.float64)
-    copies = [_at_frames(model, sound + noise * one.to(sound), sound, lags, objective, neurons, asked) for one in drawn]
+    copies = [_at_frames(model, sound + noise * one.to(sound), sound, question, path) for one in drawn]
     scale = _mean([one.scale for one in copies])
     return Integrated(
         values=_mean([one.values for one in copies]),
@@ -62,29 +63,22 @@ def smoothed_gradients(
     )
 
 
-def _at_frames(
-    model: nn.Module,
-    copy: Tensor,
-    sound: Tensor,
-    lags: int,
-    objective: Objective,
-    neurons: list[int] | None,
-    asked: dict[str, Any],
-) -> Integrated:
+def _at_frames(model: nn.Module, copy: Tensor, sound: Tensor, question: Question, path: dict[str, Any]) -> Integrated:
     """Integrated gradients of a copy; of the peak, at the frame where each neuron's response to the sound has it."""
-    if objective != "peak":
-        return integrated_gradients(model, copy, lags, objective=objective, neurons=neurons, **asked)
-    with listening(model, asked.get("dtype")) as listener, torch.no_grad():
+    if question.objective != "peak":
+        return integrated_gradients(model, copy, question, **path)
+    with listening(model, question.dtype) as listener, torch.no_grad():
         frames = weigh("peak", listener.response(listener.placed(sound)[None])).frames[0]
-    rows = list(range(len(frames))) if neurons is None else list(neurons)
+    rows = chosen_rows(question.neurons, len(frames), frames.device)
+    assert rows is not None
     own = frames[rows]
     parts: list[tuple[Tensor, Integrated]] = []
     for frame in own.unique().tolist():
         at = torch.nonzero(own == frame)[:, 0]
-        chosen = [rows[one] for one in at.tolist()]
-        parts.append((at, integrated_gradients(model, copy, lags, objective={"frame": frame}, neurons=chosen, **asked)))
+        there = replace(question, neurons=rows[at].tolist(), objective={"frame": frame})
+        parts.append((at, integrated_gradients(model, copy, there, **path)))
     order = torch.cat([at for at, _ in parts]).argsort()
-    names = ("values", "difference", "scale", "completeness", "outside", "beyond", "nodes", "frames")
+    names = [entry.name for entry in fields(Integrated)]
     return Integrated(**{name: torch.cat([getattr(part, name) for _, part in parts])[order] for name in names})
 
 

@@ -6,10 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pipeline.gradients.arguments import check_common, check_count, chosen_rows
+from pipeline.gradients.arguments import check_count, check_question, chosen_rows
 from pipeline.gradients.attribution.listening import Listener, listening
 from pipeline.gradients.objectives import Objective, evaluate
-from pipeline.gradients.question import Neurons
+from pipeline.gradients.question import Question
 
 #: Size of the first step, of a step that was too long, and of one that was good, relative to the bound.
 FIRST_STEP, SHORTER, LONGER, LONGEST = 0.1, 0.5, 1.5, 1e3
@@ -43,15 +43,13 @@ class Synthesised:
 def synthesise(
     model: nn.Module,
     start: Float[Tensor, "frequency time"] | Float[Tensor, "sample"],
+    question: Question | None = None,
     *,
-    neurons: Neurons = None,
-    objective: Objective = "last",
     norm: float = 1.0,
     lowest: float | None = None,
     highest: float | None = None,
     steps: int = 500,
     seed: int = 0,
-    dtype: torch.dtype | None = None,
 ) -> Synthesised:
     """The sounds near ``start`` at which each neuron's objective is largest, as far as ascent finds them.
 
@@ -67,10 +65,8 @@ def synthesise(
         As for :func:`~pipeline.gradients.gradmaps.strf_gradmaps`. It hears waveforms if ``start`` is one.
     start
         Where ascent begins: a spectrogram, or a waveform for a model with a front-end.
-    neurons
-        Indices of neurons, None for all.
-    objective
-        What is raised, as for `strf_gradmaps`.
+    question
+        Which neurons, one by one, and which objective is raised; the window is the whole sound.
     norm
         Largest distance from the start: the root of the sum of squares over all entries.
     lowest, highest
@@ -83,21 +79,22 @@ def synthesise(
     ValueError
         As `strf_gradmaps` does, and if a bound is out of range.
     """
+    question = Question.of(question)
     check_count(steps, "steps", "steps")
-    check_common(model, objective, "auto")
+    check_question(model, question)
     start = torch.as_tensor(start)
     _check_bounds(start, norm, lowest, highest)
-    if isinstance(neurons, str):
+    if isinstance(question.neurons, str):
         raise ValueError('the sum over neurons has no best sound of each; leave out neurons = "sum"')
-    with listening(model, dtype, front_end=start.dim() == 1) as listener:
+    with listening(model, question.dtype, front_end=start.dim() == 1) as listener:
         start = listener.placed(start)
         with torch.no_grad():
-            at_start = evaluate(objective, listener.response(start.unsqueeze(0)))[0]
-        chosen = chosen_rows(neurons, len(at_start), listener.device)
+            at_start = evaluate(question.objective, listener.response(start.unsqueeze(0)))[0]
+        chosen = chosen_rows(question.neurons, len(at_start), listener.device)
         assert chosen is not None
         bounds = _Bounds(start, norm, lowest, highest)
         together = max(1, BLOCK_ENTRIES // start.numel())
-        parts = [_climb(listener, bounds, block, objective, steps, seed) for block in chosen.split(together)]
+        parts = [_climb(listener, bounds, block, question.objective, steps, seed) for block in chosen.split(together)]
     sounds, traces = zip(*parts, strict=True)
     return Synthesised(torch.cat(sounds), torch.cat(traces), at_start[chosen])
 

@@ -1,6 +1,6 @@
 """Whether a gradmap can be trusted: its flags, and what each is decided by."""
 
-from pipeline.gradients.health.assessment import Health, Maps, assess, assess_answer, map_flags
+from pipeline.gradients.health.assessment import Health, Maps, assess, map_flags
 from pipeline.gradients.health.energy import memory_length, oldest_share
 from pipeline.gradients.health.flags import FLAGS, TABLE, Flag
 
@@ -11,7 +11,6 @@ __all__ = [
     "Health",
     "Maps",
     "assess",
-    "assess_answer",
     "map_flags",
     "memory_length",
     "oldest_share",

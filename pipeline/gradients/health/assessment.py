@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -49,14 +48,12 @@ def assess(
     model: nn.Module,
     gradmaps: Maps,
     stimuli: Float[Tensor, "stimulus *frequency time"] | None,
-    lags: int | None = None,
-    objective: Objective = "last",
+    question: Question | int | None = None,
     *,
     finite_difference: bool = True,
     sample: int = 3,
     seed: int = 0,
     contract: Contract | None = None,
-    **asked: Any,
 ) -> Health:
     """Flags of every map that the engine returned for one checkpoint.
 
@@ -66,11 +63,11 @@ def assess(
     Parameters
     ----------
     gradmaps
-        What ``compute_strf_gradmaps`` or ``compute_waveform_gradmaps`` returned.
+        The engine's answer: what ``compute_strf_gradmaps`` or ``compute_waveform_gradmaps`` returned.
     stimuli
-        The stimuli given there, or ``None`` for maps around a spectrogram that is ``level`` everywhere.
-    lags, objective, asked
-        The window, the objective and further fields of the question that was asked there.
+        The stimuli given there, or ``None`` for maps around a spectrogram of one level.
+    question
+        The question that was asked there; where it had a window and nothing else, that window.
     finite_difference
         Whether maps are compared with central differences at all.
     sample
@@ -83,25 +80,7 @@ def assess(
     ValueError
         If the maps do not belong to these stimuli or neurons.
     """
-    question = Question(lags, objective=objective, **asked)
-    compared = sample if finite_difference else 0
-    return assess_answer(model, gradmaps, stimuli, question, sample=compared, seed=seed, contract=contract)
-
-
-def assess_answer(
-    model: nn.Module,
-    gradmaps: Maps,
-    stimuli: Float[Tensor, "stimulus *frequency time"] | None,
-    question: Question,
-    *,
-    sample: int = 3,
-    seed: int = 0,
-    contract: Contract | None = None,
-) -> Health:
-    """Flags of every map of the answer to a question; the other arguments are those of :func:`assess`.
-
-    With a ``sample`` of 0 no map is compared with differences.
-    """
+    question = Question.of(question)
     values = gradmaps.values
     flags = map_flags(values, gradmaps.before_start, gradmaps.disagreement)
     setting = setting_of(model, gradmaps, stimuli, question)
@@ -115,7 +94,7 @@ def assess_answer(
         flags = flags | raised("clamped_or_silent_stimulus", _clamped_or_silent(model, stimuli, setting))
         flags = in_wider_views(model, values, flags, setting, question, stimuli, generator)
     error = math.nan
-    if sample:
+    if sample and finite_difference:
         told, error = _by_finite_differences(setting, values, question.objective, sample, generator)
         flags = flags | told
     # A dead neuron answers to nothing, which its all-zero map says already.

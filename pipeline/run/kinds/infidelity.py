@@ -6,6 +6,7 @@ from torch import Tensor
 
 from pipeline.gradients.attribution.perturbed import infidelity
 from pipeline.gradients.gradmaps import Gradmaps
+from pipeline.gradients.question import Question
 from pipeline.plan.kinds.infidelity import InfidelityConfig
 from pipeline.run.job import Computed, Job
 from pipeline.run.judged import Judged, flags_of, judged
@@ -47,19 +48,16 @@ def _of_sound(
     found = np.full(len(job.neurons), np.nan)
     for frame in frames.unique().tolist():
         rows = torch.nonzero(frames == frame)[:, 0].tolist()
-        found[rows] = (
-            infidelity(
-                job.model,
-                maps.values[number, rows],
-                sound[:, : frame + 1],
-                neurons=[job.neurons[row] for row in rows],
-                objective=objective if spans else "last",
-                scale=asked.scale,
-                samples=asked.samples,
-                seed=asked.seed,
-                dtype=job.dtype,
-            )
-            .cpu()
-            .numpy()
+        neurons = [job.neurons[row] for row in rows]
+        question = Question(neurons=neurons, objective=objective if spans else "last", dtype=job.dtype)
+        share = infidelity(
+            job.model,
+            maps.values[number, rows],
+            sound[:, : frame + 1],
+            question,
+            scale=asked.scale,
+            samples=asked.samples,
+            seed=asked.seed,
         )
+        found[rows] = share.cpu().numpy()
     return found

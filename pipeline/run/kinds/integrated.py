@@ -2,7 +2,6 @@
 
 import zlib
 from dataclasses import fields
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from pipeline.gradients.attribution.smoothed import smoothed_gradients
 from pipeline.gradients.health.flags import TRUNCATED_SHARE, raised
 from pipeline.numbers.lags import reach
 from pipeline.plan.kinds.integrated import IntegratedConfig
+from pipeline.run.gradients import question_of
 from pipeline.run.job import Computed, Job
 from pipeline.run.kinds import COMPUTE
 
@@ -55,23 +55,13 @@ def _of_sound(job: Job, asked: IntegratedConfig, name: str, heard: np.ndarray, l
     baseline: float | Tensor = (
         level if isinstance(level, float) else torch.as_tensor(level).to(sound).expand_as(sound).contiguous()
     )
-    words: dict[str, Any] = {
-        "neurons": list(job.neurons),
-        "objective": asked.engine_objective(),
-        "baseline": baseline,
-        "nodes": asked.nodes,
-        "completeness": asked.completeness,
-        "most_nodes": asked.most_nodes,
-        "dtype": job.dtype,
-        "memory_bytes": job.memory_bytes,
-    }
+    question = question_of(job, asked)
+    path = {"baseline": baseline} | {key: getattr(asked, key) for key in ("nodes", "completeness", "most_nodes")}
     if asked.noise is None:
-        return integrated_gradients(job.model, sound, job.cohort.lags, **words)
+        return integrated_gradients(job.model, sound, question, **path)
     # A sound's own seed, so that its noise does not depend on which other sounds a shard holds.
     seed = zlib.crc32(f"{asked.seed} {name}".encode())
-    return smoothed_gradients(
-        job.model, sound, job.cohort.lags, samples=asked.samples, noise=asked.noise, seed=seed, **words
-    )
+    return smoothed_gradients(job.model, sound, question, samples=asked.samples, noise=asked.noise, seed=seed, **path)
 
 
 def _health(asked: IntegratedConfig, found: dict[str, np.ndarray], lags: int) -> np.ndarray:

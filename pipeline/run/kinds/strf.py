@@ -6,7 +6,7 @@ import numpy as np
 from torch import Tensor
 
 from pipeline.gradients.gradmaps import gradmaps_around_spectrograms
-from pipeline.gradients.health import assess_answer
+from pipeline.gradients.health import assess
 from pipeline.plan.kinds.strf import StrfMapConfig
 from pipeline.run.contract import contract_of
 from pipeline.run.gradients import batch_of, joined, question_of
@@ -20,13 +20,13 @@ def compute(job: Job) -> Computed:
     asked = job.map.settings
     assert isinstance(asked, StrfMapConfig)
     level = asked.silence_level or 0.0
-    question = question_of(job, asked, job.cohort.lags, space=asked.space, level=level)
+    question = question_of(job, asked, route=asked.route, space=asked.space, level=level)
     model, batches = job.model, []
     for stimuli in around(job, asked):
         kept = contract_of(model, job, stimuli, level=level)
         maps = gradmaps_around_spectrograms(model, stimuli, question)
         sample = job.engine.finite_difference_neurons
-        health = assess_answer(model, maps, stimuli, question, sample=sample, contract=kept)
+        health = assess(model, maps, stimuli, question, sample=sample, contract=kept)
         batches.append(batch_of(maps, health, job.cohort.frame_ms))
     return joined(job, batches)
 

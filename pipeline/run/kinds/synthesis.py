@@ -8,6 +8,7 @@ from pipeline.gradients.attribution.synthesis import Synthesised, synthesise
 from pipeline.gradients.health.flags import raised
 from pipeline.numbers.lags import reach
 from pipeline.plan.kinds.synthesis import SynthesisConfig
+from pipeline.run.gradients import question_of
 from pipeline.run.job import Computed, Job
 from pipeline.run.kinds import COMPUTE
 from pipeline.words import axis_named
@@ -25,14 +26,12 @@ def compute(job: Job) -> Computed:
     found = synthesise(
         job.model,
         start,
-        neurons=list(job.neurons),
-        objective=asked.engine_objective(),
+        question_of(job, asked),
         norm=asked.norm,
         lowest=asked.lowest,
         highest=asked.highest,
         steps=asked.steps,
         seed=asked.seed,
-        dtype=job.dtype,
     )
     sounds = _newest_first(torch.where(_moved(found, start), found.sounds, start.to(found.sounds)))
     added = sounds - _newest_first(start.to(found.sounds))

@@ -1,7 +1,7 @@
 """One shard of a map over the audio samples."""
 
 from pipeline.gradients.gradmaps import gradmaps_around_sounds
-from pipeline.gradients.health import assess_answer
+from pipeline.gradients.health import assess
 from pipeline.plan.kinds.waveform import WaveformMapConfig
 from pipeline.run.contract import contract_of
 from pipeline.run.gradients import batch_of, joined, question_of
@@ -16,12 +16,12 @@ def compute(job: Job) -> Computed:
     asked = job.map.settings
     assert isinstance(asked, WaveformMapConfig)
     window = job.map.size(axis_named("waveform_lag", job.map.axes) or "")
-    question = question_of(job, asked, window)
+    question = question_of(job, asked, window, route=asked.route)
     model, batches = job.model, []
     for sounds in job.stacks(job.sounds()):
         kept = contract_of(model, job, sounds, hears="waveform")
         maps = gradmaps_around_sounds(model, sounds, question)
         sample = job.engine.finite_difference_neurons
-        health = assess_answer(model, maps, sounds, question, sample=sample, contract=kept)
+        health = assess(model, maps, sounds, question, sample=sample, contract=kept)
         batches.append(batch_of(maps, health, 1000.0 / (job.map.stimuli.sample_rate or 1.0)))
     return joined(job, batches)
