@@ -50,7 +50,7 @@ $(VENV)/.demo: pyproject.toml | $(BIN)/python
 	touch $@
 
 $(VENV)/.test: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable '.[test,deepstrf,notebooks,s3]'
+	$(BIN)/python -m pip install --quiet --editable '.[test,deepstrf,notebooks,browse,s3]'
 	touch $@ $(VENV)/.demo
 
 # pip takes the newest versions; only uv resolves to the lowest.

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import zarr.storage
+from jupyter_client.manager import start_new_kernel
 from nbclient import NotebookClient
 
 from pipeline.pictures import plots
@@ -70,15 +72,62 @@ def test_the_gallery_shows_every_plot():
     assert set(plots.__all__) <= used
 
 
+@pytest.fixture(scope="module")
+def kernel():
+    """One kernel for all notebooks, which need the same libraries; each gets it without any name of the one before."""
+    manager, client = start_new_kernel(kernel_name="python3", cwd=str(FOLDER))
+    client.stop_channels()
+    yield manager
+    manager.shutdown_kernel()
+
+
 @each
-def test_a_notebook_runs_on_a_demo(path, demo_store):
+def test_a_notebook_runs_on_a_demo(path, demo_store, kernel):
     notebook = read(path)
-    parameters(notebook).source = f"store = {str(demo_store)!r}"
-    NotebookClient(
-        notebook, timeout=900, kernel_name="python3", resources={"metadata": {"path": str(FOLDER)}}
-    ).execute()
+    parameters(notebook).source = f"%reset -f\nstore = {str(demo_store)!r}"
+    NotebookClient(notebook, timeout=900, km=kernel, resources={"metadata": {"path": str(FOLDER)}}).execute()
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
     assert any("image/png" in output.get("data", {}) for output in outputs)
     complaints = [output.text for output in outputs if output.get("name") == "stderr"]
     # What a library says of itself is no fault of a notebook.
     assert [text for text in complaints if "site-packages" not in text] == []
+
+
+@pytest.fixture
+def objects_read(monkeypatch):
+    """Names of the objects that zarr reads of a store in a folder, as they are read."""
+    names = []
+    get = zarr.storage.LocalStore.get
+
+    async def told(self, key, *arguments, **more):
+        data = await get(self, key, *arguments, **more)
+        if data is not None:
+            names.append(key)
+        return data
+
+    monkeypatch.setattr(zarr.storage.LocalStore, "get", told)
+    return names
+
+
+def test_the_browser_of_a_large_cube_reads_the_objects_of_what_it_shows_and_no_others(
+    demo_store, objects_read, monkeypatch
+):
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    notebook = read(FOLDER / "browse_large_cubes.ipynb")
+    parameters(notebook).source = f"store = {str(demo_store)!r}"
+    names = {}
+    exec(python_of(notebook), names)
+    names["browser"].get_root()  # from here on it follows what is chosen
+
+    def maps_read():
+        found = sorted({name for name in objects_read if name.startswith("demo/strf/c/")})
+        objects_read.clear()
+        return found
+
+    # the demo has two checkpoints of each architecture, each an object of its own
+    assert maps_read() == ["demo/strf/c/0/0/0/0", "demo/strf/c/1/0/0/0"]
+    names["of_checkpoint"].value = "gru-seed1"
+    assert maps_read() == ["demo/strf/c/2/0/0/0", "demo/strf/c/3/0/0/0"]
+    names["opened"]([5])
+    assert names["of_neuron"].value == "n05"
+    assert maps_read() == ["demo/strf/c/2/0/0/0", "demo/strf/c/3/0/0/0"]
