@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pipeline.gradients.dynamic.strfs import dynamic_strfs
+    from pipeline.gradients.encoding_model import AudioEncodingModel
     from pipeline.gradients.gradmaps import strf_gradmaps, waveform_gradmaps
-    from pipeline.gradients.models import AudioEncodingModel
     from pipeline.gradients.window import find_window
     from pipeline.inputs.adapters import adapt
     from pipeline.inputs.checkpoints import load_checkpoint
@@ -54,7 +54,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "AudioEncodingModel": "pipeline.gradients.models",
+    "AudioEncodingModel": "pipeline.gradients.encoding_model",
     "ConfigError": "pipeline.plan.config",
     "RunConfig": "pipeline.plan.config",
     "adapt": "pipeline.inputs.adapters",

@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.plan.axes import AXIS_ATTRIBUTES
 from pipeline.plan.kinds import KINDS
-from pipeline.plan.maps import CohortFacts, Stimuli, Variable
+from pipeline.plan.map_config import CohortFacts, Stimuli, Variable
 from pipeline.words import COMPANIONS, DEGREES, NOT_COMPUTED, STATES
 from tasks.commands.help import Entry, config_entries, flag_entries, kind_entries
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.demo.ear import FLOOR, STEP, bandwidths, log_frequencies
-from pipeline.gradients.models import AudioEncodingModel
+from pipeline.gradients.encoding_model import AudioEncodingModel
 
 
 class LearnableFilterbank(nn.Module):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.demo.simulate import FRAME_MS, HIGH_HZ, LAGS, LOW_HZ, PlantedNeuron, Population, lags_ms, planted_strfs
-from pipeline.gradients.models import AudioEncodingModel
+from pipeline.gradients.encoding_model import AudioEncodingModel
 
 #: How a planted neuron's response depends on its two kernels k and q (of norm 1, at right angles) and on the sound x.
 Nonlinearity = Literal["linear-nonlinear", "energy", "gain-controlled", "two-state"]

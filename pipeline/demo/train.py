@@ -12,9 +12,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pipeline.demo.models import KernelReadout, LearnableFilterbank, LinearNonlinearModel, RecurrentModel, WaveformModel
+from pipeline.demo.models import (
+    KernelReadout,
+    LearnableFilterbank,
+    LinearNonlinearModel,
+    RecurrentModel,
+    WaveformModel,
+)
 from pipeline.demo.simulate import HIGH_HZ, HOP, LAGS, LOW_HZ, Recording
-from pipeline.gradients.models import AudioEncodingModel
+from pipeline.gradients.encoding_model import AudioEncodingModel
 
 Report = Callable[[str, float], None]
 #: Recordings in one step of the training.

@@ -16,7 +16,7 @@ from torch import nn
 
 from pipeline.inputs.adapters import Adapted, AdaptError, look_at
 from pipeline.inputs.building import rebuild
-from pipeline.inputs.contents import (
+from pipeline.inputs.checkpoint_files import (
     Files,
     digest_of,
     factory_files,
@@ -29,7 +29,7 @@ from pipeline.inputs.contents import (
 from pipeline.inputs.discovery import WEIGHT_NAMES, discover
 from pipeline.inputs.factories import run_factory
 from pipeline.inputs.files import CheckpointError, FileTooLargeError, join, refuse_secrets, shorten, split
-from pipeline.inputs.memory import Learnt, Memory
+from pipeline.inputs.learnt import Learnt, Memory
 from pipeline.inputs.metadata import Metadata, read_metadata
 from pipeline.inputs.offers import UNWRAPPED
 from pipeline.inputs.probe import probe_response

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from pipeline.inputs.contents import read_json
+from pipeline.inputs.checkpoint_files import read_json
 from pipeline.inputs.files import JSON_BYTES, CheckpointError, join, read_inside, split
 from pipeline.inputs.metadata import Metadata, Scalar, read_metadata
 from pipeline.inputs.weights import read_weights

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 import xarray as xr
 
 from pipeline.numbers.measures import Measure
+from pipeline.numbers.strf.all_measures import MEASURES as STRF
+from pipeline.numbers.strf.all_measures import strf_measure
 from pipeline.numbers.strf.block import DEFAULTS, StrfSettings
-from pipeline.numbers.strf.summaries import MEASURES as STRF
-from pipeline.numbers.strf.summaries import strf_measure
 from pipeline.numbers.waveform import MEASURES as WAVEFORM
 from pipeline.numbers.waveform import waveform_measure
 

@@ -9,11 +9,11 @@ import xarray as xr
 
 from pipeline.numbers import stats
 from pipeline.numbers.agreement import linear_contrast, mean_map, noise_ceiling, reliability, variance_components
-from pipeline.numbers.agreement.groups import groups_of
+from pipeline.numbers.agreement.grouping import groups_of
 from pipeline.numbers.agreement.reliability import Null
 from pipeline.numbers.crossed import Numbers, difference
 from pipeline.numbers.strf import strf_summaries
-from pipeline.numbers.strf.summaries import MEASURES as STRF_MEASURES
+from pipeline.numbers.strf.all_measures import MEASURES as STRF_MEASURES
 from pipeline.numbers.waveform import MEASURES as WAVEFORM_MEASURES
 from pipeline.numbers.waveform import waveform_summaries
 

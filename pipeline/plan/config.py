@@ -23,7 +23,7 @@ from pipeline.plan.explain import explain
 from pipeline.plan.judging import ChecksConfig
 from pipeline.plan.kinds import KINDS
 from pipeline.plan.kinds.fitted import FittedConfig
-from pipeline.plan.maps import Frozen, MapConfig
+from pipeline.plan.map_config import Frozen, MapConfig
 from pipeline.plan.urls import ConfigError, is_url, refuse_secrets_within
 from pipeline.plan.wildcards import as_expression, words_in
 from pipeline.words import RESERVED_ENDINGS, RESERVED_NAMES

@@ -9,7 +9,7 @@ from pipeline.plan.kinds.filter_test import FilterTestConfig
 from pipeline.plan.kinds.fit_agreement import FitAgreementConfig
 from pipeline.plan.kinds.infidelity import InfidelityConfig
 from pipeline.plan.kinds.randomised import RandomisedConfig
-from pipeline.plan.maps import MapConfig
+from pipeline.plan.map_config import MapConfig
 from pipeline.plan.urls import ConfigError
 
 

@@ -8,7 +8,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from pipeline.plan.kinds import KINDS
-from pipeline.plan.maps import MapConfig
+from pipeline.plan.map_config import MapConfig
 
 #: What a key may hold, where the types alone do not tell a reader.
 FORMS = {

@@ -1,6 +1,6 @@
 """Sounds and the front-ends that are to hear them: what must fit before a map over the waveform can be computed."""
 
-from pipeline.plan.maps import CohortFacts, Stimuli
+from pipeline.plan.map_config import CohortFacts, Stimuli
 from pipeline.plan.shards import Checkpoint, FrontEnd
 from pipeline.plan.urls import ConfigError
 

@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline.plan.maps import Cost, Frozen
+from pipeline.plan.map_config import Cost, Frozen
 
 #: Seconds on one core for the maps of one neuron.
 MAP_SECONDS = 2e-3

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from pipeline.plan.axes import Axis
-from pipeline.plan.maps import CohortFacts, Cost, MapConfig, Stimuli, check_spectrograms, counted
+from pipeline.plan.map_config import CohortFacts, Cost, MapConfig, Stimuli, check_spectrograms, counted
 from pipeline.plan.urls import ConfigError
 from pipeline.words import Hears
 

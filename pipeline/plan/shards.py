@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.plan.axes import Axis, Block, as_array, blocks
 from pipeline.plan.config import CheckpointsConfig, RunConfig
-from pipeline.plan.maps import MapConfig, Stimuli
+from pipeline.plan.map_config import MapConfig, Stimuli
 from pipeline.words import Role, axis_named
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pipeline.inputs.neurons import read_neuron_table
+from pipeline.inputs.neuron_table import read_neuron_table
 from pipeline.plan.config import CohortConfig, ConfigError, RunConfig
 from pipeline.plan.shards import Checkpoint
 

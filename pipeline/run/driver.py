@@ -14,7 +14,7 @@ import numpy as np
 from torch import nn
 
 from pipeline.gradients.health import TABLE
-from pipeline.inputs.memory import Memory, recall
+from pipeline.inputs.learnt import Memory, recall
 from pipeline.plan.config import RunConfig
 from pipeline.plan.pace import Pace, Straggler
 from pipeline.plan.reports import Failure, Problem, ShardReport, tally
@@ -23,9 +23,9 @@ from pipeline.run.prepare import Keep, prepare_run
 from pipeline.run.shard import compute_shard, store_shard
 from pipeline.store.backend import clean_partials
 from pipeline.store.cube import align, create_or_extend
-from pipeline.store.known import read_memory, write_memory
 from pipeline.store.lease import Lease, hold_lease
 from pipeline.store.record import record
+from pipeline.store.remembered import read_memory, write_memory
 from pipeline.store.status import backlog
 from pipeline.words import Flag
 

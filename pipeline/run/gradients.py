@@ -10,7 +10,7 @@ from pipeline.gradients.gradmaps import Gradmaps
 from pipeline.gradients.health import Health
 from pipeline.gradients.question import Question
 from pipeline.numbers.lags import reach
-from pipeline.plan.maps import ObjectiveConfigured
+from pipeline.plan.map_config import ObjectiveConfigured
 from pipeline.run.job import Computed, Job
 
 

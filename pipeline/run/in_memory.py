@@ -12,8 +12,8 @@ from pipeline.gradients.contract import Contract, NotFiniteError, check_contract
 from pipeline.gradients.gradmaps import compute_strf_gradmaps
 from pipeline.plan.axes import Axis, lag_ms
 from pipeline.plan.kinds.strf import StrfMapConfig
-from pipeline.run.contract import LONGEST, MOST_OF_NULL
-from pipeline.store.layout import SIGN
+from pipeline.run.contract_checks import LONGEST, MOST_OF_NULL
+from pipeline.store.arrays import SIGN
 from pipeline.words import Route
 
 #: Spectrograms to take maps around: one, or several by name.

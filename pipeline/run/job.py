@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pipeline.inputs.recordings import read_recordings
 from pipeline.inputs.stimuli import read_sound, read_spectrograms, samples_digest
 from pipeline.plan.config import ConfigError, EngineConfig
-from pipeline.plan.maps import Stimuli
+from pipeline.plan.map_config import Stimuli
 from pipeline.plan.shards import Checkpoint, CohortPlan, MapPlan, Shard
 
 

@@ -7,7 +7,7 @@ import torch
 
 from pipeline.gradients.attribution.listening import listening
 from pipeline.numbers.prediction import RidgeBasis, Windows, ridge_basis, windows_of
-from pipeline.plan.maps import Stimuli
+from pipeline.plan.map_config import Stimuli
 from pipeline.run.job import Job, read_stimuli
 
 

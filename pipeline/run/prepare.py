@@ -9,7 +9,7 @@ from torch import nn
 from pipeline.gradients.window import find_window
 from pipeline.inputs.checkpoints import describe_checkpoints, discover, load_checkpoint
 from pipeline.inputs.expansion import expand_cohorts
-from pipeline.inputs.memory import Memory
+from pipeline.inputs.learnt import Memory
 from pipeline.inputs.names import look_in
 from pipeline.inputs.recordings import describe_recordings
 from pipeline.inputs.stimuli import SoundFile, describe_sounds, describe_spectrograms
@@ -17,8 +17,8 @@ from pipeline.plan import shards
 from pipeline.plan.config import CohortConfig, ConfigError, RunConfig, read_frequencies
 from pipeline.plan.derived import with_derived
 from pipeline.plan.ensembles import with_ensembles
-from pipeline.plan.layout import lay_out_maps
-from pipeline.plan.maps import CohortFacts, MapConfig, Stimuli
+from pipeline.plan.map_config import CohortFacts, MapConfig, Stimuli
+from pipeline.plan.map_layout import lay_out_maps
 from pipeline.plan.shards import Checkpoint, CohortPlan, RunPlan, Shard
 from pipeline.run.cohorts import settle_members
 from pipeline.words import Hears

@@ -8,10 +8,10 @@ from typing import Any
 
 from pipeline.plan.config import plain
 from pipeline.plan.shards import CohortPlan, RunPlan
+from pipeline.store.arrays import SIGN, ArraySpec
 from pipeline.store.backend import scrub
 from pipeline.store.failures import pruned
 from pipeline.store.groups import FORMAT, READY
-from pipeline.store.layout import SIGN, ArraySpec
 
 
 def coordinate_names(specs: list[ArraySpec]) -> list[str]:

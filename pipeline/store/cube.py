@@ -6,6 +6,7 @@ from dataclasses import replace
 from zarr.abc.store import Store
 
 from pipeline.plan.shards import CohortPlan, RunPlan
+from pipeline.store.arrays import cohort_arrays
 from pipeline.store.attributes import coordinate_names, group_attributes
 from pipeline.store.backend import location_of, open_store, scrub
 from pipeline.store.damage import (
@@ -32,7 +33,6 @@ from pipeline.store.groups import (
     write_attributes,
 )
 from pipeline.store.growth import ABSENT, aligned, as_stored, extend
-from pipeline.store.layout import cohort_arrays
 from pipeline.store.opened import open_existing
 from pipeline.store.refusals import check_plan, outdated_arrays, refuse_foreign
 from pipeline.store.regions import forget

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from zarr.abc.store import Store
 
+from pipeline.store.arrays import BOOKKEEPING, ArraySpec
 from pipeline.store.backend import METADATA, DamagedStoreError, keys_below_each, names_in, read_json, scrub
 from pipeline.store.content import values_digest
 from pipeline.store.groups import Group
-from pipeline.store.layout import BOOKKEEPING, ArraySpec
 
 _REQUEUE = "restore it from a copy, or mend the store with `gradmap verify --requeue`, and run again"
 

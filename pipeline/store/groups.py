@@ -15,6 +15,7 @@ from zarr.core.metadata import ArrayV3Metadata
 from zarr.storage import MemoryStore, StorePath
 
 from pipeline.plan.config import ConfigError
+from pipeline.store.arrays import BOOKKEEPING, ArraySpec
 from pipeline.store.backend import (
     METADATA,
     DamagedStoreError,
@@ -31,7 +32,6 @@ from pipeline.store.backend import (
     write_json,
     write_many,
 )
-from pipeline.store.layout import BOOKKEEPING, ArraySpec
 from pipeline.words import ENSEMBLE, map_of, status_name
 
 #: Format of the stores that this version writes and reads. 2: maps know their stimuli by content.

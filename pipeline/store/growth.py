@@ -9,6 +9,7 @@ import numpy as np
 
 from pipeline.plan.config import CheckpointsConfig
 from pipeline.plan.shards import Checkpoint, CheckpointSource, CohortPlan, RunPlan
+from pipeline.store.arrays import NONE_OF, ArraySpec, cohort_arrays
 from pipeline.store.attributes import coordinate_names, group_attributes
 from pipeline.store.backend import storage_errors
 from pipeline.store.content import values_digest
@@ -23,7 +24,6 @@ from pipeline.store.groups import (
     text_as_objects,
     write_attributes,
 )
-from pipeline.store.layout import NONE_OF, ArraySpec, cohort_arrays
 from pipeline.store.refusals import checkpoints_with_done, is_changed
 from pipeline.words import FAILED, PENDING, Flag
 

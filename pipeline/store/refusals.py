@@ -10,9 +10,9 @@ import numpy as np
 from pipeline.plan.axes import AXIS_ATTRIBUTES
 from pipeline.plan.config import ConfigError
 from pipeline.plan.shards import Checkpoint, CohortPlan, MapPlan, RunPlan, VariablePlan
+from pipeline.store.arrays import flag_attributes, map_arrays, signature
 from pipeline.store.backend import scrub
 from pipeline.store.groups import Group
-from pipeline.store.layout import flag_attributes, map_arrays, signature
 from pipeline.words import DONE, Flag, axis_of, health_name, map_of, status_name
 
 _WHAT_TO_SET = {

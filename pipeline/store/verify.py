@@ -13,6 +13,7 @@ import zarr
 from zarr.abc.store import Store
 
 from pipeline.plan.axes import blocks
+from pipeline.store.arrays import BOOKKEEPING
 from pipeline.store.backend import METADATA, delete_object, keys_below, names_in, read_json, storage_errors, write_json
 from pipeline.store.content import map_digests
 from pipeline.store.damage import copied_arrays, damaged_labels, missing_chunks
@@ -29,7 +30,6 @@ from pipeline.store.groups import (
     read_group,
     write_attributes,
 )
-from pipeline.store.layout import BOOKKEEPING
 from pipeline.store.opened import open_existing
 from pipeline.store.record import edit_array
 from pipeline.store.regions import forget, object_grid, object_keys, shard_extents

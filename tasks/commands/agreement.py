@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
-    from pipeline.numbers.choosing import ChosenMaps
+    from pipeline.numbers.chosen import ChosenMaps
 
 #: Neurons or groups that are listed on the screen; the others are counted in the line of medians.
 LISTED = 40
@@ -147,7 +147,7 @@ def _chosen(
     arguments: argparse.Namespace, by: Sequence[str], labels: Sequence[str] = (), site: str | None = None
 ) -> dict[str, "ChosenMaps"]:
     """The maps that count, of each cohort that can answer; refused where none can, or where the one named cannot."""
-    from pipeline.numbers.choosing import choose_maps
+    from pipeline.numbers.chosen import choose_maps
     from pipeline.store.opened import open_existing
     from pipeline.store.reader import open_cube
 

@@ -42,7 +42,7 @@ def add_parser(commands: Any) -> None:
 
 def demo(arguments: argparse.Namespace) -> Finished:
     """Simulate, train, compute maps and compare them with the truth."""
-    from pipeline.demo.prepare import prepare_demo
+    from pipeline.demo.build import prepare_demo
 
     with Stages() as stages:
         files = prepare_demo(arguments.folder, seed=arguments.seed, quick=arguments.quick, report=stages.show)

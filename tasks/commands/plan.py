@@ -41,7 +41,7 @@ def plan(arguments: argparse.Namespace) -> Finished:
     """What a run would be, printed; the exit status is 3 where a checkpoint cannot be used."""
     from pipeline.inputs.foreign import left_behind
     from pipeline.run import prepare_run
-    from pipeline.run.contract import with_contracts
+    from pipeline.run.contract_checks import with_contracts
     from pipeline.run.driver import Models
 
     models = Models()

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from pipeline.gradients.models import AudioEncodingModel
+from pipeline.gradients.encoding_model import AudioEncodingModel
 
 
 class Kernels(nn.Module):

@@ -11,8 +11,8 @@ from pipeline.gradients.attribution import (
     smoothed_gradients,
     synthesise,
 )
+from pipeline.gradients.encoding_model import AudioEncodingModel
 from pipeline.gradients.gradmaps import strf_gradmaps
-from pipeline.gradients.models import AudioEncodingModel
 from pipeline.gradients.question import Question
 from tests.gradients.planted import Linear
 from tests.gradients.small import Recurrent, by_autograd, relative, seeded

@@ -7,6 +7,7 @@ from torch import nn
 
 from pipeline.gradients.contract import ContractError, NotFiniteError, check_contract
 from pipeline.gradients.dynamic.strfs import dynamic_strfs
+from pipeline.gradients.encoding_model import AudioEncodingModel
 from pipeline.gradients.front_end.hop import stated_hop
 from pipeline.gradients.gradmaps import (
     compute_strf_gradmaps,
@@ -15,7 +16,6 @@ from pipeline.gradients.gradmaps import (
     waveform_gradmaps,
 )
 from pipeline.gradients.health import FLAGS, assess
-from pipeline.gradients.models import AudioEncodingModel
 from pipeline.gradients.question import Question
 from tests.gradients.small import FrameAverage, Kernels, OnOff, Recurrent, relative, seeded
 from tests.zoo import FRONT_ENDS, PREFILTERED, ZOO, hearing

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from pipeline.gradients.encoding_model import AudioEncodingModel
 from pipeline.gradients.gradmaps import compute_strf_gradmaps, compute_waveform_gradmaps
 from pipeline.gradients.health import (
     FLAGS,
@@ -19,7 +20,6 @@ from pipeline.gradients.health import (
 )
 from pipeline.gradients.health.normalisation import near_eps
 from pipeline.gradients.health.unheard import clamped_bins, silent_samples
-from pipeline.gradients.models import AudioEncodingModel
 from pipeline.gradients.question import Question
 from tests.gradients.planted import Kernels, Linear, leaky, ticking
 from tests.zoo import FRONT_ENDS, HOP, PREFILTERED, ZOO, hearing, sound, spectrogram

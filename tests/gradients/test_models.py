@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from pipeline.gradients.models import AudioEncodingModel
+from pipeline.gradients.encoding_model import AudioEncodingModel
 from tests.gradients.planted import Kernels
 from tests.zoo import AUDIO_HZ, FRONT_ENDS, HOP, N_BANDS, audio, make_prefilter, sound, spectrogram
 

@@ -3,9 +3,9 @@
 import torch
 from torch import nn
 
+from pipeline.gradients.encoding_model import AudioEncodingModel
 from pipeline.gradients.front_end.silence import beside_silence
 from pipeline.gradients.gradmaps import waveform_gradmaps
-from pipeline.gradients.models import AudioEncodingModel
 
 HOP, BINS = 8, 5
 

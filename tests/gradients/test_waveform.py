@@ -4,7 +4,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from pipeline.gradients.front_end import sound as engine
+from pipeline.gradients.front_end import samples as engine
 from pipeline.gradients.front_end.filterbank import filterbank
 from pipeline.gradients.gradmaps import compute_waveform_gradmaps, waveform_gradmaps
 from tests.gradients.small import FrameAverage, Kernels, Recurrent, relative, seeded

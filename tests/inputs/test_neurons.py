@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.inputs.neurons import read_neuron_table
+from pipeline.inputs.neuron_table import read_neuron_table
 from pipeline.plan.config import ConfigError
 
 

@@ -8,7 +8,7 @@ import soundfile
 import torch
 
 from pipeline.inputs.checkpoints import CheckpointError, discover, load_checkpoint
-from pipeline.inputs.neurons import read_neuron_table
+from pipeline.inputs.neuron_table import read_neuron_table
 from pipeline.inputs.stimuli import describe_sounds, read_sound, read_spectrograms
 from pipeline.plan.config import ConfigError
 from tests.inputs.lab import HERE, cells, describe_checkpoint, refused, run_config, save_best, save_folder, source

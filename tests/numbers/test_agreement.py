@@ -182,7 +182,7 @@ def test_the_shift_null_keeps_its_level_for_smooth_maps_and_permuted_entries_do_
 
 
 def test_the_shifted_null_equals_rolled_maps():
-    from pipeline.numbers.agreement.groups import standardised
+    from pipeline.numbers.agreement.grouping import standardised
     from pipeline.numbers.agreement.nulls import shifted
 
     maps = np.random.default_rng(0).standard_normal((3, 5, 7))

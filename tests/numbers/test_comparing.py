@@ -9,7 +9,7 @@ import pytest
 import xarray as xr
 from scipy import stats as scipy_stats
 
-from pipeline.numbers.choosing import choose_maps
+from pipeline.numbers.chosen import choose_maps
 from pipeline.numbers.comparing import (
     compare_maps,
     compare_measures,

@@ -10,7 +10,7 @@ from scipy import stats
 from pipeline.numbers import strf
 from pipeline.numbers.catalogue import measure, table_of
 from pipeline.numbers.lags import reach
-from pipeline.numbers.strf.summaries import MEASURES
+from pipeline.numbers.strf.all_measures import MEASURES
 from pipeline.plan.axes import lag_ms, waveform_lag_ms
 from tests.numbers import direct
 from tests.numbers.planted import labelled

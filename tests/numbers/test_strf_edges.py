@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as arrays
 from pipeline.numbers import measures as engine
 from pipeline.numbers import strf
 from pipeline.numbers.catalogue import measure
-from pipeline.numbers.strf.summaries import MEASURES
+from pipeline.numbers.strf.all_measures import MEASURES
 from tests.numbers.planted import FREQUENCY, LAG, Gabor, labelled, planted
 
 GOOD = Gabor().at(FREQUENCY, LAG)

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from pipeline.plan.axes import Axis, blocks
 from pipeline.plan.config import CheckpointsConfig, CohortConfig, RunConfig
 from pipeline.plan.kinds.strf import StrfMapConfig
-from pipeline.plan.layout import block_lengths, in_whole_chunks, inner_chunk_shape, lay_out_maps
-from pipeline.plan.maps import CohortFacts, MapConfig, Stimuli
+from pipeline.plan.map_config import CohortFacts, MapConfig, Stimuli
+from pipeline.plan.map_layout import block_lengths, in_whole_chunks, inner_chunk_shape, lay_out_maps
 from pipeline.plan.shards import Checkpoint, CheckpointSource, CohortPlan, RunPlan, cut_shards, plan_shards
 from pipeline.plan.weight import weigh
 

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional
 
-from pipeline.gradients.models import AudioEncodingModel
+from pipeline.gradients.encoding_model import AudioEncodingModel
 
 BANDS, NEURONS, KERNEL, HOP, RATE = 4, 3, 5, 8, 800
 FRAME_MS = 10.0

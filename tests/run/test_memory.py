@@ -9,11 +9,11 @@ import torch
 from safetensors.torch import save_file
 
 from pipeline import open_cube, run_locally
-from pipeline.inputs import memory
+from pipeline.inputs import learnt
 from pipeline.plan.config import RunConfig
 from pipeline.run import driver
 from pipeline.run.driver import prepare_remembering
-from pipeline.store.known import PLACE
+from pipeline.store.remembered import PLACE
 from tests.inputs.lab import HERE
 
 MODULE = """
@@ -171,10 +171,10 @@ def test_other_arguments_of_the_entry_are_another_checkpoint(lab, built):
 def test_a_memory_that_is_wrong_gives_a_failure_and_never_a_number(lab, built):
     """Numbers come from the checkpoint that the worker loads, whatever was remembered of it."""
     plan, _ = described(lab, built)
-    known = memory.Memory()
+    known = learnt.Memory()
     driver.prepare_run(config(lab), None, known)
-    wrong = {key: memory.Learnt(**{**vars(one), "n_neurons": 2}) for key, one in known.used.items()}
-    plan = driver.prepare_run(config(lab), None, memory.Memory(known=wrong))
+    wrong = {key: learnt.Learnt(**{**vars(one), "n_neurons": 2}) for key, one in known.used.items()}
+    plan = driver.prepare_run(config(lab), None, learnt.Memory(known=wrong))
     report = run_locally(plan)
     assert (report.done, report.failed) == (0, 3)
 

@@ -11,7 +11,7 @@ import xarray as xr
 from pipeline.plan.axes import Axis
 from pipeline.plan.config import CheckpointsConfig, RunConfig
 from pipeline.plan.kinds import KINDS
-from pipeline.plan.maps import Stimuli
+from pipeline.plan.map_config import Stimuli
 from pipeline.plan.reports import ShardReport
 from pipeline.plan.shards import Checkpoint, CheckpointSource, CohortPlan, MapPlan, RunPlan, Shard, VariablePlan
 from pipeline.store import backlog, label, write_region

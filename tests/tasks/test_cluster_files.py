@@ -58,7 +58,7 @@ def test_a_job_carries_the_packages_but_no_data():
     def left_out(name):
         return any(refuses(ROOT / name) for refuses in refusals)
 
-    carried = ("pipeline/demo/prepare.py", "pipeline/inputs/checkpoints.py", "tasks/cli.py", "run.toml", "my_lab.py")
+    carried = ("pipeline/demo/build.py", "pipeline/inputs/checkpoints.py", "tasks/cli.py", "run.toml", "my_lab.py")
     assert not [name for name in carried if left_out(name)]
     data = ("checkpoints/a/model.safetensors", "demo/run.toml", "gradmaps.zarr/zarr.json", "lab/sounds/a.wav")
     bulk = (".git/config", ".venv/bin/python", "notebooks/query_cubes.ipynb", "tests/conftest.py")

@@ -140,7 +140,7 @@ def test_a_process_that_a_command_forks_may_end_as_it_likes():
 
 def test_a_plan_ends_although_a_forward_pass_never_does(tmp_path):
     config = write_lab(tmp_path, {"waits": "hang"}, healthy=1)
-    code = "import pipeline.run.contract as room, sys; room.with_contracts.__defaults__ = (1.0,);"
+    code = "import pipeline.run.contract_checks as room, sys; room.with_contracts.__defaults__ = (1.0,);"
     code += "from tasks.cli import main; sys.exit(main(sys.argv[1:]))"
     words = [sys.executable, "-c", code, "plan", str(config)]
     ended = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=60)

@@ -17,7 +17,7 @@ from pipeline.pictures.sections.outcome import Outcome
 from pipeline.plan.axes import Axis
 from pipeline.plan.config import ConfigError
 from pipeline.plan.kinds import KINDS
-from pipeline.plan.maps import CohortFacts, Cost, MapConfig, Stimuli, Variable, check_spectrograms
+from pipeline.plan.map_config import CohortFacts, Cost, MapConfig, Stimuli, Variable, check_spectrograms
 from pipeline.run import prepare_run
 from pipeline.run.job import Computed, Job
 from pipeline.run.kinds import COMPUTE

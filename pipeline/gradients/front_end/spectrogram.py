@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pipeline.gradients.front_end.sound import Sound
+from pipeline.gradients.front_end.samples import Sound
 from pipeline.gradients.passes.forward_pass import ForwardPass, frames_of, pass_through
 from pipeline.gradients.passes.trace import traced
 from pipeline.gradients.torch_state.memory import is_out_of_memory

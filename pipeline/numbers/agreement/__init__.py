@@ -1,7 +1,7 @@
 """Agreement of maps between checkpoints, and the geometry of a population."""
 
 from pipeline.numbers.agreement.consensus import linear_contrast, mean_map, sign_consistency, variance_components
-from pipeline.numbers.agreement.population import (
+from pipeline.numbers.agreement.geometry import (
     cluster_by_shape,
     participation_ratio,
     population_geometry,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
-from pipeline.numbers.agreement.groups import entry_dims, groups_of, map_dims, require_dims
+from pipeline.numbers.agreement.grouping import entry_dims, groups_of, map_dims, require_dims
 
 
 def mean_map(

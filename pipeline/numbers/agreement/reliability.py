@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from pipeline.numbers.agreement import nulls
-from pipeline.numbers.agreement.groups import blocks, groups_of, map_dims, remaining, standardised
+from pipeline.numbers.agreement.grouping import blocks, groups_of, map_dims, remaining, standardised
 
 Null = Literal["neurons", "shift", "entries"]
 

@@ -4,7 +4,7 @@ A new kind is one file in each of three folders, and nothing else is edited; the
 looked up. For ``kind = "dynamic"``:
 
 ``plan/kinds/dynamic.py``
-    A subclass of `pipeline.plan.maps.MapConfig`, registered here::
+    A subclass of `pipeline.plan.map_config.MapConfig`, registered here::
 
         @KINDS.register("dynamic")
         class DynamicConfig(MapConfig):
@@ -43,7 +43,7 @@ counting; ``gradmap plan``; summaries of those variables whose role is ``map``.
   modules. Other maps have nothing there, and nothing is missing.
 """
 
-from pipeline.plan.maps import MapConfig
+from pipeline.plan.map_config import MapConfig
 from pipeline.registry import Registry
 
 #: The config class of each kind of map, by the word in ``kind = "..."``.

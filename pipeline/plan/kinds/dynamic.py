@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from pipeline.plan.axes import Axis
 from pipeline.plan.kinds import KINDS
-from pipeline.plan.maps import CohortFacts, Cost, MapConfig, Stimuli, Variable, check_spectrograms, counted
+from pipeline.plan.map_config import CohortFacts, Cost, MapConfig, Stimuli, Variable, check_spectrograms, counted
 from pipeline.plan.urls import ConfigError
 from pipeline.words import DynamicRoute, Hears
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pipeline.plan.axes import Axis
 from pipeline.plan.judging import Judging
 from pipeline.plan.kinds import KINDS
-from pipeline.plan.maps import CohortFacts, Cost, Stimuli, Variable
+from pipeline.plan.map_config import CohortFacts, Cost, Stimuli, Variable
 from pipeline.plan.predicting import PredictingConfig, cost_of_fits
 
 

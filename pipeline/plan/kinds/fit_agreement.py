@@ -6,7 +6,7 @@ from typing import Literal
 from pipeline.plan.axes import Axis
 from pipeline.plan.kinds import KINDS
 from pipeline.plan.kinds.filter_test import FilterTestConfig
-from pipeline.plan.maps import Variable
+from pipeline.plan.map_config import Variable
 
 
 @KINDS.register("fit_agreement")

@@ -8,7 +8,7 @@ from pydantic import Field
 from pipeline.plan.axes import Axis
 from pipeline.plan.judging import Judging, cost_of_maps
 from pipeline.plan.kinds import KINDS
-from pipeline.plan.maps import CohortFacts, Cost, MapConfig, Stimuli, Variable
+from pipeline.plan.map_config import CohortFacts, Cost, MapConfig, Stimuli, Variable
 
 
 @KINDS.register("infidelity")

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from pipeline.plan.axes import Axis
 from pipeline.plan.kinds import KINDS
-from pipeline.plan.maps import (
+from pipeline.plan.map_config import (
     CohortFacts,
     Cost,
     ObjectiveConfigured,

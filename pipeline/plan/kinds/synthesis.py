@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from pipeline.plan.axes import Axis, lag_ms, waveform_lag_ms
 from pipeline.plan.heard import check_frame_width, check_sounds, front_end_of
 from pipeline.plan.kinds import KINDS
-from pipeline.plan.maps import (
+from pipeline.plan.map_config import (
     CohortFacts,
     Cost,
     ObjectiveConfigured,

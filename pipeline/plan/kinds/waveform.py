@@ -8,7 +8,7 @@ from pydantic import Field
 from pipeline.plan.axes import Axis, samples_in, waveform_lag_ms
 from pipeline.plan.heard import check_sounds, front_end_of
 from pipeline.plan.kinds import KINDS
-from pipeline.plan.maps import CohortFacts, GradientConfig, Stimuli, Variable, check_frames, counted
+from pipeline.plan.map_config import CohortFacts, GradientConfig, Stimuli, Variable, check_frames, counted
 from pipeline.plan.urls import ConfigError
 from pipeline.words import Hears
 

@@ -13,7 +13,7 @@ from pipeline.gradients.gradmaps import compute_strf_gradmaps
 from pipeline.gradients.health import memory_length, oldest_share
 from pipeline.gradients.health.flags import ROUTES_TOLERANCE, SHORTEST_SOUND, TRUNCATED_SHARE, raised
 from pipeline.numbers import dynamic
-from pipeline.numbers.windows import stimulus_windows
+from pipeline.numbers.sliding import stimulus_windows
 from pipeline.plan.kinds.dynamic import DynamicConfig
 from pipeline.run.job import Computed, Job
 from pipeline.run.kinds import COMPUTE

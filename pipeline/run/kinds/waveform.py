@@ -3,7 +3,7 @@
 from pipeline.gradients.gradmaps import gradmaps_around_sounds
 from pipeline.gradients.health import assess
 from pipeline.plan.kinds.waveform import WaveformMapConfig
-from pipeline.run.contract import contract_of
+from pipeline.run.contract_checks import contract_of
 from pipeline.run.gradients import batch_of, joined, question_of
 from pipeline.run.job import Computed, Job
 from pipeline.run.kinds import COMPUTE

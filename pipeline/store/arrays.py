@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.plan.axes import as_array
-from pipeline.plan.layout import settings_of
+from pipeline.plan.map_layout import settings_of
 from pipeline.plan.shards import CohortPlan, MapPlan, VariablePlan
 from pipeline.store.content import companion_fill, fill_of
 from pipeline.words import (

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from pipeline.numbers.strf.summaries import MEASURES as STRF_MEASURES
+from pipeline.numbers.strf.all_measures import MEASURES as STRF_MEASURES
 from pipeline.numbers.tables.cubes import ROW_DIMS
 from pipeline.numbers.tables.rules import Rules, selected
 from pipeline.numbers.waveform import MEASURES as WAVEFORM_MEASURES

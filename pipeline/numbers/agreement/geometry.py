@@ -8,7 +8,7 @@ from scipy import stats
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
 
-from pipeline.numbers.agreement.groups import map_dims, require_dims, standardised
+from pipeline.numbers.agreement.grouping import map_dims, require_dims, standardised
 from pipeline.numbers.measures import regions
 
 #: Maps whose pairwise distances fit into memory (3.2 GB).
