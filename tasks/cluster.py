@@ -8,8 +8,7 @@ from typing import Literal
 
 from pipeline.plan.config import RunConfig
 from pipeline.plan.shards import RunPlan
-from pipeline.run import OpenedRun, RunReport, open_run, run_bundle
-from pipeline.run.driver import computable, prepare_remembering
+from pipeline.run.driver import OpenedRun, RunReport, computable, open_run, prepare_remembering
 from tasks.dispatch import Dispatcher, Limits
 from tasks.gpus import gpus_per_task
 from tasks.ledger import Ledger
@@ -58,7 +57,7 @@ def run_on_ray(
     watch: Watch = Watch(),
     limits: Limits | None = None,
     workers: int | None = None,
-    work: Work = run_bundle,
+    work: Work | None = None,
 ) -> ClusterReport:
     """Report of a run on Ray that computes everything that is missing, and nothing else.
 
@@ -77,7 +76,7 @@ def run_on_ray(
     workers
         Number of tasks at a time on a Ray of our own; one per core by default.
     work
-        Computes shards on a worker.
+        Computes shards on a worker; `run_bundle` by default.
 
     Raises
     ------
@@ -96,13 +95,19 @@ def run_on_ray(
         with _session(opened.plan, where, workers):
             watch.ready()
             share = gpus_per_task(gpus, opened.plan, watch.say)
-            executor = RayExecutor(opened.plan, work, gpus=share, head_s=limits.head_s)
+            executor = RayExecutor(opened.plan, work or _run_bundle(), gpus=share, head_s=limits.head_s)
             dispatcher = Dispatcher(
                 executor, ledger, opened, limits=limits, stop=watch.stop, say=watch.say, pace=opened.pace
             )
             finished = dispatcher.run()
             opened.flush()
         return _summary(opened, ledger, stopped=not finished)
+
+
+def _run_bundle() -> Work:
+    from pipeline.run.shard import run_bundle  # which waits for torch
+
+    return run_bundle
 
 
 def _session(plan: RunPlan, where: str | None, workers: int | None) -> AbstractContextManager[None]:

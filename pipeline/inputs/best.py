@@ -3,19 +3,25 @@
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from io import BytesIO
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
-import torch
-
-from pipeline.inputs import inert
-from pipeline.inputs.files import WEIGHTS_BYTES, CheckpointError, FileTooLargeError, join, read_bytes, split
-from pipeline.inputs.weights import SUFFIXES, check_archive, listed
+from pipeline.inputs.files import (
+    SUFFIXES,
+    WEIGHTS_BYTES,
+    CheckpointError,
+    FileTooLargeError,
+    join,
+    listed,
+    read_bytes,
+    split,
+    stamp,
+)
+from pipeline.inputs.learnt import Memory
 from pipeline.plan.config import ConfigError
 
 
-def best_of(locations: Sequence[str], score: str, where: str) -> list[str]:
+def best_of(locations: Sequence[str], score: str, where: str, memory: Memory | None = None) -> list[str]:
     """Of the checkpoints that lie in one folder, the one with the best score; in the order of their folders.
 
     A folder's ``metadata.json`` says the score of the checkpoint that it is; beside weights files it may hold an object
@@ -26,6 +32,8 @@ def best_of(locations: Sequence[str], score: str, where: str) -> list[str]:
     ----------
     score
         Its name; the highest is the best, after a minus the lowest. Lightning knows that itself.
+    memory
+        What files said before, which are not read again as long as the storage says that they are the same.
 
     Raises
     ------
@@ -35,17 +43,17 @@ def best_of(locations: Sequence[str], score: str, where: str) -> list[str]:
     folders: dict[str, list[str]] = {}
     for location in locations:
         folders.setdefault(split(location)[0], []).append(location)
-    return [_best(folder, members, score, where) for folder, members in folders.items()]
+    return [_best(folder, members, score, where, memory or Memory()) for folder, members in folders.items()]
 
 
-def _best(folder: str, members: Sequence[str], score: str, where: str) -> str:
+def _best(folder: str, members: Sequence[str], score: str, where: str, memory: Memory) -> str:
     if len(members) == 1:
         return members[0]
     name, sign = score.removeprefix("-"), -1.0 if score.startswith("-") else 1.0
     scores = {member: sign * value for member, value in _stated(folder, members, name)}
     if scores:
         return max(scores, key=lambda member: (scores[member], member))
-    named = _named_by_lightning(members, name)
+    named = _named_by_lightning(members, name, memory)
     if named is not None:
         return named
     raise ConfigError(
@@ -80,38 +88,37 @@ def _object(path: str) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def _named_by_lightning(members: Sequence[str], name: str) -> str | None:
+def _named_by_lightning(members: Sequence[str], name: str, memory: Memory) -> str | None:
     """The file that the latest file's callback calls the best by a score."""
     known = {split(member)[1]: member for member in members}
-    found: list[tuple[float, str]] = []
-    for member in members:
-        if not member.endswith(SUFFIXES):
-            continue
-        held = _records(member)
-        for state in _callbacks(held):
-            # Where it was trained may be another machine: the name of the file is what lasts.
-            path = state.get("best_model_path")
-            base = PureWindowsPath(PurePosixPath(path).name).name if isinstance(path, str) else ""
-            if state.get("monitor") == name and base in known:
-                step = held.get("global_step")
-                found.append((float(step) if isinstance(step, int | float) else -1.0, known[base]))
+    found = [
+        (step, known[base])
+        for member in members
+        if member.endswith(SUFFIXES)
+        for monitor, base, step in _said(member, memory)
+        if monitor == name and base in known
+    ]
     return max(found)[1] if found else None
 
 
-def _callbacks(held: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    callbacks = held.get("callbacks")
-    if isinstance(callbacks, Mapping):
-        yield from (state for state in callbacks.values() if isinstance(state, Mapping))
+def _said(path: str, memory: Memory) -> Sequence[tuple[str, str, float]]:
+    """For each callback of a file that monitors a score: the score, the name of the best file, the steps so far."""
+    seen = stamp(path)
+    known = None if seen is None else memory.callbacks.take(seen)
+    if known is not None:
+        return known
+    said = list(_monitored(path))
+    return said if seen is None else memory.callbacks.keep(seen, said)
 
 
-def _records(path: str) -> Mapping[str, Any]:
-    """What a weights file holds beside its weights; nothing in it is imported, and one that cannot be read has none."""
-    try:
-        content = read_bytes(path, WEIGHTS_BYTES)
-        check_archive(content, path)
-        value = torch.load(BytesIO(content), map_location="cpu", weights_only=False, pickle_module=inert)
-    except OSError:
-        raise
-    except Exception:  # damage takes many forms, and is told when the checkpoint itself is read
-        return {}
-    return value if isinstance(value, Mapping) else {}
+def _monitored(path: str) -> Iterator[tuple[str, str, float]]:
+    from pipeline.inputs.weights import read_records
+
+    held = read_records(read_bytes(path, WEIGHTS_BYTES), path)
+    callbacks, step = held.get("callbacks"), held.get("global_step")
+    for state in callbacks.values() if isinstance(callbacks, Mapping) else ():
+        if not isinstance(state, Mapping) or not isinstance(state.get("best_model_path"), str):
+            continue
+        # Where it was trained may be another machine: the name of the file is what lasts.
+        base = PureWindowsPath(PurePosixPath(state["best_model_path"]).name).name
+        yield str(state.get("monitor")), base, float(step) if isinstance(step, int | float) else -1.0

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pipeline.inputs.files import CheckpointError, shorten
+from pipeline.inputs.files import CheckpointError, listed, shorten
 from pipeline.inputs.foreign import FOREIGN, private_randomness
 from pipeline.inputs.loading import load_weights, refuse_sizes
 from pipeline.inputs.names import (
@@ -23,7 +23,6 @@ from pipeline.inputs.names import (
 )
 from pipeline.inputs.recipes import Recipe, toml_example
 from pipeline.inputs.torchaudio_standin import ensure_lightning
-from pipeline.inputs.weights import listed
 from pipeline.plan.config import ConfigError, ModuleSpec
 
 #: Numbers in a model above which its sizes are checked against the weights before memory is taken.

@@ -1,6 +1,7 @@
 """The files that make one checkpoint what it is: found, read, fingerprinted."""
 
 import hashlib
+import json
 import os
 import re
 import tempfile
@@ -12,6 +13,7 @@ from typing import Any
 from pipeline.inputs.discovery import WEIGHT_NAMES, describe_folder, weights_inside
 from pipeline.inputs.files import (
     JSON_BYTES,
+    SUFFIXES,
     WEIGHTS_BYTES,
     CheckpointError,
     FileTooLargeError,
@@ -21,9 +23,11 @@ from pipeline.inputs.files import (
     parse_json,
     read_bytes,
     read_inside,
+    shorten,
     split,
 )
-from pipeline.inputs.weights import SUFFIXES, read_for_comparison
+from pipeline.inputs.recipes import Recipe
+from pipeline.plan.config import plain
 from pipeline.plan.urls import is_url
 
 #: Files of a checkpoint's folder that say things about it, or record its training, and decide no number.
@@ -43,6 +47,45 @@ class Files:
     weights_path: str
     weights: bytes
     saved: Mapping[str, Any] | None
+
+
+def fingerprint_of(files: "Files | Mapping[str, str]", recipe: Recipe) -> str:
+    """sha256 over everything that decides what the checkpoint computes: its files and the whole recipe."""
+    words: dict[str, Any] = {
+        "config": files.saved if isinstance(files, Files) else None,
+        "class": recipe.class_name,
+        "arguments": plain(recipe.arguments),
+        "modules": {name: plain(spec) for name, spec in recipe.modules.items()},
+        "factory": recipe.factory,
+    }
+    words |= {
+        name: value
+        for name, value in (
+            ("state_dict", recipe.state_dict),
+            ("strip_prefix", recipe.strip_prefix),
+            ("adapt", None if recipe.adapt is None else plain(recipe.adapt)),
+        )
+        if value is not None
+    }
+    digest = hashlib.sha256(json.dumps(words, sort_keys=True, separators=(",", ":"), default=str).encode())
+    digest.update(b"\0")
+    digest.update(files.weights if isinstance(files, Files) else digest_of(files))
+    return digest.hexdigest()
+
+
+def files_of(location: str, recipe: Recipe) -> Files | dict[str, str]:
+    """What decides the checkpoint: its weights, or every file that a factory may read."""
+    return read_files(location) if recipe.factory is None else factory_files(location)
+
+
+def unreadable(location: str, error: Exception) -> str:
+    if isinstance(error, MemoryError):
+        return f"{location} does not fit into this machine's memory; run where there is more, or take it out"
+    reason = getattr(error, "strerror", None) or shorten(error)
+    return (
+        f"{location} cannot be read ({type(error).__name__}: {reason}), so there is nothing to differentiate; copy the"
+        " checkpoint there again, or take it out of the config"
+    )
 
 
 def folder_of(location: str) -> tuple[str | None, str | None]:
@@ -136,6 +179,8 @@ def readable_weights(files: Mapping[str, str]) -> dict[str, Mapping[str, Any]]:
     CheckpointError
         If one is a weights file that is damaged: what a factory makes of it is not the trained model.
     """
+    from pipeline.inputs.weights import read_for_comparison
+
     readable = {}
     room = COMPARED_BYTES
     for path in files.values():

@@ -9,8 +9,8 @@ from glob import escape
 from pathlib import PurePath
 
 from pipeline.inputs.best import best_of
-from pipeline.inputs.files import Match, find, list_names, refuse_secrets, split
-from pipeline.inputs.weights import SUFFIXES, listed
+from pipeline.inputs.files import SUFFIXES, Match, find, list_names, listed, refuse_secrets, split
+from pipeline.inputs.learnt import Memory
 from pipeline.plan.config import CheckpointsConfig, CohortConfig, ConfigError, RunConfig, is_url
 from pipeline.plan.shards import CheckpointSource
 from pipeline.plan.wildcards import Value, as_expression, as_glob, refuse_words, typed, words_in
@@ -25,7 +25,7 @@ NOT_WEIGHTS = ("final_neurons.pt", "summary_neurons.pt")
 ID_LENGTH = 200
 
 
-def discover(config: RunConfig, cohort: CohortConfig) -> tuple[CheckpointSource, ...]:
+def discover(config: RunConfig, cohort: CohortConfig, memory: Memory | None = None) -> tuple[CheckpointSource, ...]:
     """The checkpoints of a cohort, in the order of its entries and sorted by path within an entry.
 
     Of what a pattern matches, these are checkpoints: every folder, also one that turns out to be empty or broken (it
@@ -46,7 +46,7 @@ def discover(config: RunConfig, cohort: CohortConfig) -> tuple[CheckpointSource,
     found: list[tuple[CheckpointsConfig, str, Found]] = []
     for position, entry in enumerate(cohort.checkpoints):
         where = _place(cohort, position, entry)
-        matched = find_checkpoints(config, entry, where)
+        matched = find_checkpoints(config, entry, where, memory)
         if entry.id is not None and len(matched) > 1 and "{" not in entry.id:
             raise ConfigError(
                 f"{where} matches {len(matched)} checkpoints, which cannot all be called {entry.id!r}; take `id` out,"
@@ -96,7 +96,9 @@ def _pattern(config: RunConfig, entry: CheckpointsConfig) -> str:
     return literal if os.path.lexists(literal) else os.path.normpath(os.path.join(folder, entry.path))
 
 
-def find_checkpoints(config: RunConfig, entry: CheckpointsConfig, where: str) -> list[Found]:
+def find_checkpoints(
+    config: RunConfig, entry: CheckpointsConfig, where: str, memory: Memory | None = None
+) -> list[Found]:
     """What an entry of the config matches, sorted by path.
 
     Raises
@@ -109,7 +111,7 @@ def find_checkpoints(config: RunConfig, entry: CheckpointsConfig, where: str) ->
     refuse_words(words, where)
     locations = _locations(as_glob(pattern) if words else pattern, where, any_file=entry.factory is not None)
     if entry.best is not None:
-        locations = best_of(locations, entry.best, where)
+        locations = best_of(locations, entry.best, where, memory)
     if not words:
         return [Found(location) for location in locations]
     expression = as_expression(pattern.rstrip("/"))

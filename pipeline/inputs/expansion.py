@@ -6,14 +6,15 @@ from typing import Any
 
 from pipeline.inputs.discovery import find_checkpoints
 from pipeline.inputs.files import refuse_secrets
-from pipeline.plan.config import COHORT, CheckpointsConfig, CohortConfig, ConfigError, RunConfig
+from pipeline.inputs.learnt import Memory
+from pipeline.plan.config import COHORT, CohortConfig, ConfigError, RunConfig
 from pipeline.plan.wildcards import Value, fill, fill_pattern, typed, words_in
 
 #: Most cohorts that one name may stand for.
 MOST = 10_000
 
 
-def expand_cohorts(config: RunConfig) -> RunConfig:
+def expand_cohorts(config: RunConfig, memory: Memory | None = None) -> RunConfig:
     """The config with one cohort per value of the words in a cohort's name, in the order of the values.
 
     The words are read off the paths of the cohort's checkpoints, fill in its other keys, and label its checkpoints.
@@ -24,7 +25,7 @@ def expand_cohorts(config: RunConfig) -> RunConfig:
         If a word of a name or of another key stands in no path, a value cannot name a cohort, or two cohorts come to
         share a name.
     """
-    expanded = {cohort.name: _expanded(config, cohort) for cohort in config.cohort}
+    expanded = {cohort.name: _expanded(config, cohort, memory) for cohort in config.cohort}
     cohorts = [cohort for group in expanded.values() for cohort in group]
     names = [cohort.name for cohort in cohorts]
     if names == [cohort.name for cohort in config.cohort]:
@@ -46,7 +47,7 @@ def expand_cohorts(config: RunConfig) -> RunConfig:
     return config.model_copy(update={"cohort": tuple(cohorts), "maps": maps})
 
 
-def _expanded(config: RunConfig, cohort: CohortConfig) -> list[CohortConfig]:
+def _expanded(config: RunConfig, cohort: CohortConfig, memory: Memory | None) -> list[CohortConfig]:
     words = words_in(cohort.name)
     where = f"cohort {cohort.name!r}"
     others = {"neurons": cohort.neurons, "frequencies_hz": cohort.frequencies_hz}
@@ -60,7 +61,7 @@ def _expanded(config: RunConfig, cohort: CohortConfig) -> list[CohortConfig]:
     if not words:
         _refuse_odd(where, cohort.name)
         return [cohort]
-    found = [_values_of(config, cohort, position, entry, words) for position, entry in enumerate(cohort.checkpoints)]
+    found = [_values_of(config, cohort, position, words, memory) for position in range(len(cohort.checkpoints))]
     values = sorted({value for matched in found if matched is not None for value in matched})
     if not values:
         raise ConfigError(
@@ -87,9 +88,10 @@ def _in_order(value: Value) -> tuple[int, int, str]:
 
 
 def _values_of(
-    config: RunConfig, cohort: CohortConfig, position: int, entry: CheckpointsConfig, words: Sequence[str]
+    config: RunConfig, cohort: CohortConfig, position: int, words: Sequence[str], memory: Memory | None
 ) -> set[tuple[str, ...]] | None:
     """The values of a cohort's words that an entry's path matches; None where it has none of them."""
+    entry = cohort.checkpoints[position]
     lacking = [word for word in words if word not in words_in(entry.path)]
     where = f"cohort {cohort.name!r}: checkpoints[{position}]"
     refuse_secrets(entry.path, where)
@@ -100,7 +102,7 @@ def _values_of(
             f"{where} (path = {entry.path!r}) has no {{{lacking[0]}}}, so it is not clear which cohorts its checkpoints"
             " belong to; write every word of the cohort's name into the path, or none of them"
         )
-    matched = find_checkpoints(config, entry, f"{where} (path = {entry.path!r})")
+    matched = find_checkpoints(config, entry, f"{where} (path = {entry.path!r})", memory)
     return {tuple(match.words[word] for word in words) for match in matched}
 
 

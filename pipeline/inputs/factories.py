@@ -8,12 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.inputs.files import CheckpointError, shorten
+from pipeline.inputs.files import CheckpointError, listed, shorten
 from pipeline.inputs.foreign import FOREIGN, private_randomness
 from pipeline.inputs.loading import find_fitting, load_weights, refuse_not_finite
 from pipeline.inputs.names import import_named
 from pipeline.inputs.recipes import Recipe
-from pipeline.inputs.weights import listed
 from pipeline.plan.config import ConfigError
 from pipeline.text import of_exit
 

@@ -4,12 +4,17 @@ import glob
 import json
 import os
 import stat
+import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
 from urllib.parse import urlsplit
 
 from pipeline.plan.urls import ConfigError, is_url, refuse_secrets
+
+#: Files that are weights, by their ending.
+SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
 
 #: Largest files that are read, in bytes: JSON beside the weights, the weights themselves, any other input.
 JSON_BYTES = 16 * 2**20
@@ -18,6 +23,9 @@ WEIGHTS_BYTES = 16 * 2**30
 #: Bytes of any other file that are read, at most.
 INPUT_BYTES = 4 * 2**30
 
+
+#: Seconds after which a file that was written has a time of its own.
+SETTLED_S = 2.0
 
 #: Most folders that ``**`` leads through.
 FOLDERS = 200_000
@@ -276,6 +284,28 @@ class _storage_errors:  # noqa: N801  (reads as a statement)
             raise OSError(f"the storage did not answer ({type(error).__name__})") from None
 
 
+def stamp(path: str) -> str | None:
+    """What the storage says of a file that changes whenever its content does; None where that is not sure.
+
+    A file that was written in the last seconds has none: the clock of a file system is coarse, so it could be written
+    once more without a trace.
+    """
+    if is_url(path):
+        with _storage_errors():
+            filesystem, inner = _open_filesystem(path)
+            about = filesystem.info(inner)
+        marks = [str(about[name]) for name in ("ETag", "etag", "md5Hash") if about.get(name)]
+        return f"{path} {marks[0]} {about.get('size')}" if marks else None
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    if time.time() - max(status.st_ctime, status.st_mtime) < SETTLED_S:
+        return None
+    # ctime moves with every change and cannot be set, whatever a copy or an archive does to mtime.
+    return f"{os.path.realpath(path)} {status.st_ino} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
+
+
 def parse_json(content: bytes, name: str) -> dict[str, Any]:
     """A JSON object.
 
@@ -310,3 +340,10 @@ def shorten(text: object, length: int = 200) -> str:
     line = " ".join(str(text).split())
     printable = "".join(character if character.isprintable() else "?" for character in line)
     return printable if len(printable) <= length else printable[: length - 3] + "..."
+
+
+def listed(names: Iterable[str], most: int = 6) -> str:
+    """Names for a message: the first few, and how many there are beside them."""
+    names = list(names)
+    shown = ", ".join(shorten(name, 80) for name in names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

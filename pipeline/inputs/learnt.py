@@ -8,9 +8,11 @@ import sysconfig
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from pipeline.plan.shards import Checkpoint, FrontEnd
+
+T = TypeVar("T")
 
 #: Source files whose content is compared at most; code spread over more is not remembered.
 MOST_FILES = 5_000
@@ -45,40 +47,77 @@ class Learnt:
 
 
 @dataclass
+class Drawer(Generic[T]):
+    """Things of one sort, each by a key that is made of all that decides it: as recalled, and as still asked for."""
+
+    known: dict[str, T] = field(default_factory=dict)
+    used: dict[str, T] = field(default_factory=dict)
+
+    def take(self, key: str) -> T | None:
+        """What is known under a key; None where nothing is."""
+        if key in self.known:
+            self.used[key] = self.known[key]
+        return self.known.get(key)
+
+    def keep(self, key: str, value: T) -> T:
+        """What was learnt under a key, to be remembered."""
+        self.used[key] = value
+        return value
+
+
+@dataclass
 class Memory:
-    """What was learnt of checkpoints, each by a key that is made of its fingerprint.
+    """What was learnt of checkpoints: by fingerprint, by the digest of a file's content, or by its `stamp`.
 
     A fingerprint is made of the content of a checkpoint's files and of its entry of the config. What else decides a
     module is code: `recall` gives an empty memory where a source file, a package's version or Python's has changed.
     Nothing in it enters a map: the worker that computes one loads the checkpoint itself.
+
+    Attributes
+    ----------
+    models
+        What building a module told.
+    windows
+        Frames of the window that was found for a module.
+    scores
+        Numbers per neuron that a file of tensors holds, by name.
+    callbacks
+        What a file says of the best of its training: which score, the name of the best file, after how many steps.
     """
 
-    known: dict[str, Learnt] = field(default_factory=dict)
-    used: dict[str, Learnt] = field(default_factory=dict)
-
-    def take(self, key: str) -> Learnt | None:
-        """What is known of a checkpoint; None where nothing is."""
-        return self.known.get(key)
-
-    def keep(self, key: str, learnt: Learnt) -> None:
-        """Remember a checkpoint that was built, or was remembered and is still asked for."""
-        self.used[key] = learnt
+    models: Drawer[Learnt] = field(default_factory=Drawer)
+    windows: Drawer[int] = field(default_factory=Drawer)
+    scores: Drawer[dict[str, list[float]]] = field(default_factory=Drawer)
+    callbacks: Drawer[list[tuple[str, str, float]]] = field(default_factory=Drawer)
+    code: dict[str, str] = field(default_factory=dict)
+    places: dict[str, str | None] = field(default_factory=dict)
 
     @property
     def changed(self) -> bool:
         """Whether it differs from what was recalled."""
-        return self.known != self.used
+        return any(drawer.known != drawer.used for drawer in self._drawers().values())
 
     def written(self) -> dict[str, Any] | None:
         """The memory as JSON holds it, with the code that it was learnt with; None where that is too much code."""
-        code = _loaded_code()
-        if code is None:
+        loaded = _loaded_code()
+        # What was recalled was learnt with code that nothing may have imported this time.
+        code = {**self.code, **loaded}
+        if len(code) > MOST_FILES:
             return None
         return {
             "environment": _environment(),
             "code": code,
-            "places": _places(code),
-            "checkpoints": {key: asdict(learnt) for key, learnt in sorted(self.used.items())},
+            "places": {**self.places, **_places(loaded)},
+            **{name: dict(sorted(drawer.used.items())) for name, drawer in self._drawers().items()},
+            "models": {key: asdict(learnt) for key, learnt in sorted(self.models.used.items())},
+        }
+
+    def _drawers(self) -> dict[str, Drawer[Any]]:
+        return {
+            "models": self.models,
+            "windows": self.windows,
+            "scores": self.scores,
+            "callbacks": self.callbacks,
         }
 
 
@@ -91,7 +130,18 @@ def recall(stored: Mapping[str, Any] | None) -> Memory:
             return Memory()
         if any(_place(name) != place for name, place in stored["places"].items()):
             return Memory()
-        return Memory({key: Learnt.read(entry) for key, entry in stored["checkpoints"].items()})
+        callbacks = {
+            key: [(str(monitor), str(best), float(step)) for monitor, best, step in said]
+            for key, said in stored["callbacks"].items()
+        }
+        return Memory(
+            Drawer({key: Learnt.read(entry) for key, entry in stored["models"].items()}),
+            Drawer(dict(stored["windows"])),
+            Drawer(dict(stored["scores"])),
+            Drawer(callbacks),
+            dict(stored["code"]),
+            dict(stored["places"]),
+        )
     except (KeyError, TypeError, ValueError, AttributeError):
         return Memory()
 
@@ -108,7 +158,7 @@ def _environment() -> str:
     return hashlib.sha256("\n".join(sorted(found)).encode()).hexdigest()
 
 
-def _loaded_code() -> dict[str, str] | None:
+def _loaded_code() -> dict[str, str]:
     """Digest of every source file that was imported and is not installed with a version of its own."""
     standard = {os.path.realpath(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")}
     files = {
@@ -116,9 +166,7 @@ def _loaded_code() -> dict[str, str] | None:
         for module in list(sys.modules.values())
         if isinstance(path := getattr(module, "__file__", None), str) and path.endswith(".py")
     }
-    own = sorted(path for path in files if not _is_installed(path, standard))
-    if len(own) > MOST_FILES:
-        return None
+    own = sorted(path for path in files if not _is_installed(path, standard))[: MOST_FILES + 1]
     found = {path: _digest(path) for path in own}
     return {path: digest for path, digest in found.items() if digest is not None}
 

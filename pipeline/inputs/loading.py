@@ -7,11 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.inputs.files import CheckpointError, shorten
+from pipeline.inputs.files import CheckpointError, listed, shorten
 from pipeline.inputs.names import parameters_of
 from pipeline.inputs.offers import Offer, describe_offer, fitting_prefix, offers
 from pipeline.inputs.recipes import Recipe, toml_example
-from pipeline.inputs.weights import listed
 
 
 @dataclass(frozen=True)

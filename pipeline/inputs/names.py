@@ -3,8 +3,6 @@
 import importlib
 import importlib.util
 import inspect
-import os
-import sys
 from functools import lru_cache
 from types import ModuleType
 from typing import Any
@@ -45,13 +43,6 @@ def not_installed(what: str, error: ImportError) -> ConfigError:
     return ConfigError(
         f"{what}, but deepSTRF needs the package {missing!r}, which is missing here; run pip install {missing}"
     )
-
-
-def look_in(folder: str) -> None:
-    """Find modules in this folder too, after all others, so that none of its files stands before what is installed."""
-    folder = os.path.realpath(folder)
-    if all(os.path.realpath(entry) != folder for entry in sys.path):
-        sys.path.append(folder)
 
 
 def module_class(name: str, where: str) -> type[nn.Module]:

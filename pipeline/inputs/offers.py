@@ -7,15 +7,11 @@ from typing import Any
 
 from torch import Tensor
 
-from pipeline.inputs.files import CheckpointError, shorten
-from pipeline.inputs.recipes import Recipe
-from pipeline.inputs.weights import listed
+from pipeline.inputs.files import CheckpointError, listed, shorten
+from pipeline.inputs.recipes import UNWRAPPED, Recipe
 
 #: What torch's own wrappers put into names: DataParallel and its kin, torch.compile.
 PARALLEL, COMPILED = "module", "_orig_mod"
-
-#: How a note ends that says so.
-UNWRAPPED = "was taken off the names of the weights"
 
 #: What torch's averaged model counts beside the weights that it wraps.
 AVERAGED = "n_averaged"

@@ -3,11 +3,15 @@
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
-
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from pipeline.plan.config import AdaptConfig, CheckpointsConfig, ModuleSpec
+
+if TYPE_CHECKING:
+    from torch import nn
+
+#: How a note ends that says that a wrapper's prefix is gone from the weights' names.
+UNWRAPPED = "was taken off the names of the weights"
 
 #: What a user most probably has to write for a slot of deepSTRF's models.
 EXAMPLES = {
@@ -30,7 +34,7 @@ class Recipe:
     where: str
     class_name: str | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    modules: Mapping[str, ModuleSpec | nn.Module] = field(default_factory=dict)
+    modules: "Mapping[str, ModuleSpec | nn.Module]" = field(default_factory=dict)
     factory: str | None = None
     state_dict: str | None = None
     strip_prefix: str | None = None

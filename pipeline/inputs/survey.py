@@ -11,8 +11,8 @@ from glob import escape
 from typing import Any
 
 from pipeline.inputs.discovery import NOT_WEIGHTS, WEIGHT_NAMES
+from pipeline.inputs.files import SUFFIXES
 from pipeline.inputs.names import deepstrf_classes, parameters_of
-from pipeline.inputs.weights import SUFFIXES
 from pipeline.plan.config import ConfigError
 from pipeline.plan.wildcards import as_expression, words_in
 from pipeline.words import RESERVED_NAMES

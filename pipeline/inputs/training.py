@@ -1,15 +1,14 @@
 """What deepSTRF's `fit_multi_seed` leaves beside a seed's weights: its number, its losses, its scores per neuron."""
 
+import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from torch import Tensor
-
 from pipeline.inputs.checkpoint_files import read_json
 from pipeline.inputs.files import JSON_BYTES, CheckpointError, join, read_inside, split
+from pipeline.inputs.learnt import Memory
 from pipeline.inputs.metadata import Metadata, Scalar, read_metadata
-from pipeline.inputs.weights import read_weights
 from pipeline.plan.urls import is_url
 
 #: Name of a seed's folder.
@@ -19,11 +18,12 @@ SEED = re.compile(r"seed[-_]?(\d{1,18})")
 POPULATION, NEURONS = "final.json", "final_neurons.pt"
 
 
-def read_training(folder: str) -> Metadata:
+def read_training(folder: str, memory: Memory | None = None) -> Metadata:
     """The seed of a folder such as ``seed3``, ``val_loss`` and ``test_cc_mean`` of its final.json, and ``test_cc``, one
     number per neuron, of its final_neurons.pt.
 
-    Nothing is unpickled but tensors. Where neither file is there, nothing is said.
+    Nothing is unpickled but tensors, and those that are remembered not at all. Where neither file is there, nothing is
+    said.
 
     Raises
     ------
@@ -31,19 +31,13 @@ def read_training(folder: str) -> Metadata:
         If a file that is there cannot be read.
     """
     scores = read_json(folder, POPULATION)
-    held = _per_neuron(folder)
+    held = _per_neuron(folder, memory or Memory())
     if scores is None and held is None:
         return Metadata()
     seed = SEED.fullmatch(split(folder)[1])
     said: dict[str, Any] = {} if seed is None else {"seed": int(seed[1])}
     said |= dict(_population(scores or {}))
-    said |= {
-        f"{part}_{name}": value.detach().double().tolist()
-        for part, entries in (held or {}).items()
-        if isinstance(entries, Mapping)
-        for name, value in entries.items()
-        if isinstance(value, Tensor) and value.ndim == 1
-    }
+    said |= held or {}
     return read_metadata(said, join(folder, POPULATION))
 
 
@@ -56,11 +50,30 @@ def _population(scores: Mapping[str, Any]) -> Iterator[tuple[str, Scalar]]:
                 yield f"{part}_{name}_mean", value["mean"]
 
 
-def _per_neuron(folder: str) -> Mapping[str, Any] | None:
+def _per_neuron(folder: str, memory: Memory) -> Mapping[str, list[float]] | None:
+    """One number per neuron for each score, by the score's name; None where there is no such file."""
     try:
         content = read_inside(folder, NEURONS, JSON_BYTES)
     except FileNotFoundError:
         return None
     except NotADirectoryError as error:
         raise CheckpointError(f"{folder} is no folder, so it has no {NEURONS}; mend the path") from error
-    return read_weights(content, join(folder, NEURONS)) if not is_url(folder) or content else None
+    if is_url(folder) and not content:
+        return None
+    key = hashlib.sha256(content).hexdigest()
+    known = memory.scores.take(key)
+    return memory.scores.keep(key, _read_scores(content, join(folder, NEURONS))) if known is None else known
+
+
+def _read_scores(content: bytes, path: str) -> dict[str, list[float]]:
+    from torch import Tensor
+
+    from pipeline.inputs.weights import read_weights
+
+    return {
+        f"{part}_{name}": value.detach().double().tolist()
+        for part, entries in read_weights(content, path).items()
+        if isinstance(entries, Mapping)
+        for name, value in entries.items()
+        if isinstance(value, Tensor) and value.ndim == 1
+    }

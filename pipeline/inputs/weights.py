@@ -2,7 +2,7 @@
 
 import re
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from io import BytesIO
 from typing import Any
 
@@ -11,10 +11,7 @@ from safetensors.torch import load as load_safetensors
 from torch import Tensor
 
 from pipeline.inputs import inert
-from pipeline.inputs.files import CheckpointError, shorten
-
-#: Files that are weights, by their ending.
-SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
+from pipeline.inputs.files import SUFFIXES, CheckpointError, shorten
 
 #: Largest header of a safetensors file, in bytes.
 HEADER_BYTES = 16 * 2**20
@@ -64,6 +61,16 @@ def read_for_comparison(content: bytes, path: str) -> Mapping[str, Any] | None:
     held = value if isinstance(value, Mapping) else {"": value}
     _check_plain(held, path, len(content))
     return held
+
+
+def read_records(content: bytes, path: str) -> Mapping[str, Any]:
+    """What a weights file holds beside its weights; nothing in it is imported, and one that cannot be read has none."""
+    try:
+        check_archive(content, path)
+        value = torch.load(BytesIO(content), map_location="cpu", weights_only=False, pickle_module=inert)
+    except Exception:  # damage takes many forms, and is told when the checkpoint itself is read
+        return {}
+    return value if isinstance(value, Mapping) else {}
 
 
 def _read_safetensors(content: bytes, path: str) -> dict[str, Tensor]:
@@ -159,10 +166,3 @@ def named_tensors(held: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
     elif isinstance(held, list | tuple):
         for index, value in enumerate(held):
             yield from named_tensors(value, f"{prefix}[{index}]")
-
-
-def listed(names: Iterable[str], most: int = 6) -> str:
-    """Names for a message: the first few, and how many there are beside them."""
-    names = list(names)
-    shown = ", ".join(shorten(name, 80) for name in names[:most])
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

@@ -1,26 +1,23 @@
-"""The driver's side of a run: what is still to be computed, the record of what came back, and the plain loop."""
+"""The driver's side of a run: what is still to be computed, and the record of what came back."""
 
 import getpass
 import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import TYPE_CHECKING
 
-import numpy as np
-from torch import nn
-
-from pipeline.gradients.health import TABLE
+from pipeline.gradients.health.flags import TABLE
+from pipeline.inputs.describing import Keep
 from pipeline.inputs.learnt import Memory, recall
+from pipeline.inputs.search_path import look_in
 from pipeline.plan.config import RunConfig
 from pipeline.plan.pace import Pace, Straggler
 from pipeline.plan.reports import Failure, Problem, ShardReport, tally
 from pipeline.plan.shards import Checkpoint, RunPlan, Shard
-from pipeline.run.prepare import Keep, prepare_run
-from pipeline.run.shard import compute_shard, store_shard
+from pipeline.run.prepare import prepare_run
 from pipeline.store.backend import clean_partials
 from pipeline.store.cube import align, create_or_extend
 from pipeline.store.lease import Lease, hold_lease
@@ -29,7 +26,8 @@ from pipeline.store.remembered import read_memory, write_memory
 from pipeline.store.status import backlog
 from pipeline.words import Flag
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from torch import nn
 
 #: Seconds between two writes of the record. A crash costs at most the work of this time, done again.
 FLUSH_SECONDS = 2.0
@@ -175,6 +173,7 @@ def prepare_remembering(
     reading: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[RunPlan, Memory]:
     """The plan of a run and what is known of its checkpoints, most of it remembered by the store."""
+    look_in(config.folder)  # what is remembered of a lab's modules holds where they are found as they were
     memory = recall(read_memory(config.store_location()))
     return prepare_run(config, keep, memory, reading), memory
 
@@ -251,104 +250,37 @@ def run_locally(
     """
     models = Models()
     plan, memory = (run, None) if isinstance(run, RunPlan) else prepare_remembering(run, models.keep, reading)
-    with open_run(plan, report, memory) as opened, _Writer(opened) as writer:
-        for bundle in bundles(computable(opened)):
-            model = models.take(opened.plan.cohort(bundle.cohort).checkpoints[bundle.checkpoint])
-            for number, shard in enumerate(bundle.shards):
-                if writer.failure or stop():
-                    break
-                writer.write(*_computed(opened.plan, shard, device, number == 0, model))
-            else:
-                continue
-            break
-        writer.finish()
+    with open_run(plan, report, memory) as opened:
+        waiting = bundles(computable(opened))
+        if waiting:
+            # Torch and the engine are imported here: a run that finds everything written does without them.
+            from pipeline.run.loop import compute_bundles
+
+            failure = compute_bundles(opened, waiting, models, stop, device)
+            if opened.summary().pending and failure:
+                return opened.summary(stopped=True, reason=failure)
         left = opened.summary().pending
-        if left and writer.failure:
-            return opened.summary(stopped=True, reason=writer.failure)
         return opened.summary(stopped=left > 0, reason="asked to stop" if left else "")
-
-
-class _Writer:
-    """The writing of one shard's maps while the next one is computed, and the record of what was written.
-
-    ``failure`` says why nothing more can be written, once that is so.
-    """
-
-    def __init__(self, opened: OpenedRun) -> None:
-        self.failure = ""
-        self._opened = opened
-        self._thread = ThreadPoolExecutor(1)
-        self._writing: Future[ShardReport] | None = None
-
-    def __enter__(self) -> "_Writer":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._thread.shutdown()
-        self._settle()  # an interrupt may have come after a shard was written and before it was recorded
-
-    def write(self, computed: ShardReport, arrays: dict[str, np.ndarray] | None) -> None:
-        """Have a shard written, once the one before is."""
-        self._settle()
-        if not self.failure:
-            self._writing = self._thread.submit(
-                _patiently, lambda: store_shard(self._opened.plan, computed, arrays), lambda report: report
-            )
-
-    def finish(self) -> None:
-        """Wait for the last shard and record everything; after a failure the end of the run does that, once."""
-        self._settle()
-        if not self.failure:
-            self._opened.flush()
-
-    def _settle(self) -> None:
-        if self._writing is None:
-            return
-        outcome, self._writing = self._writing.result(), None
-        if outcome.problem is not None and outcome.problem.cause == "storage":
-            self.failure = outcome.problem.message
-            return
-        self._opened.record(outcome)
-
-
-def _computed(
-    plan: RunPlan, shard: Shard, device: str, with_probe: bool, model: nn.Module | None
-) -> tuple[ShardReport, dict[str, np.ndarray] | None]:
-    """A shard's maps; a checkpoint or a sound that cannot be read for the moment is read again after a pause."""
-    return _patiently(
-        lambda: compute_shard(plan, shard, device, with_probe=with_probe, model=model), lambda computed: computed[0]
-    )
-
-
-def _patiently(attempt: Callable[[], T], report_of: Callable[[T], ShardReport]) -> T:
-    """What an attempt gives, tried again after a pause where its report says that the storage failed."""
-    for pause in STORAGE_PAUSES:
-        made = attempt()
-        problem = report_of(made).problem
-        if problem is None or problem.cause != "storage":
-            return made
-        time.sleep(pause)
-    return attempt()
 
 
 class Models:
     """Modules that were built to describe their checkpoints, kept for their shards as far as they are small."""
 
     def __init__(self) -> None:
-        self._modules: dict[tuple[str, str], nn.Module] = {}
+        self._modules: dict[tuple[str, str], "nn.Module"] = {}
         self._parameters = 0
 
     @property
-    def modules(self) -> dict[str, nn.Module]:
+    def modules(self) -> "dict[str, nn.Module]":
         """The modules by fingerprint."""
         return {fingerprint: module for (_, fingerprint), module in self._modules.items()}
 
-    def keep(self, checkpoint: Checkpoint, module: nn.Module) -> None:
+    def keep(self, checkpoint: Checkpoint, module: "nn.Module") -> None:
         if self._parameters + checkpoint.n_parameters <= KEPT_PARAMETERS:
             self._parameters += checkpoint.n_parameters
             self._modules[checkpoint.source.location, checkpoint.fingerprint] = module
 
-    def take(self, checkpoint: Checkpoint) -> nn.Module | None:
+    def take(self, checkpoint: Checkpoint) -> "nn.Module | None":
         module = self._modules.pop((checkpoint.source.location, checkpoint.fingerprint), None)
         self._parameters -= checkpoint.n_parameters if module is not None else 0
         return module

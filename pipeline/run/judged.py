@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.gradients.gradmaps import Gradmaps, gradmaps_around_spectrograms
-from pipeline.gradients.health.flags import raised
+from pipeline.gradients.health.raising import raised
 from pipeline.plan.judging import Judging
 from pipeline.plan.kinds.strf import StrfMapConfig
 from pipeline.run.gradients import question_of

@@ -4,14 +4,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from torch import nn
-
-from pipeline.gradients.window import find_window
-from pipeline.inputs.checkpoints import describe_checkpoints, discover, load_checkpoint
+from pipeline.inputs.describing import Keep, describe_checkpoints
+from pipeline.inputs.discovery import discover
 from pipeline.inputs.expansion import expand_cohorts
+from pipeline.inputs.files import split
 from pipeline.inputs.learnt import Memory
-from pipeline.inputs.names import look_in
 from pipeline.inputs.recordings import describe_recordings
+from pipeline.inputs.search_path import look_in
 from pipeline.inputs.stimuli import SoundFile, describe_sounds, describe_spectrograms
 from pipeline.plan import shards
 from pipeline.plan.config import CohortConfig, ConfigError, RunConfig, read_frequencies
@@ -25,10 +24,6 @@ from pipeline.words import Hears
 
 #: The longest window, in frames, that ``lags = "auto"`` may choose.
 LONGEST_WINDOW = 512
-
-
-#: Takes each checkpoint with its module, as it is described.
-Keep = Callable[[Checkpoint, nn.Module], None]
 
 
 def prepare_run(
@@ -58,14 +53,15 @@ def prepare_run(
         its axes or its maps. The message says what to change.
     """
     look_in(config.folder)
-    config = with_derived(expand_cohorts(config))
+    config = with_derived(expand_cohorts(config, memory))
     stimuli = {name: _describe_stimuli(config, name, settings) for name, settings in config.maps.items()}
-    sources = [discover(config, cohort) for cohort in config.cohort]
+    sources = [discover(config, cohort, memory) for cohort in config.cohort]
     total, before = sum(map(len, sources)), 0
     cohorts = []
     for cohort, own in zip(config.cohort, sources, strict=True):
         told = partial(_report_all, report, before, total)
-        cohorts.append(_prepare_cohort(config, cohort, stimuli, describe_checkpoints(own, keep, memory, told)))
+        described = describe_checkpoints(own, keep, memory, told)
+        cohorts.append(_prepare_cohort(config, cohort, stimuli, described, memory or Memory()))
         before += len(own)
     return RunPlan(store=config.store_location(), cohorts=tuple(cohorts), config=config)
 
@@ -155,7 +151,11 @@ def _one_sample_rate(sounds: Sequence[SoundFile]) -> float:
 
 
 def _prepare_cohort(
-    config: RunConfig, cohort: CohortConfig, stimuli: Mapping[str, Stimuli], described: Sequence[Checkpoint]
+    config: RunConfig,
+    cohort: CohortConfig,
+    stimuli: Mapping[str, Stimuli],
+    described: Sequence[Checkpoint],
+    memory: Memory,
 ) -> CohortPlan:
     frequencies = read_frequencies(config, cohort)
     members = settle_members(config, cohort, described, len(frequencies))
@@ -164,7 +164,7 @@ def _prepare_cohort(
     settings = config.maps_of(cohort.name)
     for name, entry in settings.items():
         entry.check(f"maps.{name} over cohort {cohort.name!r}", facts, stimuli[name])
-    lags = cohort.lags if isinstance(cohort.lags, int) else _found_window(config, cohort, usable)
+    lags = cohort.lags if isinstance(cohort.lags, int) else _found_window(cohort, usable, memory)
     over = [entry.ensemble_over for entry in settings.values() if entry.ensemble_over]
     return CohortPlan(
         name=cohort.name,
@@ -180,7 +180,7 @@ def _prepare_cohort(
     )
 
 
-def _found_window(config: RunConfig, cohort: CohortConfig, usable: Sequence[Checkpoint]) -> int:
+def _found_window(cohort: CohortConfig, usable: Sequence[Checkpoint], memory: Memory) -> int:
     """The longest window that a model of each class of the cohort needs, found on its first checkpoint."""
     chosen: dict[tuple[str, str], Checkpoint] = {}
     for checkpoint in usable:
@@ -190,7 +190,15 @@ def _found_window(config: RunConfig, cohort: CohortConfig, usable: Sequence[Chec
             f'cohort {cohort.name!r}: lags = "auto" needs a checkpoint that loads to find the window with, and none'
             " does; mend the files or give lags as a number"
         )
-    windows = [
-        find_window(load_checkpoint(checkpoint.source), maximum=LONGEST_WINDOW).lags for checkpoint in chosen.values()
-    ]
-    return max(windows)
+    return max(_window_of(checkpoint, memory) for checkpoint in chosen.values())
+
+
+def _window_of(checkpoint: Checkpoint, memory: Memory) -> int:
+    key = f"{checkpoint.fingerprint} {split(checkpoint.source.location)[1]} {LONGEST_WINDOW}"
+    known = memory.windows.take(key)
+    if known is not None:
+        return known
+    from pipeline.gradients.window import find_window
+    from pipeline.inputs.checkpoints import load_checkpoint
+
+    return memory.windows.keep(key, find_window(load_checkpoint(checkpoint.source), maximum=LONGEST_WINDOW).lags)

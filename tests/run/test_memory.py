@@ -2,19 +2,28 @@
 
 import importlib
 import json
+import os
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from pipeline import open_cube, run_locally
-from pipeline.inputs import learnt
+from pipeline.gradients import window
+from pipeline.inputs import files, learnt, weights
+from pipeline.inputs.best import best_of
 from pipeline.plan.config import RunConfig
 from pipeline.run import driver
 from pipeline.run.driver import prepare_remembering
 from pipeline.store.remembered import PLACE
 from tests.inputs.lab import HERE
+
+ROOT = Path(__file__).resolve().parents[2]
+
+OTHER = {"path": "more/net-seed3", "class": f"{HERE}.Cells"}
 
 MODULE = """
 import torch
@@ -62,10 +71,10 @@ def write(folder, seed, cells=3):
     save_file({"readout.weight": weight, "readout.bias": torch.zeros(cells)}, folder / "model.safetensors")
 
 
-def config(folder, **entry):
+def config(folder, *others, **entry):
     entry = entry or {"factory": "remembered_lab:build"}
     cohort = {"name": "cells", "frame_ms": 10.0, "lags": 2, "frequencies_hz": [100.0, 200.0, 300.0, 400.0]}
-    entries = [{"path": "nets/{architecture}-seed{seed}", **entry}]
+    entries = [{"path": "nets/{architecture}-seed{seed}", **entry}, *others]
     return RunConfig.model_validate(
         {
             "store": "cube.zarr",
@@ -81,9 +90,9 @@ def built(monkeypatch):
     """Locations of the checkpoints that were built to describe them."""
     from pipeline.inputs import checkpoints
 
-    places, build = [], checkpoints._build
+    places, build = [], checkpoints.build
     monkeypatch.setattr(
-        checkpoints, "_build", lambda files, location, recipe: places.append(location) or build(files, location, recipe)
+        checkpoints, "build", lambda files, location, recipe: places.append(location) or build(files, location, recipe)
     )
     return places
 
@@ -173,8 +182,8 @@ def test_a_memory_that_is_wrong_gives_a_failure_and_never_a_number(lab, built):
     plan, _ = described(lab, built)
     known = learnt.Memory()
     driver.prepare_run(config(lab), None, known)
-    wrong = {key: learnt.Learnt(**{**vars(one), "n_neurons": 2}) for key, one in known.used.items()}
-    plan = driver.prepare_run(config(lab), None, learnt.Memory(known=wrong))
+    wrong = {key: learnt.Learnt(**{**vars(one), "n_neurons": 2}) for key, one in known.models.used.items()}
+    plan = driver.prepare_run(config(lab), None, learnt.Memory(learnt.Drawer(wrong)))
     report = run_locally(plan)
     assert (report.done, report.failed) == (0, 3)
 
@@ -198,3 +207,93 @@ def test_the_cube_is_that_of_a_run_that_remembers_nothing(lab):
     fresh = open_cube(lab / "cube.zarr").load()
     assert (remembered["strf"].values == fresh["strf"].values).all()
     assert remembered.coords.to_dataset().identical(fresh.coords.to_dataset())
+
+
+def test_a_finished_run_waits_for_no_torch(lab, tmp_path):
+    """Of a second run the whole process is short: what it finds written needs no engine, and no module of the lab."""
+    run_locally(config(lab))
+    (lab / "run.toml").write_text(
+        'store = "cube.zarr"\n[[cohort]]\nname = "cells"\nframe_ms = 10.0\nlags = 2\n'
+        'frequencies_hz = [100.0, 200.0, 300.0, 400.0]\n[[cohort.checkpoints]]\nfactory = "remembered_lab:build"\n'
+        'path = "nets/{architecture}-seed{seed}"\n[maps.strf]\nkind = "strf"\n'
+    )
+    code = (
+        "import sys; from tasks.cli import main;"
+        "assert [main(['run', sys.argv[1], *way]) for way in ([], ['--local'])] == [0, 0];"
+        "assert not {'torch', 'ray', 'matplotlib', 'remembered_lab'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(lab / "run.toml")], check=True, cwd=ROOT)
+
+
+def test_code_that_was_not_imported_this_time_still_counts(lab, built):
+    """What is remembered of one checkpoint holds to the code that it was learnt with, whatever others needed since."""
+    run_locally(config(lab))
+    forget()
+    write(lab / "more/net-seed3", 3)
+    run_locally(config(lab, OTHER))
+    assert "remembered_lab" not in sys.modules
+    factory(lab)
+    assert described(lab, built)[1] == 3
+
+
+@pytest.fixture
+def searches(monkeypatch):
+    """Windows that were searched for."""
+    found, search = [], window.find_window
+    monkeypatch.setattr(window, "find_window", lambda model, **given: found.append(model) or search(model, **given))
+    return found
+
+
+def test_a_window_is_found_once(lab, searches):
+    run = config(lab).model_copy(update={"cohort": (config(lab).cohort[0].model_copy(update={"lags": "auto"}),)})
+    for _ in range(2):
+        assert run_locally(run).done == 3
+    assert len(searches) == 1
+    write(lab / "nets/net-seed0", seed=9)
+    assert prepare_remembering(run)[0].cohorts[0].lags == 1
+    assert len(searches) == 2
+
+
+def test_scores_of_each_neuron_are_read_anew_only_where_the_file_changed(lab, monkeypatch):
+    def score(value):
+        torch.save({"test": {"cc": torch.full((3,), value)}}, lab / "nets/net-seed1/final_neurons.pt")
+
+    def read():
+        count.clear()
+        return prepare_remembering(config(lab))[0].cohorts[0].checkpoints[1].per_neuron["test_cc"]
+
+    count, really = [], weights.read_weights
+    monkeypatch.setattr(weights, "read_weights", lambda content, path: count.append(path) or really(content, path))
+    score(0.25)
+    run_locally(config(lab))
+    assert (read(), count) == ((0.25,) * 3, [])
+    score(0.75)
+    assert read() == (0.75,) * 3
+    assert len(count) == 1
+
+
+def test_what_a_file_says_of_the_best_is_remembered_until_it_is_written_again(lab, monkeypatch):
+    def write_epoch(epoch, best):
+        state = {"monitor": "cc", "best_model_path": f"/there/epoch={best}.ckpt"}
+        torch.save({"global_step": epoch, "callbacks": {"best": state}}, lab / f"epoch={epoch}.ckpt")
+
+    def chosen():
+        count.clear()
+        kept = learnt.recall(json.loads(json.dumps(known.written())))
+        return best_of(epochs, "cc", "here", kept), len(count)
+
+    count, really = [], weights.read_records
+    monkeypatch.setattr(weights, "read_records", lambda content, path: count.append(path) or really(content, path))
+    epochs = [str(lab / f"epoch={epoch}.ckpt") for epoch in range(3)]
+    for epoch in range(3):
+        write_epoch(epoch, 1)
+    known = learnt.Memory()
+    best_of(epochs, "cc", "here", known)
+    assert chosen() == ([epochs[1]], 3)  # files just written have no time of their own yet
+    monkeypatch.setattr(files, "SETTLED_S", 0.0)
+    best_of(epochs, "cc", "here", known)
+    assert chosen() == ([epochs[1]], 0)
+    before = (lab / "epoch=2.ckpt").stat()
+    write_epoch(2, 0)
+    os.utime(lab / "epoch=2.ckpt", ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert chosen() == ([epochs[0]], 1)

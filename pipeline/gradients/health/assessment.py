@@ -19,10 +19,10 @@ from pipeline.gradients.health.flags import (
     OWN_PRECISION_TOLERANCE,
     ROUTES_TOLERANCE,
     TRUNCATED_SHARE,
-    raised,
 )
 from pipeline.gradients.health.future import future_shares
 from pipeline.gradients.health.normalisation import near_eps
+from pipeline.gradients.health.raising import raised
 from pipeline.gradients.health.setting import Maps, Setting, check_maps, setting_of
 from pipeline.gradients.health.unheard import clamped_bins, silent_samples
 from pipeline.gradients.objectives import Objective

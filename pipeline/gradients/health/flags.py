@@ -3,10 +3,6 @@
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
-from jaxtyping import Bool, Int
-from torch import Tensor
-
 #: Share of a map's energy in the oldest tenth of its window, or beyond it, that counts as truncated.
 TRUNCATED_SHARE = 0.01
 #: Share of the stimulus inside the window that may be clamped or silent.
@@ -174,8 +170,3 @@ TABLE = (
 
 #: Bit of each flag, by name.
 FLAGS = {flag.name: flag.bit for flag in TABLE}
-
-
-def raised(name: str, where: Bool[Tensor, "stimulus neuron"]) -> Int[Tensor, "stimulus neuron"]:
-    """The mask of one flag where it holds, 0 elsewhere."""
-    return where.to(torch.int32) * FLAGS[name]

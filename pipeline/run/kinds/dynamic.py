@@ -11,7 +11,8 @@ from torch import nn
 from pipeline.gradients.dynamic.strfs import Record, dynamic_strfs
 from pipeline.gradients.gradmaps import compute_strf_gradmaps
 from pipeline.gradients.health import memory_length, oldest_share
-from pipeline.gradients.health.flags import ROUTES_TOLERANCE, SHORTEST_SOUND, TRUNCATED_SHARE, raised
+from pipeline.gradients.health.flags import ROUTES_TOLERANCE, SHORTEST_SOUND, TRUNCATED_SHARE
+from pipeline.gradients.health.raising import raised
 from pipeline.numbers import dynamic
 from pipeline.numbers.sliding import stimulus_windows
 from pipeline.plan.kinds.dynamic import DynamicConfig

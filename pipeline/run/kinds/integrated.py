@@ -9,7 +9,8 @@ from torch import Tensor
 
 from pipeline.gradients.attribution.integrated import Integrated, integrated_gradients
 from pipeline.gradients.attribution.smoothed import smoothed_gradients
-from pipeline.gradients.health.flags import TRUNCATED_SHARE, raised
+from pipeline.gradients.health.flags import TRUNCATED_SHARE
+from pipeline.gradients.health.raising import raised
 from pipeline.numbers.lags import reach
 from pipeline.plan.kinds.integrated import IntegratedConfig
 from pipeline.run.gradients import question_of

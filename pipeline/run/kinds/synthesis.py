@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from pipeline.gradients.attribution.synthesis import Synthesised, synthesise
-from pipeline.gradients.health.flags import raised
+from pipeline.gradients.health.raising import raised
 from pipeline.numbers.lags import reach
 from pipeline.plan.kinds.synthesis import SynthesisConfig
 from pipeline.run.gradients import question_of
