@@ -6,7 +6,7 @@ WORKERS := 2
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint lowest bench reference calibrate chaos clean
+.PHONY: demo test lint lowest bench reference gallery calibrate chaos clean
 
 demo: $(VENV)/.demo
 	$(BIN)/gradmap demo demo
@@ -35,6 +35,10 @@ bench: $(VENV)/.test
 # The pages of docs/ that say what the code says.
 reference: $(VENV)/.test
 	$(BIN)/python -m tasks.reference
+
+# docs/gallery.md with its pictures, from the notebook and the cubes of `make demo`.
+gallery: $(VENV)/.test
+	$(BIN)/python docs/make_gallery.py demo/gradmaps.zarr
 
 calibrate: $(VENV)/.test
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.calibration.rates --trials 400

@@ -417,3 +417,9 @@ def test_a_ripple_transfer_function_ends_where_its_magnitudes_do():
     ax = plots.plot_ripple_transfer(xr.DataArray(values, {"scale": scale, "rate": rate}, ("scale", "rate")))
     assert ax.get_xlim() == pytest.approx((-12.5, 12.5))
     assert ax.get_ylim() == pytest.approx((0.0, 0.875))
+    faint = np.random.default_rng(0).rayleigh(0.01, values.shape)  # an eighth of it over 2 % of the largest
+    noisy = plots.plot_ripple_transfer(xr.DataArray(values + faint, {"scale": scale, "rate": rate}, ("scale", "rate")))
+    assert noisy.get_xlim() == pytest.approx((-12.5, 12.5))
+    assert noisy.get_ylim() == pytest.approx((0.0, 0.875))
+    flat = plots.plot_ripple_transfer(xr.DataArray(values * 0 + 1.0, {"scale": scale, "rate": rate}, ("scale", "rate")))
+    assert flat.get_xlim() == pytest.approx((-52.5, 52.5))

@@ -3,6 +3,7 @@
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from pipeline.pictures.style import SMALL, axes_or_new, plain
 
@@ -35,6 +36,7 @@ def plot_trace(trace: xr.DataArray, ax: Axes | None = None) -> Axes:
     shares = np.divide(values - first, rise, out=np.full_like(values, np.nan), where=rise > 0)
     ax.plot(trace[steps].values, shares.T, color="#333333", alpha=0.4, linewidth=0.8)
     ax.set(xlabel="step", ylabel="share of the rise", ylim=(-0.05, 1.05))
+    ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
     still = int(np.isnan(shares[:, 0]).sum())
     if still:
         ax.set_title(plain(f"{still} of {len(values)} neurons did not rise", 70), size=SMALL, loc="left")

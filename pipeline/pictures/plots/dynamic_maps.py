@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipeline.pictures.plots.maps import band_edges, corner, plot_map, step_edges
+from pipeline.pictures.reading import as_text
 from pipeline.pictures.style import GROUP_COLOURS, SMALL, axes_or_new, frequency_axis, new_figure, plain, three_figures
 
 #: Panels side by side that can still be read.
@@ -82,7 +83,17 @@ def plot_components(
     if noise_floor is not None and np.isfinite(noise_floor):
         floor = float(np.sqrt(noise_floor))
         above.axhline(floor, color=GROUP_COLOURS[1], linestyle="--")
-        above.text(places[-1], floor, "noise floor", ha="right", va="bottom", size=SMALL, color=GROUP_COLOURS[1])
+        below = floor > 0.7 * float(np.nanmax(sd, initial=0.0))  # over the line there may be no room left
+        above.annotate(
+            "noise floor",
+            (places[-1], floor),
+            xytext=(0, -3 if below else 3),
+            textcoords="offset points",
+            ha="right",
+            va="top" if below else "bottom",
+            size=SMALL,
+            color=GROUP_COLOURS[1],
+        )
     above.set(xlabel="component", ylabel="standard deviation", ylim=(0, None), xticks=places)
     limit = float(np.nanmax(np.abs(component.values[:shown]))) or 1.0
     for number in range(shown):
@@ -183,7 +194,9 @@ def plot_film(maps: xr.DataArray, *, along: str = "kept", titles: Sequence[str] 
 def _frame_label(one: xr.DataArray, along: str) -> str:
     stimulus, frame = one.coords.get(f"{along}_stimulus"), one.coords.get(f"{along}_frame")
     if stimulus is None or frame is None:
-        return str(one.coords[along].item()) if along in one.coords else ""
+        if along not in one.coords:
+            return ""
+        return f"{as_text(one[along].values[()])} {one[along].attrs.get('units', '')}".strip()
     return f"{stimulus.item()}, frame {int(frame)}"
 
 

@@ -26,6 +26,9 @@ BAR_LETTERS = 34
 
 #: Magnitudes of a ripple transfer function under this share of the largest are left outside its axes.
 RIPPLE_SHARE = 0.02
+#: So are those of the noise of a map, which lie under this many times the median; its largest of thousands does not.
+#: Nothing above the second number, as a share of the largest magnitude, is taken for noise.
+RIPPLE_NOISE, RIPPLE_SIGNAL = 4.0, 0.2
 
 
 def plot_map(
@@ -131,8 +134,9 @@ def _colour_bar(ax: Axes, mesh: QuadMesh, top: float, label: str, *, all_inside:
 def plot_ripple_transfer(transfer: xr.DataArray, ax: Axes | None = None, *, colorbar: bool = True) -> Axes:
     """A ripple transfer function drawn: magnitude over temporal rate in Hz and spectral scale in cycles per octave.
 
-    The axes end where magnitudes fall under 2 % of the largest. Rates of both signs are kept, and the sign that the
-    data's own attribute calls upward is written on the axis.
+    The axes end where magnitudes fall under 2 % of the largest, and where those of noise in the map begin: under four
+    times the median of all, but nothing over a fifth of the largest is left out. Rates of both signs are kept, and the
+    sign that the data's own attribute calls upward is written on the axis.
 
     Parameters
     ----------
@@ -177,7 +181,8 @@ def plot_ripple_transfer(transfer: xr.DataArray, ax: Axes | None = None, *, colo
     ax.axvline(0, color="white", linewidth=0.8, linestyle=":")
     ax.set_xlabel(axis_label(transfer["rate"], "temporal modulation", "Hz"))
     ax.set_ylabel(axis_label(transfer["scale"], "spectral modulation", "cycles/octave"))
-    seen = values.filled(0.0) >= RIPPLE_SHARE * float(values.max())
+    noise = min(RIPPLE_NOISE * float(np.ma.median(values)), RIPPLE_SIGNAL * float(values.max()))
+    seen = values.filled(0.0) >= max(RIPPLE_SHARE * float(values.max()), noise)
     if seen.any():
         furthest = float(np.abs(rate[seen.any(axis=0)]).max())
         inside = np.abs(rate) <= furthest * (1 + 1e-9)

@@ -25,6 +25,9 @@ MOST_GROUPS = 8
 #: Characters of a group's name in the legend, at most.
 GROUP_LETTERS = 24
 
+#: Checkpoints whose names have room for larger letters beside a similarity matrix.
+FEW_CHECKPOINTS = 12
+
 #: Letters of the names of columns that fit side by side.
 LETTERS_ACROSS = 28
 
@@ -199,8 +202,9 @@ def plot_similarity(matrix: xr.DataArray, ax: Axes | None = None, *, colorbar: b
     ax.set_facecolor("#d0d0d0")
     labels = [plain(label, 22) for label in matrix[matrix.dims[0]].values]
     shown = np.unique(np.linspace(0, max(0, len(labels) - 1), min(len(labels), 30)).round().astype(int))
-    ax.set_yticks(shown, labels=[labels[row] for row in shown], size=SMALL - 1)
-    ax.set_xticks(shown, labels=[labels[row] for row in shown], size=SMALL - 1, rotation=90)
+    size = SMALL - 1 if len(shown) > FEW_CHECKPOINTS else SMALL + 2
+    ax.set_yticks(shown, labels=[labels[row] for row in shown], size=size)
+    ax.set_xticks(shown, labels=[labels[row] for row in shown], size=size, rotation=90)
     if colorbar and ax.figure is not None:
         ax.figure.colorbar(image, ax=ax, ticks=[-1, -0.5, 0, 0.5, 1]).set_label("correlation of maps", size=SMALL + 1)
     return ax
