@@ -1,6 +1,7 @@
 """Text from outside (file names, labels, exceptions) made fit for a terminal, a table, a page and the record."""
 
 import unicodedata
+from collections.abc import Iterable
 
 #: Characters that are kept of one message; an exception may carry a whole array in its text.
 LONGEST_MESSAGE = 600
@@ -79,6 +80,30 @@ def of_exit(request: SystemExit) -> str:
     """
     said = request.code
     return said if isinstance(said, str) and said.startswith("os._exit") else printable(f"sys.exit({said!r})")
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """A number with its noun, which takes an s except after 1, or is another word.
+
+    Examples
+    --------
+    >>> counted(1, "map"), counted(1200, "map")
+    ('1 map', '1,200 maps')
+    """
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def listed(names: Iterable[object], most: int = 6) -> str:
+    """Names for a message: the first few, and how many there are beside them.
+
+    Examples
+    --------
+    >>> listed("abcd", most=2)
+    'a, b and 2 more'
+    """
+    names = list(names)
+    shown = ", ".join(printable(name, 80) for name in names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
 def _words(text: object) -> str:

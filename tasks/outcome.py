@@ -11,6 +11,7 @@ from textwrap import fill
 from typing import Any
 
 from pipeline.plan.reports import Failure
+from pipeline.text import counted
 from pipeline.words import DEGREES, Degree
 from tasks.exiting import leave_now
 from tasks.terminal import COLUMNS
@@ -123,11 +124,6 @@ def write_json(place: str, content: Mapping[str, Any]) -> None:
     path = Path(place)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
-
-
-def counted(number: int, noun: str, plural: str = "") -> str:
-    """A number with its noun, which takes an s except after 1, or is another word."""
-    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
 def readable_bytes(count: float) -> str:

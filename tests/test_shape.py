@@ -54,11 +54,10 @@ def test_no_file_is_too_long_to_be_read_at_a_sitting():
     assert not {name: count for name, count in long.items() if count > LONGEST_FILE}
 
 
-@pytest.mark.parametrize("wing", [path.name for path in sorted((ROOT / "pipeline").iterdir()) if path.is_dir()])
-def test_no_two_modules_of_a_wing_share_a_name(wing):
+def test_no_two_modules_of_the_library_share_a_name():
     named = defaultdict(list)
     for path in FILES:
-        if path.stem not in ("__init__", "__main__") and inside(path).startswith(f"pipeline/{wing}/"):
+        if path.stem not in ("__init__", "__main__", *KINDS) and inside(path).startswith("pipeline/"):
             named[path.stem].append(inside(path))
     assert not [homes for homes in named.values() if len(homes) > 1]
 

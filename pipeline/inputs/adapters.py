@@ -8,9 +8,9 @@ import torch
 from einops import EinopsError, rearrange
 from torch import Tensor, nn
 
-from pipeline.inputs.files import shorten
 from pipeline.inputs.foreign import FOREIGN
 from pipeline.plan.config import AdaptConfig
+from pipeline.text import printable
 
 #: Frames of the stimulus that a model is looked at with, and the seed that it is drawn from.
 FRAMES = 64
@@ -122,7 +122,7 @@ def _rearranged(tensor: Tensor, pattern: str | None, key: str, example: str) -> 
     try:
         return rearrange(tensor, pattern)
     except EinopsError as error:
-        reason = shorten(str(error).strip().splitlines()[-1], 120)
+        reason = printable(str(error).strip().splitlines()[-1], 120)
         raise AdaptError(
             f"adapt: {key} = {pattern!r} does not suit a tensor of shape {tuple(tensor.shape)} ({reason}); write"
             f" an einops pattern with one letter for each of its axes, as {example}"
@@ -209,7 +209,7 @@ def look_at(adapted: Adapted) -> Seen:
             raise AdaptError(
                 f"{type(adapted.module).__name__} cannot be run with a tensor of shape {tuple(taken.shape)}, which"
                 f" adapt makes of a spectrogram (batch, 1, frequency, time) = {tuple(stimulus.shape)}"
-                f" ({type(error).__name__}: {shorten(error)}); mend `bands` or `input`, for example {INPUT_EXAMPLE}"
+                f" ({type(error).__name__}: {printable(error)}); mend `bands` or `input`, for example {INPUT_EXAMPLE}"
             ) from error
     if response.ndim != 4 or response.shape[0] != 1 or response.shape[2] != 1:
         raise AdaptError(

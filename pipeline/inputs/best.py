@@ -12,13 +12,13 @@ from pipeline.inputs.files import (
     CheckpointError,
     FileTooLargeError,
     join,
-    listed,
     read_bytes,
     split,
     stamp,
 )
 from pipeline.inputs.learnt import Memory
 from pipeline.plan.config import ConfigError
+from pipeline.text import listed
 
 
 def best_of(locations: Sequence[str], score: str, where: str, memory: Memory | None = None) -> list[str]:

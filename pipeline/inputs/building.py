@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pipeline.inputs.files import CheckpointError, listed, shorten
+from pipeline.inputs.files import CheckpointError
 from pipeline.inputs.foreign import FOREIGN, private_randomness
 from pipeline.inputs.loading import load_weights, refuse_sizes
 from pipeline.inputs.names import (
@@ -24,6 +24,7 @@ from pipeline.inputs.names import (
 from pipeline.inputs.recipes import Recipe, toml_example
 from pipeline.inputs.torchaudio_standin import ensure_lightning
 from pipeline.plan.config import ConfigError, ModuleSpec
+from pipeline.text import listed, printable
 
 #: Numbers in a model above which its sizes are checked against the weights before memory is taken.
 LARGE = 2**28
@@ -71,7 +72,7 @@ def _model_class(recipe: Recipe, saved: Mapping[str, Any] | None, path: str) -> 
         if recorded is not None and str(recorded).rpartition(".")[2] != own:
             raise ConfigError(
                 f"{recipe.where}: class = {recipe.class_name!r}, but the config.json of {path} was written by"
-                f" {shorten(recorded, 80)!r}; weights of one class in another make a different model, so name that"
+                f" {printable(recorded, 80)!r}; weights of one class in another make a different model, so name that"
                 " class, or give these checkpoints an entry of their own"
             )
         return module_class(recipe.class_name, f"{recipe.where}: class")
@@ -89,12 +90,12 @@ def _model_class(recipe: Recipe, saved: Mapping[str, Any] | None, path: str) -> 
     try:
         known = deepstrf_classes()
     except ImportError as error:
-        raise not_installed(f"{recipe.where}: {path} is a {shorten(recorded, 80)} of deepSTRF", error) from error
+        raise not_installed(f"{recipe.where}: {path} is a {printable(recorded, 80)} of deepSTRF", error) from error
     if recorded not in known:
         raise ConfigError(
-            f"{recipe.where}: the config.json of {path} names the class {shorten(recorded, 80)!r}, which is not one of"
-            f" deepSTRF's own ({', '.join(known)}); nothing that only a checkpoint names is ever imported, so write the"
-            ' class into the entry if you trust it: `class = "my_lab.models.'
+            f"{recipe.where}: the config.json of {path} names the class {printable(recorded, 80)!r}, which is not one"
+            f" of deepSTRF's own ({', '.join(known)}); nothing that only a checkpoint names is ever imported, so write"
+            ' the class into the entry if you trust it: `class = "my_lab.models.'
             f'{recorded if recorded.isidentifier() else "Model"}"`'
         )
     return known[recorded]
@@ -191,8 +192,8 @@ def _module(spec: ModuleSpec | nn.Module, where: str) -> nn.Module:
         return _call(found, arguments)
     except FOREIGN as error:
         raise ConfigError(
-            f"{where}: {spec.class_name} cannot be built with {shorten(spec.arguments)}"
-            f" ({type(error).__name__}: {shorten(error)}); give the arguments that it was trained with"
+            f"{where}: {spec.class_name} cannot be built with {printable(spec.arguments)}"
+            f" ({type(error).__name__}: {printable(error)}); give the arguments that it was trained with"
         ) from error
 
 
@@ -200,7 +201,7 @@ def _spec(value: Mapping[str, Any], where: str) -> ModuleSpec:
     try:
         return ModuleSpec.model_validate(dict(value))
     except ValueError as error:
-        raise ConfigError(f"{where}: {shorten(error)}; name the class with its module, as torch.nn.ReLU") from error
+        raise ConfigError(f"{where}: {printable(error)}; name the class with its module, as torch.nn.ReLU") from error
 
 
 def _call(constructor: type[nn.Module], arguments: dict[str, Any]) -> nn.Module:
@@ -234,8 +235,8 @@ def _cannot_build(model_class: type, error: BaseException, recipe: Recipe, path:
     if isinstance(error, ImportError):
         return not_installed(f"{recipe.where}: {path} is a {model_class.__name__}", error)
     text = (
-        f"{model_class.__name__} cannot be built for {path} ({type(error).__name__}: {shorten(error)}), so its weights"
-        " have no place to go"
+        f"{model_class.__name__} cannot be built for {path} ({type(error).__name__}: {printable(error)}), so its"
+        " weights have no place to go"
     )
     if recipe.decides:
         return ConfigError(f"{recipe.where}: {text}; mend the entry's arguments or modules")

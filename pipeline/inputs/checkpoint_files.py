@@ -23,12 +23,12 @@ from pipeline.inputs.files import (
     parse_json,
     read_bytes,
     read_inside,
-    shorten,
     split,
 )
 from pipeline.inputs.recipes import Recipe
 from pipeline.plan.config import plain
 from pipeline.plan.urls import is_url
+from pipeline.text import printable
 
 #: Files of a checkpoint's folder that say things about it, or record its training, and decide no number.
 ABOUT = re.compile(
@@ -81,7 +81,7 @@ def files_of(location: str, recipe: Recipe) -> Files | dict[str, str]:
 def unreadable(location: str, error: Exception) -> str:
     if isinstance(error, MemoryError):
         return f"{location} does not fit into this machine's memory; run where there is more, or take it out"
-    reason = getattr(error, "strerror", None) or shorten(error)
+    reason = getattr(error, "strerror", None) or printable(error)
     return (
         f"{location} cannot be read ({type(error).__name__}: {reason}), so there is nothing to differentiate; copy the"
         " checkpoint there again, or take it out of the config"

@@ -16,12 +16,14 @@ from pipeline.inputs.checkpoint_files import Files, files_of, fingerprint_of, lo
 from pipeline.inputs.describing import describe_checkpoints
 from pipeline.inputs.discovery import WEIGHT_NAMES, discover
 from pipeline.inputs.factories import run_factory
-from pipeline.inputs.files import CheckpointError, FileTooLargeError, refuse_secrets, shorten, split
+from pipeline.inputs.files import CheckpointError, FileTooLargeError, refuse_secrets, split
 from pipeline.inputs.probe import probe_response
 from pipeline.inputs.recipes import Recipe, recipe_of
 from pipeline.inputs.weights import read_weights
-from pipeline.plan.config import ConfigError, ModuleSpec, is_url
+from pipeline.plan.config import CheckpointsConfig, ConfigError, ModuleSpec, is_url
+from pipeline.plan.explain import explain
 from pipeline.plan.shards import CheckpointSource, FrontEnd
+from pipeline.text import printable
 
 __all__ = [
     "CheckpointError",
@@ -101,11 +103,9 @@ def load_checkpoint(
         location, recipe = source.location, recipe_of(source.entry, source.where)
     else:
         location = _location(source)
-        recipe = replace(
-            _recipe(location, class_name, arguments or {}, modules or {}, factory),
-            state_dict=state_dict,
-            strip_prefix=strip_prefix,
-        )
+        words = {"class": class_name, "arguments": arguments, "factory": factory}
+        words |= {"state_dict": state_dict, "strip_prefix": strip_prefix}
+        recipe = _recipe(location, modules or {}, words)
     try:
         files = files_of(location, recipe)
         if fingerprint is not None and fingerprint_of(files, recipe) != fingerprint:
@@ -127,35 +127,21 @@ def _location(source: str | os.PathLike[str]) -> str:
 
 
 def _recipe(
-    location: str,
-    class_name: str | None,
-    arguments: Mapping[str, Any],
-    modules: Mapping[str, ModuleSpec | Mapping[str, Any] | nn.Module],
-    factory: str | None,
+    location: str, modules: Mapping[str, ModuleSpec | Mapping[str, Any] | nn.Module], words: Mapping[str, Any]
 ) -> Recipe:
+    """What was said about one checkpoint, checked as an entry of a config is."""
     where = f"load_checkpoint({location!r})"
-    if factory and (class_name or modules):
-        raise ConfigError(
-            f"{where}: factory builds the whole module, so class_name and modules beside it would be ignored; keep"
-            " either the factory or the others"
-        )
+    made = {name: module for name, module in modules.items() if isinstance(module, nn.Module)}
+    # A module that is there stands for a class like any other, until the entry is checked.
+    stand_ins = {name: {"class": "torch.nn.Identity"} for name in made}
+    entry = {"path": location, "modules": {**modules, **stand_ins}} | {
+        key: value for key, value in words.items() if value is not None
+    }
     try:
-        specs = {
-            name: spec if isinstance(spec, nn.Module) else ModuleSpec.model_validate(spec)
-            for name, spec in modules.items()
-        }
+        recipe = recipe_of(CheckpointsConfig.model_validate(entry), where)
     except ValidationError as error:
-        raise ConfigError(
-            f'{where}: modules holds something else than modules and {{"class": "torch.nn.Identity"}}'
-            f" ({shorten(error)}); mend it"
-        ) from error
-    if factory and not all(part for part in factory.partition(":")):
-        raise ConfigError(f'{where}: factory = {factory!r} is not of the form "my_lab.models:build"; mend it')
-    if class_name and "." not in class_name:
-        raise ConfigError(
-            f"{where}: class_name = {class_name!r} has no module; write it in full, as deepSTRF.models.audio.StateNet"
-        )
-    return Recipe(where, class_name, arguments, specs, factory)
+        raise ConfigError(f"{where}: {explain(error, entry, CheckpointsConfig)}") from error
+    return replace(recipe, modules={**recipe.modules, **made})
 
 
 # Models
@@ -204,8 +190,8 @@ def _size(model: nn.Module, name: str, meaning: str, recipe: Recipe, location: s
     size = getattr(model, name, None)
     if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1:
         raise ConfigError(
-            f"{recipe.where}: {type(model).__name__}, built for {location}, has {name} = {shorten(size)}; its number of"
-            f" {meaning} is read from that attribute to lay the cube out, so set self.{name} to it in the class, or"
+            f"{recipe.where}: {type(model).__name__}, built for {location}, has {name} = {printable(size)}; its number"
+            f" of {meaning} is read from that attribute to lay the cube out, so set self.{name} to it in the class, or"
             " write an `adapt` table with `bands` and `neurons` into the entry"
         )
     return int(size)
@@ -222,8 +208,8 @@ def _front_end(model: nn.Module, recipe: Recipe, location: str) -> FrontEnd | No
         hop = round(rate * frame_ms / 1000.0)  # deepSTRF's ICNet says how long a frame is instead
     if not rate or not hop:
         raise ConfigError(
-            f"{recipe.where}: the front-end {type(module).__name__} of {location} has audio_fs = {shorten(rate)} and"
-            f" hop = {shorten(hop)}; sounds cannot be matched to it without its sample rate in Hz and its samples per"
+            f"{recipe.where}: the front-end {type(module).__name__} of {location} has audio_fs = {printable(rate)} and"
+            f" hop = {printable(hop)}; sounds cannot be matched to it without its sample rate in Hz and its samples per"
             " frame, so set both attributes in its class"
         )
     return FrontEnd(sample_rate=float(rate), hop=int(hop))

@@ -9,13 +9,14 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from pipeline.inputs.checkpoint_files import Files, files_of, fingerprint_of, folder_of, read_json, unreadable
-from pipeline.inputs.files import CheckpointError, FileTooLargeError, join, shorten, split
+from pipeline.inputs.files import CheckpointError, FileTooLargeError, join, split
 from pipeline.inputs.learnt import Learnt, Memory
 from pipeline.inputs.metadata import Metadata, read_metadata
 from pipeline.inputs.recipes import UNWRAPPED, Recipe, recipe_of
 from pipeline.inputs.training import read_training
 from pipeline.plan.config import ConfigError
 from pipeline.plan.shards import Checkpoint, CheckpointSource
+from pipeline.text import printable
 
 if TYPE_CHECKING:
     from torch import nn
@@ -206,4 +207,6 @@ def _recorded_class(files: Files | Mapping[str, str], recipe: Recipe) -> str:
     """The class by name, as far as it is known without building anything."""
     saved = files.saved if isinstance(files, Files) else None
     recorded = (saved or {}).get("_model_class")
-    return (recipe.class_name or "").rpartition(".")[2] or (shorten(recorded, 80) if isinstance(recorded, str) else "")
+    return (recipe.class_name or "").rpartition(".")[2] or (
+        printable(recorded, 80) if isinstance(recorded, str) else ""
+    )

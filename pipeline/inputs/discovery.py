@@ -9,11 +9,12 @@ from glob import escape
 from pathlib import PurePath
 
 from pipeline.inputs.best import best_of
-from pipeline.inputs.files import SUFFIXES, Match, find, list_names, listed, refuse_secrets, split
+from pipeline.inputs.files import SUFFIXES, Match, find, list_names, refuse_secrets, split
 from pipeline.inputs.learnt import Memory
 from pipeline.plan.config import CheckpointsConfig, CohortConfig, ConfigError, RunConfig, is_url
 from pipeline.plan.shards import CheckpointSource
 from pipeline.plan.wildcards import Value, as_expression, as_glob, refuse_words, typed, words_in
+from pipeline.text import listed
 
 #: Names of a checkpoint folder's weights; where a folder has both, the first one counts.
 WEIGHT_NAMES = ("model.safetensors", "best.pt")

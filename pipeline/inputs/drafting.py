@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pipeline.inputs.survey import Group, Survey
 from pipeline.plan.blanks import blank
 from pipeline.plan.wildcards import words_in
+from pipeline.text import counted
 
 
 def draft_config(found: Survey) -> str:
@@ -41,9 +42,9 @@ def _cohort(found: Survey) -> Iterator[str]:
 
 def _entries(found: Survey) -> Iterator[str]:
     for group in found.groups:
-        words = ", ".join(group.words)
+        words = f"; labelled by {', '.join(group.words)}" if group.words else ""
         yield "[[cohort.checkpoints]]"
-        yield f'path = "{group.pattern}"   # {_counted(group)}{f"; labelled by {words}" if words else ""}'
+        yield f'path = "{group.pattern}"   # {counted(group.count, "checkpoint")}{words}'
         yield from _identity(group, found)
         if group.class_name is None:
             hint = "the class of these weights, as my_lab.models.Net; or take this line out and give a factory"
@@ -67,10 +68,6 @@ def _identity(group: Group, found: Survey) -> Iterator[str]:
     is_file = "." in group.pattern.rpartition("/")[2]
     if own and (set(own) - set(last) or is_file):
         yield f'id = "{"-".join(f"{{{word}}}" for word in own)}"'
-
-
-def _counted(group: Group) -> str:
-    return "1 checkpoint" if group.count == 1 else f"{group.count:,} checkpoints"
 
 
 def _maps(found: Survey) -> Iterator[str]:

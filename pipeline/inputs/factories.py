@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.inputs.files import CheckpointError, listed, shorten
+from pipeline.inputs.files import CheckpointError
 from pipeline.inputs.foreign import FOREIGN, private_randomness
 from pipeline.inputs.loading import find_fitting, load_weights, refuse_not_finite
 from pipeline.inputs.names import import_named
 from pipeline.inputs.recipes import Recipe
 from pipeline.plan.config import ConfigError
-from pipeline.text import of_exit
+from pipeline.text import listed, of_exit, printable
 
 #: What a checkpoint's files hold, as far as they can be read without running anything, by path.
 Readable = Callable[[], Mapping[str, Mapping[str, Any]]]
@@ -68,7 +68,8 @@ def _made(function: Callable[..., Any], argument: str, recipe: Recipe, seed: int
             ended = f"called {of_exit(error).partition('(')[0]}" if isinstance(error, SystemExit) else "failed"
             raise CheckpointError(
                 f"{recipe.where}: factory = {recipe.factory!r} {ended} for {argument}"
-                f" ({type(error).__name__}: {shorten(error)}); mend the function, or take that path out of the pattern"
+                f" ({type(error).__name__}: {printable(error)}); mend the function, or take that path out of the"
+                " pattern"
             ) from error
     if not isinstance(model, nn.Module):
         raise CheckpointError(

@@ -5,13 +5,13 @@ import json
 import os
 import stat
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
 from urllib.parse import urlsplit
 
 from pipeline.plan.urls import ConfigError, is_url, refuse_secrets
+from pipeline.text import printable
 
 #: Files that are weights, by their ending.
 SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
@@ -319,7 +319,7 @@ def parse_json(content: bytes, name: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise CheckpointError(
-            f"{name} is not readable JSON ({shorten(reason)}), so the model cannot be rebuilt from it;"
+            f"{name} is not readable JSON ({printable(reason)}), so the model cannot be rebuilt from it;"
             " write it again with save_pretrained"
         ) from error
     if not isinstance(value, dict):
@@ -333,17 +333,3 @@ def parse_json(content: bytes, name: str) -> dict[str, Any]:
 def open_binary(path: str) -> BytesIO | str:
     """Something that a reader of sounds or archives can open: the path itself, or the bytes behind a URL."""
     return BytesIO(read_bytes(path, INPUT_BYTES)) if is_url(path) else path
-
-
-def shorten(text: object, length: int = 200) -> str:
-    """Text from a file or a library in one line that fits a message."""
-    line = " ".join(str(text).split())
-    printable = "".join(character if character.isprintable() else "?" for character in line)
-    return printable if len(printable) <= length else printable[: length - 3] + "..."
-
-
-def listed(names: Iterable[str], most: int = 6) -> str:
-    """Names for a message: the first few, and how many there are beside them."""
-    names = list(names)
-    shown = ", ".join(shorten(name, 80) for name in names[:most])
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

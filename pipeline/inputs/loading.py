@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.inputs.files import CheckpointError, listed, shorten
+from pipeline.inputs.files import CheckpointError
 from pipeline.inputs.names import parameters_of
 from pipeline.inputs.offers import Offer, describe_offer, fitting_prefix, offers
 from pipeline.inputs.recipes import Recipe, toml_example
+from pipeline.text import listed, printable
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def _loads(model: nn.Module, offer: Offer, path: str) -> Differences | None:
     try:
         outcome = model.load_state_dict(offer.weights, strict=False)
     except Exception as error:  # a load hook of the model may raise anything
-        return own if own.any else Differences([], [], [shorten(error)])
+        return own if own.any else Differences([], [], [printable(error)])
     loaded = {name: value for name, value in _own(model).items() if name not in outcome.missing_keys}
     present = {_place(value) for value in loaded.values()}
     missing = [name for name in outcome.missing_keys if _place(_own(model).get(name)) not in present]

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.inputs.files import CheckpointError, shorten
+from pipeline.inputs.files import CheckpointError
+from pipeline.text import printable
 from pipeline.words import RESERVED_NAMES
 
 #: Longest text that becomes a coordinate; longer texts are prose.
@@ -77,7 +78,7 @@ def read_metadata(raw: Mapping[str, Any], path: str) -> Metadata:
     for key, value in raw.items():
         if key == owner or value is None:
             continue
-        name, shown = _identifier(key), shorten(key, 80)
+        name, shown = _identifier(key), printable(key, 80)
         if name is None:
             left_out[shown] = "is no name that a coordinate can have"
         elif name in scalars or name in lists:
@@ -152,7 +153,7 @@ def _names(names: tuple[Any, ...], n_neurons: int, path: str) -> tuple[str, ...]
             )
         if counts[label] > 1:
             raise CheckpointError(
-                f"{path} names the neuron {shorten(label, 80)!r} more than once, so its maps could not be told apart;"
+                f"{path} names the neuron {printable(label, 80)!r} more than once, so its maps could not be told apart;"
                 " give every neuron a name of its own"
             )
     return labels

@@ -9,10 +9,10 @@ from typing import Any
 
 from torch import nn
 
-from pipeline.inputs.files import shorten
 from pipeline.inputs.foreign import FOREIGN
 from pipeline.inputs.torchaudio_standin import ensure_torchaudio
 from pipeline.plan.config import ConfigError
+from pipeline.text import printable
 
 
 @lru_cache(maxsize=1)
@@ -37,7 +37,7 @@ def not_installed(what: str, error: ImportError) -> ConfigError:
     missing = getattr(error, "name", None) or "deepSTRF"
     if missing.split(".")[0] == "deepSTRF":
         return ConfigError(
-            f"{what}, but deepSTRF cannot be imported here ({shorten(error)}); run"
+            f"{what}, but deepSTRF cannot be imported here ({printable(error)}); run"
             " pip install 'gradmap-pipeline[deepstrf]'"
         )
     return ConfigError(
@@ -92,7 +92,7 @@ def _longest_module(parts: list[str], where: str) -> tuple[ModuleType, list[str]
                 ) from error
         except FOREIGN as error:
             raise ConfigError(
-                f"{where} cannot be imported: {module_name} fails with {type(error).__name__}: {shorten(error)};"
+                f"{where} cannot be imported: {module_name} fails with {type(error).__name__}: {printable(error)};"
                 " mend that module"
             ) from error
     if parts[0] == "deepSTRF":

@@ -6,8 +6,9 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.inputs.files import FileTooLargeError, read_bytes, shorten
+from pipeline.inputs.files import FileTooLargeError, read_bytes
 from pipeline.plan.config import ConfigError
+from pipeline.text import printable
 from pipeline.words import RESERVED_NAMES
 
 #: Largest table that is read, in bytes.
@@ -64,7 +65,7 @@ def _rows(path: str) -> list[tuple[int, list[str]]]:
         return [(reader.line_num, cells) for cells in reader if cells]
     except (OSError, UnicodeDecodeError, FileTooLargeError, csv.Error) as error:
         raise ConfigError(
-            f"the neuron table {path} cannot be read ({shorten(error)}); give a CSV file in UTF-8 with a column"
+            f"the neuron table {path} cannot be read ({printable(error)}); give a CSV file in UTF-8 with a column"
             " `neuron`"
         ) from error
 
@@ -74,7 +75,7 @@ def _check_header(header: Sequence[str], path: str) -> None:
         separator = next((mark for mark in (";", "\t") if len(header) == 1 and mark in header[0]), None)
         advice = f"separate the columns by commas, not {separator!r}" if separator else "call the column of names so"
         raise ConfigError(
-            f"the neuron table {path} has the columns {', '.join(shorten(name, 40) for name in header)}, but none"
+            f"the neuron table {path} has the columns {', '.join(printable(name, 40) for name in header)}, but none"
             f" called `neuron`, so its rows cannot be matched to the models' outputs; {advice}"
         )
     for name in header:

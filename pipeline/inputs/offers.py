@@ -7,8 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
-from pipeline.inputs.files import CheckpointError, listed, shorten
+from pipeline.inputs.files import CheckpointError
 from pipeline.inputs.recipes import UNWRAPPED, Recipe
+from pipeline.text import listed, printable
 
 #: What torch's own wrappers put into names: DataParallel and its kin, torch.compile.
 PARALLEL, COMPILED = "module", "_orig_mod"
@@ -159,4 +160,4 @@ def fitting_prefix(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> 
 
 def describe_offer(offer: Offer) -> str:
     """Where in a file an offer lies, for a message."""
-    return f" (entry {shorten(offer.entry, 80)!r})" if offer.entry else ""
+    return f" (entry {printable(offer.entry, 80)!r})" if offer.entry else ""

@@ -1,27 +1,18 @@
 """Recorded responses to spectrograms: one array per sound, with repeats or without."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from pipeline.inputs.stimuli import absence_refused, collect_arrays, read_array, samples_digest
+from pipeline.inputs.stimuli import StoredArray, collect_arrays, describe_arrays, read_array
 from pipeline.plan.config import ConfigError
 
 #: The axes of the responses to one sound.
 AXES = ("(neuron, time)", "(neuron, repeat, time)")
 
 
-@dataclass(frozen=True)
-class Recording:
-    """Responses on disk to one sound: their shape, and the digest of their numbers."""
-
-    shape: tuple[int, ...]
-    digest: str
-
-
-def describe_recordings(path: str, names: Sequence[str]) -> tuple[Recording, ...]:
+def describe_recordings(path: str, names: Sequence[str]) -> tuple[StoredArray, ...]:
     """Shape and digest of the responses to each of the named sounds, in their order.
 
     Raises
@@ -29,13 +20,7 @@ def describe_recordings(path: str, names: Sequence[str]) -> tuple[Recording, ...
     ConfigError
         As `read_recordings`, and if the file is not there.
     """
-
-    def described(*member: Any) -> Recording:
-        array = read_array(*member)
-        return Recording(array.shape, samples_digest(array))
-
-    with absence_refused():
-        found = collect_arrays([path], described, AXES)
+    found = describe_arrays([path], AXES)
     return tuple(found[name] for name in _all_there(path, found, names))
 
 

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from pipeline.inputs.files import FileTooLargeError, find, open_binary, shorten, split
+from pipeline.inputs.files import FileTooLargeError, find, open_binary, split
 from pipeline.plan.config import ConfigError
+from pipeline.text import printable
 
 #: Most bytes of spectrograms in one file, and longest sound in samples.
 SPECTROGRAM_BYTES = 2**30
@@ -25,14 +26,14 @@ SPECTROGRAM = ("(frequency, time)",)
 
 
 @dataclass(frozen=True)
-class Spectrogram:
-    """A spectrogram on disk: its shape (frequency, time), and the digest of its numbers."""
+class StoredArray:
+    """An array on disk: its shape, and the digest of its numbers."""
 
-    shape: tuple[int, int]
+    shape: tuple[int, ...]
     digest: str
 
 
-def describe_spectrograms(paths: Sequence[str]) -> dict[str, Spectrogram]:
+def describe_spectrograms(paths: Sequence[str]) -> dict[str, StoredArray]:
     """Shape and digest of every named spectrogram, in the order `read_spectrograms` gives them.
 
     One after the other is read, so that they need not fit into memory together.
@@ -42,13 +43,18 @@ def describe_spectrograms(paths: Sequence[str]) -> dict[str, Spectrogram]:
     ConfigError
         As `read_spectrograms`.
     """
+    return describe_arrays(paths)
 
-    def described(*member: Any) -> Spectrogram:
+
+def describe_arrays(paths: Sequence[str], axes: Sequence[str] = SPECTROGRAM) -> dict[str, StoredArray]:
+    """Shape and digest of every named array of .npz files; ``axes`` are those of `collect_arrays`."""
+
+    def described(*member: Any) -> StoredArray:
         array = read_array(*member)
-        return Spectrogram(array.shape, samples_digest(array))
+        return StoredArray(array.shape, samples_digest(array))
 
     with absence_refused():
-        return collect_arrays(paths, described)
+        return collect_arrays(paths, described, axes)
 
 
 @contextmanager
@@ -58,7 +64,7 @@ def absence_refused() -> Iterator[None]:
         yield
     except OSError as error:
         raise ConfigError(
-            f"{shorten(error)}, so there is nothing to take maps around; mend the path (relative ones start at the"
+            f"{printable(error)}, so there is nothing to take maps around; mend the path (relative ones start at the"
             " config's folder) or copy the file there"
         ) from error
 
@@ -145,7 +151,7 @@ def _archive(path: str) -> zipfile.ZipFile:
         if isinstance(error.__context__, OSError):
             raise error.__context__ from None  # the disk's error, which zipfile takes for a damaged archive
         raise ConfigError(
-            f"the spectrograms {path} cannot be read as .npz ({shorten(error)}); save them with"
+            f"the spectrograms {path} cannot be read as .npz ({printable(error)}); save them with"
             " numpy.savez(path, name=array, ...)"
         ) from error
 
@@ -157,7 +163,7 @@ def _headers(
     total = 0
     for member in archive.infolist():
         name = member.filename.removesuffix(".npy")
-        where = f"{path}: the array {shorten(name, 80)!r}"
+        where = f"{path}: the array {printable(name, 80)!r}"
         if not name or not name.isprintable() or len(name) > 200:
             raise ConfigError(f"{where} has no printable name of at most 200 characters to label a stimulus; rename it")
         shape, dtype, header = _header(archive, member, where)
@@ -193,7 +199,7 @@ def _header(archive: zipfile.ZipFile, member: zipfile.ZipInfo, where: str) -> tu
         raise
     except Exception as error:  # a damaged archive shows in many ways
         raise ConfigError(
-            f"{where} cannot be read ({type(error).__name__}: {shorten(error)}); save it again with numpy.savez"
+            f"{where} cannot be read ({type(error).__name__}: {printable(error)}); save it again with numpy.savez"
         ) from error
 
 
@@ -210,8 +216,8 @@ def read_array(
         raise
     except Exception as error:
         raise ConfigError(
-            f"{path}: the array {name!r} cannot be read ({type(error).__name__}: {shorten(error)}); save it again with"
-            " numpy.savez"
+            f"{path}: the array {name!r} cannot be read ({type(error).__name__}: {printable(error)}); save it again"
+            " with numpy.savez"
         ) from error
     array = np.ascontiguousarray(array, dtype=np.float64 if dtype == np.float64 else np.float32)
     _check_finite(array, f"{path}: the array {name!r}")
@@ -279,7 +285,7 @@ def _open_sound(path: str) -> soundfile.SoundFile:
         return soundfile.SoundFile(source)
     except (soundfile.SoundFileError, FileTooLargeError, TypeError, ValueError) as error:
         raise ConfigError(
-            f"the sound {path} cannot be read ({shorten(error)}); give WAV or FLAC files, or leave it out of the"
+            f"the sound {path} cannot be read ({printable(error)}); give WAV or FLAC files, or leave it out of the"
             " pattern"
         ) from error
 
@@ -313,7 +319,7 @@ def read_sound(path: str) -> np.ndarray:
             waveform = file.read(dtype="float32", always_2d=True)[:, 0]
         except soundfile.SoundFileError as error:
             raise ConfigError(
-                f"the sound {path} cannot be read to its end ({shorten(error)}); it is cut off or damaged, so copy it"
+                f"the sound {path} cannot be read to its end ({printable(error)}); it is cut off or damaged, so copy it"
                 " again"
             ) from error
         if len(waveform) != file.frames:

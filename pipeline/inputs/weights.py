@@ -11,7 +11,8 @@ from safetensors.torch import load as load_safetensors
 from torch import Tensor
 
 from pipeline.inputs import inert
-from pipeline.inputs.files import SUFFIXES, CheckpointError, shorten
+from pipeline.inputs.files import SUFFIXES, CheckpointError
+from pipeline.text import printable
 
 #: Largest header of a safetensors file, in bytes.
 HEADER_BYTES = 16 * 2**20
@@ -85,7 +86,7 @@ def _read_safetensors(content: bytes, path: str) -> dict[str, Tensor]:
         return dict(load_safetensors(content))
     except Exception as error:  # the library reports damage as several kinds of exception
         raise CheckpointError(
-            f"{path} is no readable safetensors file ({shorten(error)}); it is cut off, damaged or something else, so"
+            f"{path} is no readable safetensors file ({printable(error)}); it is cut off, damaged or something else, so"
             " copy or train the checkpoint again"
         ) from error
 
@@ -128,7 +129,7 @@ def check_archive(content: bytes, path: str) -> None:
             entries = archive.infolist()
     except (zipfile.BadZipFile, ValueError, NotImplementedError, OverflowError) as error:
         raise CheckpointError(
-            f"{path} is no archive of torch.save ({shorten(error)}); it is cut off, damaged, a bare pickle or of a"
+            f"{path} is no archive of torch.save ({printable(error)}); it is cut off, damaged, a bare pickle or of a"
             " version before torch 1.6, none of which is opened here; save model.state_dict() again with torch.save"
         ) from error
     if any(entry.filename.endswith("/constants.pkl") for entry in entries):

@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from pipeline.plan.urls import texts
+
 #: What such a place begins with.
 MARK = "FILL IN"
 
@@ -12,13 +14,8 @@ def blank(hint: str) -> str:
     return f"{MARK}: {hint}"
 
 
-def blanks(value: Any, where: str = "") -> Iterator[tuple[str, str]]:
+def blanks(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """The key and the hint of every place that is still to be filled in."""
-    if isinstance(value, str) and value.startswith(MARK):
-        yield where, value.removeprefix(MARK).lstrip(": ")
-    elif isinstance(value, Mapping):
-        for key, entry in value.items():
-            yield from blanks(entry, f"{where}.{key}" if where else str(key))
-    elif isinstance(value, list | tuple):
-        for index, entry in enumerate(value):
-            yield from blanks(entry, f"{where}.{index}")
+    for where, text in texts(config):
+        if text.startswith(MARK):
+            yield where, text.removeprefix(MARK).lstrip(": ")

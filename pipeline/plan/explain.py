@@ -17,6 +17,8 @@ FORMS = {
     ' scale = "mel"} with at most 65,536 bands',
     "objective": '"last", "peak", "sum", "mean", {frame = 120} or {mean_over = [50, 80]}',
     "stimuli": "a path or a list of paths",
+    "class": "a class with its module, as deepSTRF.models.audio.StateNet or torch.nn.Identity",
+    "factory": 'a function with its module, as "my_lab.models:build"',
 }
 
 #: Why a number is bounded, by its key.

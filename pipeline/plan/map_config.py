@@ -300,8 +300,3 @@ def check_spectrograms(where: str, cohort: CohortFacts, stimuli: Stimuli) -> Non
                 f"{where}: the spectrogram {name!r} has {count} bands, but the cohort has {bands};"
                 " give spectrograms of shape (frequency, time) as the models were trained on"
             )
-
-
-def counted(stimuli: Stimuli) -> str:
-    """How many sounds there are, in words."""
-    return "1 sound" if len(stimuli.names) == 1 else f"{len(stimuli.names):,} sounds"

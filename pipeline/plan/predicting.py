@@ -6,8 +6,9 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from pipeline.plan.axes import Axis
-from pipeline.plan.map_config import CohortFacts, Cost, MapConfig, Stimuli, check_spectrograms, counted
+from pipeline.plan.map_config import CohortFacts, Cost, MapConfig, Stimuli, check_spectrograms
 from pipeline.plan.urls import ConfigError
+from pipeline.text import counted
 from pipeline.words import Hears
 
 #: Seconds on one core for one frame of the sounds: of the model's response, and of the fit of one neuron.
@@ -40,7 +41,7 @@ class PredictingConfig(MapConfig):
 
     def summary(self, stimuli: Stimuli) -> tuple[str, str]:
         """What is predicted, and over how many sounds."""
-        return f"predicts the {self.target}", counted(stimuli)
+        return f"predicts the {self.target}", counted(len(stimuli.names), "sound")
 
     def check(self, where: str, cohort: CohortFacts, stimuli: Stimuli) -> None:
         """Refuse spectrograms of other bands, and responses of other neurons or lengths."""

@@ -77,16 +77,14 @@ def refuse_secrets_within(value: Any) -> None:
     ConfigError
         The message names the key and does not repeat the secret.
     """
-    for key, text in _texts(value, ""):
+    for key, text in texts(value):
         refuse_secrets(text, key)
 
 
-def _texts(value: Any, where: str) -> Iterator[tuple[str, str]]:
+def texts(value: Any, where: str = "") -> Iterator[tuple[str, str]]:
+    """Every text of a config with its key."""
     if isinstance(value, str):
         yield where, value
-    elif isinstance(value, Mapping):
-        for key, entry in value.items():
-            yield from _texts(entry, f"{where}.{key}" if where else str(key))
-    elif isinstance(value, list | tuple):
-        for index, entry in enumerate(value):
-            yield from _texts(entry, f"{where}[{index}]")
+    elif isinstance(value, Mapping | list | tuple):
+        for key, entry in value.items() if isinstance(value, Mapping) else enumerate(value):
+            yield from texts(entry, f"{where}.{key}" if where else str(key))

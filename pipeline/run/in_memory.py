@@ -13,7 +13,7 @@ from pipeline.gradients.gradmaps import compute_strf_gradmaps
 from pipeline.plan.axes import Axis, lag_ms
 from pipeline.plan.kinds.strf import StrfMapConfig
 from pipeline.run.contract_checks import LONGEST, MOST_OF_NULL
-from pipeline.store.arrays import SIGN
+from pipeline.store.array_specs import SIGN
 from pipeline.words import Route
 
 #: Spectrograms to take maps around: one, or several by name.

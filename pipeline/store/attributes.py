@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.plan.config import plain
 from pipeline.plan.shards import CohortPlan, RunPlan
-from pipeline.store.arrays import SIGN, ArraySpec
+from pipeline.store.array_specs import SIGN, ArraySpec
 from pipeline.store.backend import scrub
 from pipeline.store.failures import pruned
 from pipeline.store.groups import FORMAT, READY

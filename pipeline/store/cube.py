@@ -6,7 +6,7 @@ from dataclasses import replace
 from zarr.abc.store import Store
 
 from pipeline.plan.shards import CohortPlan, RunPlan
-from pipeline.store.arrays import cohort_arrays
+from pipeline.store.array_specs import cohort_arrays
 from pipeline.store.attributes import coordinate_names, group_attributes
 from pipeline.store.backend import location_of, open_store, scrub
 from pipeline.store.damage import (

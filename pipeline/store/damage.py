@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from zarr.abc.store import Store
 
-from pipeline.store.arrays import BOOKKEEPING, ArraySpec
+from pipeline.store.array_specs import BOOKKEEPING, ArraySpec
 from pipeline.store.backend import METADATA, DamagedStoreError, keys_below_each, names_in, read_json, scrub
 from pipeline.store.content import values_digest
 from pipeline.store.groups import Group

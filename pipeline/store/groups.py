@@ -15,7 +15,7 @@ from zarr.core.metadata import ArrayV3Metadata
 from zarr.storage import MemoryStore, StorePath
 
 from pipeline.plan.config import ConfigError
-from pipeline.store.arrays import BOOKKEEPING, ArraySpec
+from pipeline.store.array_specs import BOOKKEEPING, ArraySpec
 from pipeline.store.backend import (
     METADATA,
     DamagedStoreError,

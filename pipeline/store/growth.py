@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.plan.config import CheckpointsConfig
 from pipeline.plan.shards import Checkpoint, CheckpointSource, CohortPlan, RunPlan
-from pipeline.store.arrays import NONE_OF, ArraySpec, cohort_arrays
+from pipeline.store.array_specs import NONE_OF, ArraySpec, cohort_arrays
 from pipeline.store.attributes import coordinate_names, group_attributes
 from pipeline.store.backend import storage_errors
 from pipeline.store.content import values_digest

@@ -10,9 +10,10 @@ import numpy as np
 from pipeline.plan.axes import AXIS_ATTRIBUTES
 from pipeline.plan.config import ConfigError
 from pipeline.plan.shards import Checkpoint, CohortPlan, MapPlan, RunPlan, VariablePlan
-from pipeline.store.arrays import flag_attributes, map_arrays, signature
+from pipeline.store.array_specs import flag_attributes, map_arrays, signature
 from pipeline.store.backend import scrub
 from pipeline.store.groups import Group
+from pipeline.text import listed
 from pipeline.words import DONE, Flag, axis_of, health_name, map_of, status_name
 
 _WHAT_TO_SET = {
@@ -31,7 +32,7 @@ def check_plan(plan: RunPlan) -> None:
             )
             if twice:
                 raise ConfigError(
-                    f"cohort {cohort.name!r} has {what} of the same name ({_some(twice)}), so a label would not select"
+                    f"cohort {cohort.name!r} has {what} of the same name ({listed(twice)}), so a label would not select"
                     " one of them; give each its own"
                 )
         for entry in cohort.maps:
@@ -185,7 +186,7 @@ def _refuse_other_sounds(where: str, entry: MapPlan, stored: Sequence[str], grou
     pairs = zip(entry.stimuli.names, entry.stimuli.digests, stored, strict=True)
     changed = [name for name, now, before in pairs if now != before]
     raise ConfigError(
-        f"{where}: the samples of {_some(changed)} are not those around which {scrub(group.location)} holds maps of"
+        f"{where}: the samples of {listed(changed)} are not those around which {scrub(group.location)} holds maps of"
         " that name, so one label would stand for two sounds; put the old files back, give the map another name or"
         " the sounds other names, or give another store"
     )
@@ -202,7 +203,7 @@ def _name_is_free(cohort: CohortPlan, entry: MapPlan, group: Group) -> None:
     if taken:
         raise ConfigError(
             f"maps.{entry.name}: the cohort {cohort.name!r} of {scrub(group.location)} already uses"
-            f" {_some(taken)} for something else; give the map another name"
+            f" {listed(taken)} for something else; give the map another name"
         )
 
 
@@ -215,7 +216,7 @@ def _same_checkpoints(cohort: CohortPlan, group: Group) -> None:
     kept = [checkpoint.id for checkpoint in changed if checkpoint.id in done]
     if kept:
         raise ConfigError(
-            f"cohort {cohort.name!r}: the weights or the recipe of {_some(kept)} changed since {scrub(group.location)}"
+            f"cohort {cohort.name!r}: the weights or the recipe of {listed(kept)} changed since {scrub(group.location)}"
             " holds maps of that name, so old and new maps would stand under one label; put the old file back, give"
             " the new one another id, or give another store"
         )
@@ -239,8 +240,3 @@ def checkpoints_with_done(group: Group) -> set[str]:
 def maps_with_done(group: Group) -> set[str]:
     """Names of the maps that hold at least one done entry."""
     return {name for name in group.maps() if bool((group.read(status_name(name)) == DONE).any())}
-
-
-def _some(names: Sequence[str], limit: int = 5) -> str:
-    shown = ", ".join(str(name) for name in names[:limit])
-    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"

@@ -9,7 +9,7 @@ import xarray as xr
 from zarr.abc.store import Store
 
 from pipeline.plan.config import plain
-from pipeline.store.arrays import LABELS_PER_CHUNK, ArraySpec, bookkeeping_chunks
+from pipeline.store.array_specs import LABELS_PER_CHUNK, ArraySpec, bookkeeping_chunks
 from pipeline.store.backend import scrub
 from pipeline.store.groups import Group, consolidate, create_arrays, delete_array, write_attributes
 from pipeline.store.opened import open_existing

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipeline.plan.config import ConfigError
+from pipeline.text import counted
 from tasks.commands.inspect import store_named
-from tasks.outcome import COMPLETE, Finished, counted, last_line
+from tasks.outcome import COMPLETE, Finished, last_line
 from tasks.parsing import new_command
 from tasks.progress import LINE_EVERY_S
 from tasks.terminal import note, tell, tell_table

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from textwrap import fill
 from typing import Any
 
+from pipeline.text import counted
 from pipeline.words import DEGREES
-from tasks.outcome import COMPLETE, Finished, counted
+from tasks.outcome import COMPLETE, Finished
 from tasks.parsing import new_command
 from tasks.terminal import COLUMNS, tell, tell_table
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from pipeline.plan.blanks import blanks
 from pipeline.plan.urls import ConfigError
-from tasks.outcome import COMPLETE, Finished, counted
+from pipeline.text import counted
+from tasks.outcome import COMPLETE, Finished
 from tasks.parsing import new_command
 from tasks.terminal import tell
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.plan.config import ConfigError, is_url, load_config
-from pipeline.text import printable
-from tasks.outcome import COMPLETE, FAILURES, STOPPED, Finished, counted, last_line, merged_failures, trust_line
+from pipeline.text import counted, printable
+from tasks.outcome import COMPLETE, FAILURES, STOPPED, Finished, last_line, merged_failures, trust_line
 from tasks.parsing import new_command
 from tasks.terminal import BAD, DOUBTFUL, LONGEST_LINE, tell, tell_table
 

@@ -8,8 +8,8 @@ from typing import Any
 from pipeline.plan.config import ConfigError, load_config
 from pipeline.plan.shards import Checkpoint, CohortPlan, MapPlan, RunPlan, VariablePlan
 from pipeline.plan.weight import variable_bytes, weigh
-from pipeline.text import printable
-from tasks.outcome import COMPLETE, FAILURES, Finished, counted, readable_bytes
+from pipeline.text import counted, printable
+from tasks.outcome import COMPLETE, FAILURES, Finished, readable_bytes
 from tasks.parsing import new_command
 from tasks.terminal import BAD, LONGEST_LINE, tell, tell_table, text_table
 

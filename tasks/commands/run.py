@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.plan.config import ConfigError, RunConfig, load_config
-from pipeline.text import printable
+from pipeline.text import counted, printable
 from tasks.endings import ending_of, reason_of
 from tasks.outcome import (
     COMPLETE,
@@ -14,7 +14,6 @@ from tasks.outcome import (
     REFUSED,
     STOPPED,
     Finished,
-    counted,
     last_line,
     merged_failures,
     readable_seconds,

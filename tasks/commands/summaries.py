@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.plan.config import is_url
+from pipeline.text import counted
 from tasks.commands.inspect import store_named
-from tasks.outcome import COMPLETE, Finished, counted, last_line
+from tasks.outcome import COMPLETE, Finished, last_line
 from tasks.parsing import new_command
 from tasks.terminal import note
 

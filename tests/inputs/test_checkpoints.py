@@ -446,11 +446,11 @@ def test_an_entry_and_keyword_arguments_exclude_each_other(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        ({"class_name": "Cells"}, "has no module; write it in full"),
-        ({"factory": "build"}, "is not of the form"),
+        ({"class_name": "Cells"}, "class = .Cells.: give a class with its module"),
+        ({"factory": "build"}, "factory = .build.: give a function with its module"),
         ({"factory": "lab:build", "class_name": CELLS}, "keep either the factory or the others"),
-        ({"modules": {"activation": "ReLU"}}, "modules holds something else"),
-        ({"modules": {"activation": {"class": "ReLU"}}}, "modules holds something else"),
+        ({"modules": {"activation": "ReLU"}}, "modules.activation = .ReLU."),
+        ({"modules": {"activation": {"class": "ReLU"}}}, "modules.activation.class = .ReLU.: give a class"),
     ],
 )
 def test_wrong_keyword_arguments_are_refused(tmp_path, arguments, reason):

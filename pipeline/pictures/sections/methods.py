@@ -11,6 +11,7 @@ from pipeline.pictures.page import Markup, element, joined
 from pipeline.pictures.reading import COMPUTED, UNTRUSTED, as_text, decoded, flags, group_labels, in_words, placed
 from pipeline.pictures.sections.outcome import Outcome
 from pipeline.pictures.style import short_hertz
+from pipeline.text import counted
 
 #: Title and author of what is cited, by the name of the package.
 CITED = {
@@ -74,11 +75,6 @@ def _cohort(name: str, cube: xr.Dataset, results: Sequence[Outcome], versions: M
     words.append("A positive value means that more energy there raises the response.")
     words += [sentence for entry in results for sentence in _map(entry, cube)]
     return " ".join(words)
-
-
-def counted(count: int, what: str) -> str:
-    """A number of things in words."""
-    return f"{count} {what}" + ("" if count == 1 else "s")
 
 
 def _map(entry: Outcome, cube: xr.Dataset) -> list[str]:

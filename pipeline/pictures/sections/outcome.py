@@ -34,6 +34,7 @@ from pipeline.pictures.reading import (
     standing,
 )
 from pipeline.pictures.style import STANDING_COLOURS
+from pipeline.text import counted
 from pipeline.words import ENSEMBLE, FAILED, PENDING, Flag, health_name, map_names, owner_of, role_of, status_name
 
 #: Failures on the page, at most.
@@ -180,7 +181,7 @@ def failure_section(cohorts: Mapping[str, xr.Dataset], results: Sequence[Outcome
     counts: dict[str, set[tuple[str, str]]] = defaultdict(set)
     for cohort, checkpoint, cause, _, _ in rows:
         counts[cause].add((cohort, checkpoint))
-    causes = ", ".join(f"{cause}: {_some(len(where), 'checkpoint')}" for cause, where in sorted(counts.items()))
+    causes = ", ".join(f"{cause}: {counted(len(where), 'checkpoint')}" for cause, where in sorted(counts.items()))
     shown = [
         [cohort, cell(name, "bad"), cause, maps, _shortened(message)] for cohort, name, cause, maps, message in rows
     ]
@@ -301,13 +302,13 @@ def _doubt(entry: Outcome, codes: Sequence[int]) -> Markup:
     return element(
         "p",
         f"{entry.cohort}, {entry.name}: {entry.count(*codes)} of {entry.size} maps ({by_degree}; by flag {reasons}) in"
-        f" {_some(len(names), 'checkpoint')}: {listed(names)}.",
+        f" {counted(len(names), 'checkpoint')}: {listed(names)}.",
     )
 
 
 def _verdict(kind: str, start: str, names: Mapping[str, list[str]]) -> Markup:
     text = "; ".join(
-        f"{cohort}: {_some(len(checkpoints), 'checkpoint')} ({listed(checkpoints)})"
+        f"{cohort}: {counted(len(checkpoints), 'checkpoint')} ({listed(checkpoints)})"
         for cohort, checkpoints in names.items()
     )
     return element("div", element("p", element("strong", start), text + "."), class_=f"verdict {kind}")
@@ -413,7 +414,3 @@ def _percent(count: int, total: int) -> str:
 def _shortened(message: str, longest: int = 600) -> str:
     message = homeless(message)
     return message if len(message) <= longest else f"{message[:longest]}…"
-
-
-def _some(count: int, word: str) -> str:
-    return f"{count} {word}" + ("" if count == 1 else "s")

@@ -10,8 +10,9 @@ from pydantic import Field, field_validator, model_validator
 
 from pipeline.plan.axes import Axis
 from pipeline.plan.kinds import KINDS
-from pipeline.plan.map_config import CohortFacts, Cost, MapConfig, Stimuli, Variable, check_spectrograms, counted
+from pipeline.plan.map_config import CohortFacts, Cost, MapConfig, Stimuli, Variable, check_spectrograms
 from pipeline.plan.urls import ConfigError
+from pipeline.text import counted
 from pipeline.words import DynamicRoute, Hears
 
 #: Numbers that can be asked for beside mean and deviation.
@@ -123,7 +124,7 @@ class DynamicConfig(MapConfig):
     def summary(self, stimuli: Stimuli) -> tuple[str, str]:
         """Which frames, and how many sounds."""
         frames = "every frame" if self.every == 1 else f"every {self.every} frames"
-        return frames, counted(stimuli)
+        return frames, counted(len(stimuli.names), "sound")
 
     def check(self, where: str, cohort: CohortFacts, stimuli: Stimuli) -> None:
         """Refuse spectrograms of other bands, sounds that nothing is left of, and frames to keep that do not exist."""

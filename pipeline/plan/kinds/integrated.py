@@ -17,8 +17,8 @@ from pipeline.plan.map_config import (
     check_frames,
     check_silence,
     check_spectrograms,
-    counted,
 )
+from pipeline.text import counted
 from pipeline.words import Hears
 
 #: Seconds on one core for one node, one frame of the sound and one neuron, and bytes that nodes hold at one time.
@@ -89,7 +89,7 @@ class IntegratedConfig(ObjectiveConfigured):
 
     def summary(self, stimuli: Stimuli) -> tuple[str, str]:
         """The objective, and from where to how many sounds."""
-        return self.objective_words(), f"{self.baseline} to {counted(stimuli)}"
+        return self.objective_words(), f"{self.baseline} to {counted(len(stimuli.names), 'sound')}"
 
     def check(self, where: str, cohort: CohortFacts, stimuli: Stimuli) -> None:
         """Refuse spectrograms of other bands, and frames that they lack."""

@@ -15,9 +15,9 @@ from pipeline.plan.map_config import (
     check_frames,
     check_silence,
     check_spectrograms,
-    counted,
 )
 from pipeline.plan.urls import ConfigError
+from pipeline.text import counted
 from pipeline.words import Baseline, Hears
 
 
@@ -76,7 +76,9 @@ class StrfMapConfig(GradientConfig):
 
     def summary(self, stimuli: Stimuli) -> tuple[str, str]:
         """The objective and the baseline."""
-        return self.objective_words(), counted(stimuli) if self.baseline == "stimuli" else self.baseline
+        return self.objective_words(), counted(
+            len(stimuli.names), "sound"
+        ) if self.baseline == "stimuli" else self.baseline
 
     def check(self, where: str, cohort: CohortFacts, stimuli: Stimuli) -> None:
         """Refuse spectrograms of other bands, frames that they lack, and prefilters of different widths."""

@@ -8,8 +8,9 @@ from pydantic import Field
 from pipeline.plan.axes import Axis, samples_in, waveform_lag_ms
 from pipeline.plan.heard import check_sounds, front_end_of
 from pipeline.plan.kinds import KINDS
-from pipeline.plan.map_config import CohortFacts, GradientConfig, Stimuli, Variable, check_frames, counted
+from pipeline.plan.map_config import CohortFacts, GradientConfig, Stimuli, Variable, check_frames
 from pipeline.plan.urls import ConfigError
+from pipeline.text import counted
 from pipeline.words import Hears
 
 #: Longest window over the audio, in ms.
@@ -43,7 +44,7 @@ class WaveformMapConfig(GradientConfig):
 
     def summary(self, stimuli: Stimuli) -> tuple[str, str]:
         """The objective and the sounds."""
-        return self.objective_words(), counted(stimuli)
+        return self.objective_words(), counted(len(stimuli.names), "sound")
 
     def check(self, where: str, cohort: CohortFacts, stimuli: Stimuli) -> None:
         """Refuse checkpoints without a front-end, sounds that it does not take, and windows that have no length."""

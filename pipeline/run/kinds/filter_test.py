@@ -6,7 +6,7 @@ from pipeline.numbers.prediction import filter_r
 from pipeline.run.job import Computed, Job
 from pipeline.run.judged import flags_of, judged
 from pipeline.run.kinds import COMPUTE
-from pipeline.run.predicting import responses, windows
+from pipeline.run.predictors import responses, windows
 
 
 @COMPUTE.register("filter_test")

@@ -6,7 +6,7 @@ from pipeline.numbers.prediction import fit_strf, stimulus_weighted_r
 from pipeline.run.job import Computed, Job
 from pipeline.run.judged import flags_of, judged
 from pipeline.run.kinds import COMPUTE
-from pipeline.run.predicting import basis, responses, windows
+from pipeline.run.predictors import basis, responses, windows
 
 
 @COMPUTE.register("fit_agreement")

@@ -9,7 +9,7 @@ from pipeline.numbers.prediction import ceiling, fit_strf
 from pipeline.run.job import Computed, Job
 from pipeline.run.judged import flags_of
 from pipeline.run.kinds import COMPUTE
-from pipeline.run.predicting import basis, model_responses, recorded_responses
+from pipeline.run.predictors import basis, model_responses, recorded_responses
 
 
 @COMPUTE.register("fitted")
