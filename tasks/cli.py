@@ -4,9 +4,10 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from typing import TextIO
 
 from tasks.endings import end, ending_of, without_secrets
 from tasks.exiting import exits_refused
@@ -31,13 +32,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         except BaseException as error:
             return end(error, words)
         for_programs = str(arguments.json) == STANDARD_OUTPUT
+        if arguments.json is not None and not for_programs:
+            arguments.json = os.path.abspath(arguments.json)  # code of a lab may change the folder we are in
         with showing(Screen(quiet=arguments.quiet, for_programs=for_programs)):
-            return _carry_out(arguments, words)
+            return _carry_out(arguments, words, sys.stderr if for_programs else sys.stdout)
 
 
-def _carry_out(arguments: argparse.Namespace, words: Sequence[str]) -> int:
+def _carry_out(arguments: argparse.Namespace, words: Sequence[str], printed: TextIO) -> int:
+    """The same, of a command that was understood; ``printed`` takes what code of a lab prints."""
     try:
-        with exits_refused():
+        with exits_refused(), redirect_stdout(printed):
             finished: Finished = arguments.call(arguments)
         if arguments.json is not None:
             write_json(arguments.json, {"exit_status": finished.status, **finished.content})

@@ -1,4 +1,4 @@
-"""Whether a model does what every gradmap takes for granted, found out by two forward passes."""
+"""Whether a model does what every gradmap takes for granted, found out by three forward passes."""
 
 import math
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from pipeline.gradients.arguments import bands_of, check_eval, has_front_end
 from pipeline.gradients.front_end.hop import hop_of
 from pipeline.gradients.passes.forward_pass import check_frames, frames_of
 from pipeline.gradients.torch_state.arithmetic import quiet
-from pipeline.gradients.torch_state.copies import Inventory, twin_of
+from pipeline.gradients.torch_state.copies import Inventory, parts_of, twin_of
 from pipeline.gradients.torch_state.memory import is_out_of_memory
 
 #: Change of a response before the stimulus changes, relative to its change afterwards.
@@ -71,11 +71,11 @@ def check_contract(
     weigh: bool = False,
     seed: int = 0,
 ) -> Contract:
-    """What two forward passes tell of a model, one with a stimulus alone and one with it among others.
+    """What three forward passes tell of a model: with a stimulus alone, among others, and alone with gradients on.
 
     One response frame for each of the stimulus (or for each hop of a front-end), one output for each neuron, no
-    response that moves before the stimulus does, the same response to the same stimulus again, alone as among others.
-    Nothing of the model is changed.
+    response that moves before the stimulus does, the same response to the same stimulus again, alone as among others,
+    and a way back from it to the stimulus. Nothing of the model is changed.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ def check_contract(
     causal
         Whether a model that hears the future is refused.
     weigh
-        Whether ``frame_bytes`` is wanted.
+        Whether ``frame_bytes`` is wanted, and a backward pass tried.
 
     Raises
     ------
@@ -220,7 +220,7 @@ def _checked(model: nn.Module, twin: nn.Module, trials: _Trials, causal: bool, w
             f"{name} answers with NaN or infinity to the stimulus that its maps are taken around, so there is no"
             " gradient; look for a logarithm or a square root of what is not positive, or take another baseline"
         )
-    _check_same(name, twin, trials, first[0], together[-1])
+    _check_same(name, first[0], together[-1], _again(name, twin, trials, model, backward=weigh))
     early, late = _changes(together, trials)
     if causal and bool(early.any()):
         trial = int(early.any(dim=1).nonzero()[0])
@@ -238,7 +238,7 @@ def _measured(twin: nn.Module, stimulus: Tensor) -> tuple[Tensor, int]:
     def count(_: nn.Module, __: object, gave: object) -> None:
         counts.append(gave.numel() if isinstance(gave, Tensor) else 0)
 
-    handles = [part.register_forward_hook(count) for part in twin.modules() if part is not twin]
+    handles = [part.register_forward_hook(count) for _, part in parts_of(twin)]
     try:
         return twin(stimulus), sum(counts)
     finally:
@@ -253,23 +253,46 @@ def _response(answer: Tensor, n_stimuli: int, trials: _Trials, model: nn.Module)
     return response
 
 
-def _check_same(name: str, twin: nn.Module, trials: _Trials, alone: Tensor, among: Tensor) -> None:
+def _again(name: str, twin: nn.Module, trials: _Trials, model: nn.Module, backward: bool) -> Tensor:
+    """The response to the stimulus alone once more, as it is when maps are computed: with gradients recorded."""
+    with torch.enable_grad():
+        leaf = trials.stimuli[-1:].clone().requires_grad_()
+        try:
+            response = _response(twin(leaf.view_as(leaf)), 1, trials, model)[0]
+            if backward and response.requires_grad:
+                torch.autograd.grad(response.sum(), leaf, allow_unused=True)
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
+            reason = str(error).partition(". ")[0]
+            raise ContractError(
+                f"{name} can be called, and not differentiated ({reason}), so it has no maps; look in its"
+                " forward for what writes into the stimulus (x *= 2, x.clamp_()), for checkpoint(use_reentrant=True),"
+                " and for .numpy(), and take it out"
+            ) from error
+    if not response.requires_grad:
+        raise ContractError(
+            f"{name} gives a response that no gradient leads back from, so it has no maps; look in its forward for"
+            " .detach(), .numpy(), torch.no_grad() or inference_mode(), and take it out"
+        )
+    return response.detach()
+
+
+def _check_same(name: str, alone: Tensor, among: Tensor, again: Tensor) -> None:
     """Refuse a model that gives two responses to one stimulus."""
-    difference = _difference(alone, among)
-    if difference <= SAME:
-        return
-    again = twin(trials.stimuli[-1:].clone())[0, :, 0]
-    if _difference(alone, again) > SAME:
+    if (difference := _difference(alone, again)) > SAME:
         raise ContractError(
             f"{name} answers to the same stimulus twice with responses that differ by {difference:.2g} of their range,"
             " so its maps would be random or depend on what was heard before; look for dropout or noise that is on in"
-            " eval mode, and for a buffer or an attribute in which forward keeps state from one call to the next"
+            " eval mode, for a buffer or an attribute in which forward keeps state from one call to the next, and for a"
+            " forward that does something else while gradients are recorded"
         )
-    raise ContractError(
-        f"{name} answers to the same stimulus alone and among others with responses that differ by {difference:.2g} of"
-        " their range, so a map would depend on which stimuli it is computed with; look for statistics over the batch,"
-        " as of a BatchNorm without running statistics, and take them per stimulus"
-    )
+    if (difference := _difference(alone, among)) > SAME:
+        raise ContractError(
+            f"{name} answers to the same stimulus alone and among others with responses that differ by {difference:.2g}"
+            " of their range, so a map would depend on which stimuli it is computed with; look for statistics over the"
+            " batch, as of a BatchNorm without running statistics, and take them per stimulus"
+        )
 
 
 def _difference(one: Tensor, other: Tensor) -> float:

@@ -16,7 +16,7 @@ from pipeline.inputs.recipes import UNWRAPPED, Recipe, recipe_of
 from pipeline.inputs.training import read_training
 from pipeline.plan.config import ConfigError
 from pipeline.plan.shards import Checkpoint, CheckpointSource
-from pipeline.text import printable
+from pipeline.text import of_error, printable
 
 if TYPE_CHECKING:
     from torch import nn
@@ -167,7 +167,17 @@ def _describe(
         damage = damage or str(error)
     except (OSError, MemoryError) as error:
         damage = damage or unreadable(source.location, error)
+    except (Exception, SystemExit) as error:  # a lab's class may raise anything where it is only looked at
+        damage = damage or _strange(source, error)
     return replace(found, error=damage), None
+
+
+def _strange(source: CheckpointSource, error: BaseException) -> str:
+    return (
+        f"{source.where}: the module that was built for {source.location} cannot be looked at ({of_error(error)}), so"
+        " nothing can be told of its weights and sizes; mend what its class overrides (state_dict, eval, a property),"
+        " or store the weights as plain tensors"
+    )
 
 
 def _remembered_by(source: CheckpointSource, read: _Read) -> str:

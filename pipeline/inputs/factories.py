@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pipeline.inputs.files import CheckpointError
 from pipeline.inputs.foreign import FOREIGN, private_randomness
-from pipeline.inputs.loading import find_fitting, load_weights, refuse_not_finite
+from pipeline.inputs.loading import find_fitting, has_size, load_weights, refuse_not_finite, settle_lazy
 from pipeline.inputs.names import import_named
 from pipeline.inputs.recipes import Recipe
 from pipeline.plan.config import ConfigError
@@ -37,13 +37,15 @@ def run_factory(recipe: Recipe, argument: str, readable: Readable, location: str
     model = _made(function, argument, recipe, seed=0)
     contents = readable()
     shares = _compare(model, contents)
-    notes: tuple[str, ...] = ()
-    if contents and not shares.found and any(value.numel() for value in model.state_dict().values()):
+    untouched = not shares.found and any(value.numel() for value in _tensors(model).values())
+    by_chance = [] if contents and untouched else _by_chance(shares, function, argument, recipe)
+    if contents and (untouched or _only_built(model, shares, by_chance, contents, recipe)):
         notes = _load_into(model, contents, recipe, location)
     else:
-        _refuse_chance(model, shares, function, argument, recipe, location)
+        _refuse_chance(by_chance, recipe, location)
         _refuse_left_out(shares, recipe, location)
         notes = shares.notes(bool(contents))
+    settle_lazy(model)
     refuse_not_finite(model, location)
     return model.eval(), notes
 
@@ -141,7 +143,7 @@ Print = tuple[int, float, float]
 
 
 def _compare(model: nn.Module, contents: Mapping[str, Mapping[str, Any]]) -> _Shares:
-    own = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
+    own = _tensors(model)
     dtypes = {value.dtype for value in own.values() if value.is_floating_point() or value.is_complex()}
     there: dict[Print, list[_Numbers]] = defaultdict(list)
     names: dict[str, tuple[int, ...]] = {}
@@ -168,6 +170,11 @@ def _compare(model: nn.Module, contents: Mapping[str, Mapping[str, Any]]) -> _Sh
     return _Shares(found, lacking, tuple(orphans.values()), names)
 
 
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    """The numbers of a module by name, but for those of layers that have no size yet."""
+    return {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor) and has_size(value)}
+
+
 def _numbers(held: Any, owner: str = "") -> Iterator[_Numbers]:
     pairs = held.items() if isinstance(held, Mapping) else enumerate(held)
     for name, value in pairs:
@@ -182,20 +189,39 @@ def _print(tensor: Tensor, dtype: torch.dtype) -> Print | None:
     numeric = tensor.is_floating_point() or tensor.is_complex()
     if not numeric or tensor.numel() < 2 or (tensor.is_complex() and not dtype.is_complex):
         return None
-    cast = tensor.detach().to("cpu", dtype)
+    whole = tensor.detach() if tensor.layout == torch.strided else tensor.detach().to_dense()
+    cast = whole.to("cpu", dtype)
     plain = (torch.view_as_real(cast) if cast.is_complex() else cast).double()
     low, high = (float(value) for value in torch.aminmax(plain))
     return None if low != low else (tensor.numel(), low, high)
 
 
-def _refuse_chance(
-    model: nn.Module, shares: _Shares, function: Callable[..., Any], argument: str, recipe: Recipe, location: str
-) -> None:
-    """Refuse weights that no file holds and that another call with other random numbers makes anew."""
+def _by_chance(shares: _Shares, function: Callable[..., Any], argument: str, recipe: Recipe) -> list[str]:
+    """Weights that no file holds and that another call with other random numbers makes anew."""
     if not shares.lacking:
-        return
+        return []
     again = _made(function, argument, recipe, seed=1).state_dict()
-    by_chance = [name for name, value in shares.lacking.items() if not _same(value, again.get(name))]
+    return [name for name, value in shares.lacking.items() if not _same(value, again.get(name))]
+
+
+def _only_built(
+    model: nn.Module,
+    shares: _Shares,
+    by_chance: Sequence[str],
+    contents: Mapping[str, Mapping[str, Any]],
+    recipe: Recipe,
+) -> bool:
+    """Whether a module shares with its file only what every fresh one holds, as a mask or a table of positions.
+
+    All that the file does not hold is drawn at random then, and the file's names and shapes are the module's own.
+    """
+    if not by_chance or len(by_chance) < len(shares.lacking):
+        return False
+    return sum(find_fitting(model, held, recipe, path) is not None for path, held in contents.items()) == 1
+
+
+def _refuse_chance(by_chance: Sequence[str], recipe: Recipe, location: str) -> None:
+    """Refuse weights that no file holds and that differ from call to call."""
     if by_chance:
         raise CheckpointError(
             f"{recipe.where}: factory = {recipe.factory!r} gives other numbers at every call ({listed(by_chance)}), so"

@@ -60,6 +60,9 @@ def within(seconds: float, call: Callable[[], T]) -> T:
     thread = threading.Thread(target=run, name=_WATCHED, daemon=True)
     thread.start()
     thread.join(seconds)
+    if raised and isinstance(raised[0], KeyboardInterrupt):
+        # Ctrl-C is for the main thread, so nobody asked this process to stop.
+        raise RuntimeError("it raised KeyboardInterrupt by itself") from raised[0]
     if raised:
         raise raised[0]
     if not made:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.lazy import LazyModuleMixin
 
 from pipeline.inputs.files import CheckpointError
 from pipeline.inputs.names import parameters_of
@@ -50,6 +51,7 @@ def load_weights(model: nn.Module, held: Mapping[str, Any], recipe: Recipe, path
     for offer in readings if chosen is None else [chosen]:
         problem = _loads(model, offer, path)
         if problem is None:
+            settle_lazy(model)
             refuse_not_finite(model, path)
             return offer.notes
         problems.append((problem, offer))
@@ -102,11 +104,34 @@ def differences(model: nn.Module, weights: Mapping[str, Tensor]) -> Differences:
     shapes = [
         f"{name} is {_shape(weights[name])} in the file and {_shape(value)} in the model"
         for name, value in own.items()
-        if name in weights and not isinstance(value, nn.UninitializedParameter) and value.shape != weights[name].shape
+        if name in weights and has_size(value) and value.shape != weights[name].shape
     ]
     missing = [name for name, value in own.items() if name not in weights and _place(value) not in present]
     known = set(model.state_dict())
     return Differences(missing, [name for name in weights if name not in known], shapes)
+
+
+def has_size(tensor: Tensor) -> bool:
+    """Whether a tensor has numbers already, which those of lazy layers lack until they are loaded or called."""
+    return not isinstance(tensor, nn.UninitializedParameter | nn.UninitializedBuffer)
+
+
+def settle_lazy(model: nn.Module) -> None:
+    """Make lazy layers that were given their sizes by a file what they become at their first call.
+
+    The hook that would do it belongs to this module, and would change it when a copy of it is called.
+    """
+    for part in model.modules():
+        if not isinstance(part, LazyModuleMixin) or part.has_uninitialized_params():
+            continue
+        for name in ("_initialize_hook", "_load_hook"):
+            handle = vars(part).pop(name, None)
+            if handle is not None:
+                handle.remove()
+        if isinstance(part, nn.LazyLinear):
+            part.in_features = part.weight.shape[-1]
+        if part.cls_to_become is not None:
+            part.__class__ = part.cls_to_become  # type: ignore[assignment]
 
 
 def _own(model: nn.Module) -> dict[str, Tensor]:
@@ -115,7 +140,7 @@ def _own(model: nn.Module) -> dict[str, Tensor]:
 
 def _place(tensor: Tensor | None) -> tuple[object, ...]:
     """Where a tensor's numbers lie: equal for two names of one tensor and for two tensors on the same memory."""
-    lazy = tensor is None or isinstance(tensor, nn.UninitializedParameter) or tensor.layout != torch.strided
+    lazy = tensor is None or not has_size(tensor) or tensor.layout != torch.strided
     pointer = 0 if lazy or tensor is None or tensor.device.type == "meta" else tensor.untyped_storage().data_ptr()
     if not pointer or tensor is None:
         return (id(tensor),)
@@ -172,7 +197,7 @@ def _kept_by_buffer(value: Tensor, target: Tensor) -> bool:
 
 
 def refuse_not_finite(model: nn.Module, path: str) -> None:
-    """Refuse a module whose parameters are not finite, or whose buffers are NaN.
+    """Refuse a module whose parameters are not finite or have no size yet, or whose buffers are NaN.
 
     Infinity in a buffer is legitimate: masks of attention are made of it.
 
@@ -182,9 +207,16 @@ def refuse_not_finite(model: nn.Module, path: str) -> None:
         The message names the parameter and counts its numbers.
     """
     for name, tensor in _own(model).items():
-        if isinstance(tensor, nn.UninitializedParameter) or not (tensor.is_floating_point() or tensor.is_complex()):
+        if not has_size(tensor):
+            raise CheckpointError(
+                f"{path}: {name} belongs to a lazy layer and got no numbers from the file, so the first call would fill"
+                " it at random and untrained maps would stand as trained; load all the weights, with strict=True in a"
+                " factory"
+            )
+        if not (tensor.is_floating_point() or tensor.is_complex()):
             continue
-        plain = tensor.detach() if tensor.element_size() > 1 else tensor.detach().float()
+        plain = tensor.detach() if tensor.layout == torch.strided else tensor.detach().to_dense()
+        plain = plain if tensor.element_size() > 1 else plain.float()
         bad = ~torch.isfinite(plain) if isinstance(tensor, nn.Parameter) else torch.isnan(plain)
         if bool(bad.any()):
             raise CheckpointError(

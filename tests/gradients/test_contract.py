@@ -1,5 +1,7 @@
 """A model that breaks what every gradmap takes for granted is told so; one that keeps it is let pass, unchanged."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -65,7 +67,23 @@ BROKEN = {
     "detached gain": (lambda model, x, y: y / (1 + y.detach().abs().amax((1, 2, 3), keepdim=True)), "hears the future"),
     "blocks of frames": (lambda model, x, y: y.unflatten(-1, (-1, 8)).cumsum(-2).flip(-1).flatten(-2), "the future"),
     "one neuron": (lambda model, x, y: torch.cat([y[:, :2], delayed(y, 2)[:, 2:]], 1), "neuron 2"),
+    "faintly in one": (lambda model, x, y: torch.cat([y[:, :2], (y + 0.01 * delayed(y, 1))[:, 2:]], 1), "neuron 2"),
+    "every third call": (lambda model, x, y: y * (1 + (called(model) % 3 == 0)), "same stimulus twice"),
+    "first of a batch": (lambda model, x, y: torch.cat([2 * y[:1], y[1:]]), "alone and among others"),
+    "training only": (lambda model, x, y: y * (1 + torch.is_grad_enabled()), "while gradients are recorded"),
+    "no way back": (lambda model, x, y: y.detach(), "no gradient leads back"),
+    "numbers of another library": (lambda model, x, y: torch.from_numpy(y.detach().numpy() * 2), "leads back"),
+    "writes into its input": (lambda model, x, y: (y, x.mul_(2))[0], r"x \*= 2"),
+    "whole numbers": (lambda model, x, y: y.int(), "int32 numbers"),
+    "complex": (lambda model, x, y: torch.complex(y, y), "complex64 numbers"),
+    "several outputs": (lambda model, x, y: {"rates": y}, "dict .* `adapt`"),
 }
+
+
+def called(model):
+    """How often a model was called."""
+    model.calls = getattr(model, "calls", 0) + 1
+    return model.calls
 
 
 @pytest.mark.parametrize("kind", BROKEN)
@@ -284,6 +302,29 @@ def test_a_wrong_backward_behind_a_cast_is_found_on_every_map(forward):
     for heard in (None, torch.randn(2, 4, 20)):
         flags = assess(model, compute_strf_gradmaps(model, heard, 6), heard, 6, sample=1).flags
         assert (flags & (FLAGS["finite_difference_off"] | FLAGS["not_checked"])).all()
+
+
+@pytest.mark.parametrize("heard", [None, torch.randn(2, 4, 20, generator=torch.Generator().manual_seed(1))])
+def test_a_wrong_backward_of_one_neuron_is_found_though_others_were_drawn(heard):
+    model = changed(lambda model, x, y: torch.cat([y[:, :2], WrongBackward.apply(y[:, 2:])], 1))
+    for seed in range(6):
+        maps = compute_strf_gradmaps(model, heard, 6)
+        flags = assess(model, maps, heard, 6, sample=1, seed=seed).flags & FLAGS["finite_difference_off"]
+        assert flags[:, 2].all()
+        assert bool(flags[:, :2].any()) == bool(flags[:, :2].all())
+    right = changed(lambda model, x, y: y)
+    assert not assess(right, compute_strf_gradmaps(right, heard, 6), heard, 6, sample=1).flags.any()
+
+
+def test_a_compiled_part_is_no_obstacle():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch deprecates its own compiler
+        compiled = torch.jit.script(nn.Softplus().eval())
+    model = changed(lambda model, x, y: model.compiled(y))
+    model.compiled = compiled
+    assert check_contract(model, weigh=True).frame_bytes > 0
+    plain = changed(lambda model, x, y: nn.functional.softplus(y))
+    torch.testing.assert_close(strf_gradmaps(model, 5), strf_gradmaps(plain, 5))
 
 
 def test_a_cast_before_a_recurrent_layer_is_checked_in_double():

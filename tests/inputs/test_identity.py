@@ -364,3 +364,68 @@ def test_labels_outlive_the_failure_of_their_checkpoint(tmp_path):
     assert checkpoint.scalars == {"seed": 3, "architecture": "fir", "augmented": True, "class": "Cells"}
     with pytest.raises(CheckpointError):
         load_checkpoint(checkpoint.source)
+
+
+class Placed(Cells):
+    """Cells with a table of positions, which every fresh module holds alike."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("positions", torch.linspace(0, 1, 5))
+
+
+class Kept(Cells):
+    """Cells that give their weights to nobody."""
+
+    def state_dict(self, *args, **kwargs):
+        raise LookupError("no weights")
+
+
+def build_placed(path):
+    return Placed()
+
+
+def build_unfinished(path):
+    return Unfinished()
+
+
+def build_unfinished_in_part(path):
+    model = Unfinished()
+    model.load_state_dict(torch.load(f"{path}/best.pt", weights_only=True), strict=False)
+    return model
+
+
+def build_kept(path):
+    return Kept()
+
+
+def test_a_factory_that_only_builds_gets_the_file_though_they_share_a_table(tmp_path):
+    trained = seeded(Placed, 3)
+    save_best(tmp_path / "net", trained)
+    assert described(tmp_path / "net", factory=f"{__name__}:build_placed").error is None
+    model = load_checkpoint(tmp_path / "net", factory=f"{__name__}:build_placed")
+    assert all(torch.equal(value, trained.state_dict()[name]) for name, value in model.state_dict().items())
+
+
+def test_a_lazy_layer_of_a_factory_takes_the_size_of_the_file_and_can_be_called_in_copies(tmp_path):
+    from pipeline import strf_gradmaps
+
+    trained = seeded(Unfinished, 3)
+    trained(torch.zeros(1, 1, 4, 5))
+    save_best(tmp_path / "net", trained)
+    model = load_checkpoint(tmp_path / "net", factory=f"{__name__}:build_unfinished")
+    assert type(model.lazy) is nn.Linear
+    torch.testing.assert_close(strf_gradmaps(model, 5), strf_gradmaps(trained.eval(), 5))
+
+
+def test_a_lazy_layer_that_the_file_does_not_fill_is_refused(tmp_path):
+    save_best(tmp_path / "net", cells())
+    text = refused(describe_checkpoint(source(tmp_path / "net", factory=f"{__name__}:build_unfinished_in_part")))
+    assert "lazy" in text
+    assert "at random" in text
+
+
+def test_a_module_that_cannot_be_looked_at_fails_alone(tmp_path):
+    save_best(tmp_path / "net", cells())
+    text = refused(describe_checkpoint(source(tmp_path / "net", factory=f"{__name__}:build_kept")))
+    assert "cannot be looked at (LookupError: no weights)" in text

@@ -128,6 +128,20 @@ def test_a_model_that_asks_the_process_to_end_fails_alone(tmp_path, capsys, trou
     assert f"lab/exits strf: contract (3 shards): the model's code asked the process to end ({call})" in told
 
 
+def test_code_of_a_lab_may_print_close_its_output_change_the_folder_or_interrupt_a_plan(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = write_lab(tmp_path, {"rude": "rude", "interrupting": "interrupt"}, healthy=1)
+    assert main(["plan", str(config), "--json", "-"]) == 3
+    printed = capsys.readouterr()
+    (broken,) = json.loads(printed.out)["broken"]
+    assert broken["checkpoint"] == "interrupting"
+    assert "raised KeyboardInterrupt by itself" in broken["error"]
+    assert "what a model prints" in printed.err
+    monkeypatch.chdir(tmp_path)
+    assert main(["plan", str(config), "--json", "plan.json"]) == 3
+    assert json.loads((tmp_path / "plan.json").read_text())["broken"] == [broken]
+
+
 def test_a_process_that_a_command_forks_may_end_as_it_likes():
     with exits_refused():
         child = os.fork()

@@ -45,6 +45,12 @@ class Trouble(LabModel):
             sys.exit(0)
         if self.trouble == "exit at once":
             os._exit(0)
+        if self.trouble == "rude":
+            print("what a model prints")
+            sys.stdout.close()
+            os.chdir("/")
+        if self.trouble == "interrupt":
+            raise KeyboardInterrupt
         if self.trouble == "shout":
             raise RuntimeError(f"\x1b[2J\x1b]0;owned\x07 two\nlines {'x' * 2**20}")
         if self.trouble == "nan":

@@ -135,18 +135,20 @@ def map_flags(
 def _by_finite_differences(
     setting: Setting, values: Tensor, objective: Objective, sample: int, generator: torch.Generator
 ) -> tuple[Int[Tensor, "stimulus neuron"], float]:
-    """Flags of all maps from a few of them, and their largest error.
+    """Flags of all maps from a few of them, those of further neurons along one direction, and the largest error drawn.
 
-    A backward pass that is wrong for one map is wrong for its like, which were not drawn.
+    A backward pass that is wrong for one of the few is wrong for its like, which were not drawn. Of the others each
+    neuron speaks for itself: among thousands one may stand at a kink.
     """
     pairs = draw(values.shape[0], values.shape[1], sample, generator)
-    errors, precision = finite_difference_errors(setting, values, objective, pairs, generator)
-    made = [error for error in errors if not math.isnan(error)]
-    tolerance = OWN_PRECISION_TOLERANCE if precision == OWN_PRECISION else FINITE_DIFFERENCE_TOLERANCE
+    errors = finite_difference_errors(setting, values, objective, pairs, generator)
+    made = [error for error in errors.drawn if not math.isnan(error)]
+    tolerance = OWN_PRECISION_TOLERANCE if errors.precision == OWN_PRECISION else FINITE_DIFFERENCE_TOLERANCE
     everywhere = torch.ones(values.shape[:2], dtype=torch.bool, device=values.device)
     if not made:
         return raised("not_checked", everywhere), math.nan
-    return raised("finite_difference_off", everywhere & (max(made) > tolerance)), max(made)
+    off = (errors.others > tolerance).to(values.device) | (max(made) > tolerance)
+    return raised("finite_difference_off", everywhere & off), max(made)
 
 
 def _of_maps(of_neurons: Bool[Tensor, " neuron"], setting: Setting, like: Tensor) -> Bool[Tensor, "..."]:

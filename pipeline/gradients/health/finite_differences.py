@@ -2,9 +2,10 @@
 
 import itertools
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from pipeline.gradients.health.setting import Setting
@@ -27,41 +28,73 @@ def draw(n_stimuli: int, n_neurons: int, sample: int, generator: torch.Generator
     return [(index // n_neurons, index % n_neurons) for index in drawn]
 
 
+@dataclass(frozen=True)
+class Errors:
+    """Relative errors of maps, NaN where they cannot be told.
+
+    ``drawn`` are those of the maps that were drawn, in their order, found in ``precision``. ``others`` are those of
+    each neuron along one direction that they share, around stimuli of which a map was drawn.
+    """
+
+    drawn: list[float]
+    others: Float[Tensor, " neuron"]
+    precision: str
+
+
 def finite_difference_errors(
     setting: Setting,
     values: Tensor,
     objective: Objective,
     pairs: list[tuple[int, int]],
     generator: torch.Generator,
-) -> tuple[list[float], str]:
-    """Relative error of the map of each (stimulus, neuron), NaN where it cannot be told, and the precision used."""
+) -> Errors:
+    """Errors of the maps of some pairs (stimulus, neuron), closely, and of all others as far as that costs nothing."""
+    nothing = torch.full((values.shape[1],), math.nan)
     try:
         exact = replace(setting, listener=in_double(setting.listener), heard=setting.heard.double())
         with undisturbed(exact.listener, torch.float64), torch.no_grad():
-            errors = _in_double(exact, values, objective, pairs, generator)
+            errors, others = _in_double(exact, values, objective, pairs, generator)
             if not any(map(math.isnan, errors)):
-                return errors, DOUBLE
+                return Errors(errors, others, DOUBLE)
     except Exception:  # a model's own code may raise anything in another precision
         errors = []
     try:
         with undisturbed(setting.listener, setting.heard.dtype), torch.no_grad():
-            return [_in_own_precision(setting, values, objective, pair, generator) for pair in pairs], OWN_PRECISION
+            errors = [_in_own_precision(setting, values, objective, pair, generator) for pair in pairs]
     except Exception:
-        return [math.nan] * len(pairs), OWN_PRECISION
+        errors = [math.nan] * len(pairs)
+    return Errors(errors, nothing, OWN_PRECISION)
 
 
 def _in_double(
     exact: Setting, values: Tensor, objective: Objective, pairs: list[tuple[int, int]], generator: torch.Generator
-) -> list[float]:
-    """The errors, of all maps around one stimulus by one forward pass."""
+) -> tuple[list[float], Tensor]:
+    """The errors, of all maps around one stimulus by one forward pass; and those of each neuron's map."""
     directed = [_directions(exact, values, pair, generator) for pair in pairs]
     errors = [math.nan] * len(pairs)
+    others = torch.full((values.shape[1],), math.nan, dtype=torch.float64)
     for stimulus in {stimulus for stimulus, _ in pairs}:
         mine = [number for number, pair in enumerate(pairs) if pair[0] == stimulus]
-        slopes = _slopes(exact, objective, [(pairs[number], directed[number][0]) for number in mine], DOUBLE_STEP)
-        for number, (slope, rounding) in zip(mine, slopes, strict=True):
-            errors[number] = _error(slope, *directed[number], rounding)
-    return errors
+        shared, asked = _shared(exact, stimulus), [(pairs[number], directed[number][0]) for number in mine]
+        if shared:
+            along = _directions(exact, values, (stimulus, shared[0]), generator)[0][:1]
+            asked.append(((stimulus, shared[0]), along))
+        moved = _moved(exact, objective, asked, DOUBLE_STEP)
+        for number, numbers in zip(mine, moved, strict=False):
+            errors[number] = _error(*_slope(exact, numbers, pairs[number][1]), *directed[number])
+        for row in shared:
+            slope, rounding = _slope(exact, moved[-1], row)
+            found = _error(slope, rounding, along, _placed(exact, values, (stimulus, row)))
+            others[row] = max(found, float(others[row].nan_to_num(nan=0.0)))
+    return errors, others
+
+
+def _shared(setting: Setting, stimulus: int) -> list[int]:
+    """The maps around a stimulus that look at one window of it: those of most neurons."""
+    if setting.neurons is None:
+        return []
+    ends = setting.ends[stimulus]
+    return (ends == ends.mode().values).nonzero()[:, 0].tolist()
 
 
 def _in_own_precision(
@@ -70,7 +103,8 @@ def _in_own_precision(
     """The error by the two steps that agree best along the map itself; NaN where no two agree."""
     directions, placed = _directions(setting, values, pair, generator)
     along = directions[-1:]
-    slopes = [_slopes(setting, objective, [(pair, along)], step)[0][0] for step in OWN_STEPS]
+    moved = [_moved(setting, objective, [(pair, along)], step)[0] for step in OWN_STEPS]
+    slopes = [_slope(setting, numbers, pair[1])[0] for numbers in moved]
     best = (math.inf, math.nan)
     for one, other in itertools.pairwise(slopes):
         if not bool(one.isfinite().all() and other.isfinite().all()):
@@ -80,7 +114,7 @@ def _in_own_precision(
             / torch.maximum(one.abs(), other.abs()).amax().clamp(min=torch.finfo(torch.float32).tiny)
         )
         rounding = float(torch.finfo(one.dtype).tiny)
-        best = min(best, (apart, _error(one, along, placed, rounding)))
+        best = min(best, (apart, _error(one, rounding, along, placed)))
     return best[1] if best[0] <= AGREEING else math.nan
 
 
@@ -88,15 +122,17 @@ def _directions(
     setting: Setting, values: Tensor, pair: tuple[int, int], generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """A random direction inside the window and the map itself, of largest entry 1; and the map, time ascending."""
-    stimulus, row = pair
-    heard = setting.heard[stimulus]
-    window = _window(setting, pair)
-    reach = window.stop - window.start
-    placed = values[stimulus, row, ..., :reach].to(heard).nan_to_num(nan=0.0).flip(-1)
-    placed = placed.reshape(heard[..., window].shape)
-    noise = torch.randn(placed.shape, generator=generator, dtype=torch.float64).to(heard)
+    placed = _placed(setting, values, pair)
+    noise = torch.randn(placed.shape, generator=generator, dtype=torch.float64).to(placed)
     directions = torch.stack([noise, placed] if placed.any() else [noise])
     return directions / directions.flatten(1).abs().amax(dim=1).view(-1, *[1] * placed.ndim), placed
+
+
+def _placed(setting: Setting, values: Tensor, pair: tuple[int, int]) -> Tensor:
+    """A map as its window of the stimulus lies, time ascending."""
+    heard = setting.heard[pair[0]][..., _window(setting, pair)]
+    placed = values[(*pair, ..., slice(heard.shape[-1]))].to(heard).nan_to_num(nan=0.0).flip(-1)
+    return placed.reshape(heard.shape)
 
 
 def _window(setting: Setting, pair: tuple[int, int]) -> slice:
@@ -104,10 +140,18 @@ def _window(setting: Setting, pair: tuple[int, int]) -> slice:
     return slice(end + 1 - min(setting.lags, end + 1), end + 1)
 
 
-def _slopes(
+@dataclass(frozen=True)
+class _Moved:
+    """The objectives of all neurons after steps forth, then back, along some directions."""
+
+    numbers: Float[Tensor, "move neuron"]
+    step: float
+
+
+def _moved(
     setting: Setting, objective: Objective, asked: list[tuple[tuple[int, int], Tensor]], step: float
-) -> list[tuple[Tensor, float]]:
-    """Central differences of maps around one stimulus along directions of each, and what rounding may add to them."""
+) -> list[_Moved]:
+    """Steps in the windows of maps around one stimulus, along directions of each, by one forward pass."""
     heard = setting.heard[asked[0][0][0]]
     rms = float(heard.square().mean().sqrt())
     step *= rms if rms > 0 else 1.0
@@ -119,16 +163,19 @@ def _slopes(
     response = setting.listener(torch.cat(moved))
     if heard.dtype == torch.float64 and response.dtype != torch.float64:
         raise TypeError(f"the model answers in {response.dtype} to float64")
-    found = []
-    for ((_, row), directions), mine in zip(asked, response.split([len(rows) for rows in moved]), strict=True):
-        numbers = evaluate(objective, mine[:, :, 0, :])
-        number = numbers.sum(dim=1) if setting.neurons is None else numbers[:, setting.neurons[row]]
-        slope = (number[: len(directions)] - number[len(directions) :]) / (2 * step)
-        found.append((slope, float(1e2 * torch.finfo(number.dtype).eps * number.abs().amax() / step)))
-    return found
+    parts = response.split([len(rows) for rows in moved])
+    return [_Moved(evaluate(objective, mine[:, :, 0, :]), step) for mine in parts]
 
 
-def _error(slope: Tensor, directions: Tensor, placed: Tensor, rounding: float) -> float:
+def _slope(setting: Setting, moved: _Moved, row: int) -> tuple[Tensor, float]:
+    """Central differences of one map's objective, and what rounding may add to them."""
+    number = moved.numbers.sum(dim=1) if setting.neurons is None else moved.numbers[:, setting.neurons[row]]
+    half = len(number) // 2
+    slope = (number[:half] - number[half:]) / (2 * moved.step)
+    return slope, float(1e2 * torch.finfo(number.dtype).eps * number.abs().amax() / moved.step)
+
+
+def _error(slope: Tensor, rounding: float, directions: Tensor, placed: Tensor) -> float:
     told = (directions * placed).flatten(1).sum(dim=1)
     # A random direction meets the map at about this much; less than that, or than rounding, is no measure of an error.
     typical = placed.norm() * directions.flatten(1).norm(dim=1) / math.sqrt(placed.numel())

@@ -118,7 +118,8 @@ TABLE = (
         f"by more than {FINITE_DIFFERENCE_TOLERANCE:g} in float64, or {OWN_PRECISION_TOLERANCE:g} in float32 where"
         " the model does not compute in float64",
         "look for a custom backward pass, a detached part, or a kink exactly at this stimulus",
-        "all maps of a block, by central differences of a few drawn from it: what is wrong in one is wrong in its like",
+        "all maps of a block, by central differences of a few drawn from it: what is wrong in one is wrong in its like;"
+        " and those of each further neuron, by one direction that they share",
         "wrong",
     ),
     Flag(

@@ -97,7 +97,13 @@ def frames_of(response: Tensor, n_stimuli: int, model: nn.Module) -> Float[Tenso
         shape = tuple(response.shape) if isinstance(response, Tensor) else type(response).__name__
         raise ValueError(
             f"{name} gave a response of shape {shape} for {n_stimuli} stimuli; a gradmap needs (batch, neuron, 1, time)"
-            " to know whose gradient it is; let the model's forward return that shape"
+            " to know whose gradient it is; let the model's forward return that shape, or say in an `adapt` table where"
+            " the neurons and frames are"
+        )
+    if not response.is_floating_point():
+        raise ValueError(
+            f"{name} gave a response of {str(response.dtype).removeprefix('torch.')} numbers, which have no gradient"
+            " that is a map; let its forward return real numbers, as the magnitude of complex ones"
         )
     n_neurons = getattr(model, "O", None)
     if isinstance(n_neurons, int) and response.shape[1] != n_neurons:

@@ -5,6 +5,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from pipeline.gradients.torch_state.copies import parts_of
+
 
 @dataclass(frozen=True)
 class Call:
@@ -50,9 +52,7 @@ def traced(model: nn.Module, leaf: Tensor) -> tuple[Any, Trace]:
     stimulus = leaf.view_as(leaf)
     calls: list[Call] = []
     handles = []
-    for name, module in model.named_modules():
-        if module is model:
-            continue
+    for name, module in parts_of(model):
 
         def note(module: nn.Module, given: Any, named: Any, gave: Any, name: str = name) -> None:
             first, last = first_tensor(given), first_tensor(gave)

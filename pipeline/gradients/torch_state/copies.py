@@ -1,7 +1,7 @@
 """Copies of a model that share what they may and write nothing back, and what tensors it has."""
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,8 @@ def twin_of(model: nn.Module, replace: Mapping[str, nn.Module] | None = None, *,
 def _twin(module: nn.Module, seen: dict[int, nn.Module], constants: dict[int, Tensor], light: bool) -> nn.Module:
     if light and not module._modules and type(module).__module__.startswith("torch.nn.modules."):
         return module
+    if isinstance(module, torch.jit.ScriptModule):
+        return module  # compiled: it takes no hooks and no other weights
     twin = seen.get(id(module))
     if twin is not None:
         return twin
@@ -60,6 +62,13 @@ def _twin(module: nn.Module, seen: dict[int, nn.Module], constants: dict[int, Te
     }
     vars(twin).update(state)
     return twin
+
+
+def parts_of(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The parts of a model that hooks can be put on, by name; not the model itself."""
+    for name, part in model.named_modules():
+        if part is not model and not isinstance(part, torch.jit.ScriptModule):
+            yield name, part
 
 
 @dataclass(frozen=True)
