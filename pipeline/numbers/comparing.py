@@ -405,7 +405,9 @@ def _with_family(row: pd.Series, measures: int) -> str:
 
 
 def label_text(label: object) -> str:
-    """A label as text; whole numbers that arrive as floats read as whole."""
+    """A label as text, "" for one that is missing; whole numbers that arrive as floats read as whole."""
+    if not _named(label):
+        return ""
     return str(int(label)) if isinstance(label, float) and label.is_integer() else str(label)
 
 

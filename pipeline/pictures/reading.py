@@ -237,11 +237,11 @@ def decoded(value: Any) -> Any:
 
 
 def as_text(value: Any) -> str:
-    """A value of an attribute or of a coordinate as one line of text."""
+    """A value of an attribute or of a coordinate as one line of text, an empty one where it is missing."""
     if isinstance(value, str):
         return value
     if isinstance(value, (float, np.floating)):
-        return label_text(value) if float(value).is_integer() else f"{value:.4g}"
+        return label_text(value) if np.isnan(value) or float(value).is_integer() else f"{value:.4g}"
     if isinstance(value, (dict, list, tuple)):
         return json.dumps(value, ensure_ascii=False, default=str)
     return str(value)

@@ -11,7 +11,11 @@ T = TypeVar("T")
 #: Attributes of each coordinate, in the CF manner.
 AXIS_ATTRIBUTES: dict[str, dict[str, str]] = {
     "checkpoint": {"long_name": "checkpoint", "description": "trained model, labelled by its id"},
-    "neuron": {"long_name": "neuron", "description": "output of the model, labelled with the recording's id"},
+    "neuron": {
+        "long_name": "neuron",
+        "description": "output of the model, labelled with the recording's id; text, also where that is a number:"
+        ' sel(neuron="3") takes the one called 3, isel(neuron=3) the fourth',
+    },
     "frequency": {"long_name": "frequency", "units": "Hz", "description": "centre of the band"},
     "channel": {"long_name": "channel", "description": "channel after the prefilter"},
     "lag": {

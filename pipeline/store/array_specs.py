@@ -45,8 +45,8 @@ NOTHING_THERE = Flag(
     remedy="see `gradmap status` for the cause, and run again",
 )
 
-#: What stands for "not known" among whole numbers, and among truth values that are kept as 0 and 1.
-NONE_OF = {"int64": -(2**63), "int8": -1}
+#: What stands for "not known" in text, among whole numbers, and among truth values that are kept as 0 and 1.
+NONE_OF: dict[str, Any] = {"str": "", "int64": -(2**63), "int8": -1}
 
 #: Labels of so many checkpoints lie in one chunk.
 LABELS_PER_CHUNK = 1024
@@ -146,7 +146,7 @@ def metadata_arrays(cohort: CohortPlan, taken: set[str]) -> list[ArraySpec]:
 def _column(name: str, dim: str, values: np.ndarray, chunk: int, source: str) -> ArraySpec:
     text = values.dtype == object
     dtype = "str" if text else str(values.dtype)
-    fill: Any = "" if text else nan if values.dtype.kind == "f" else NONE_OF.get(dtype, 0)
+    fill: Any = nan if values.dtype.kind == "f" else NONE_OF.get(dtype, 0)
     attributes: dict[str, Any] = {"role": "metadata", "long_name": f"{source} of the {dim}", "source": source}
     if dtype in NONE_OF and bool((values == NONE_OF[dtype]).any()):
         attributes["missing_value"] = NONE_OF[dtype]  # readers that know CF show NaN there
@@ -167,8 +167,7 @@ def per_neuron_row(values: Sequence[float] | None, size: int) -> np.ndarray:
 def column_values(entries: Iterable[Any]) -> np.ndarray:
     """Entries as one array: truth values as they are, or as 0 and 1 where one is missing; whole numbers as they are.
 
-    Other numbers are float64 with NaN for none, and anything else is text with "" for none. `NONE_OF` holds what stands
-    for none among whole numbers.
+    Other numbers are float64 with NaN for none, and anything else is text. `NONE_OF` holds what stands for none.
     """
     entries = [None if isinstance(entry, float) and isnan(entry) else _unboxed(entry) for entry in entries]
     present = [entry for entry in entries if entry is not None]

@@ -113,8 +113,14 @@ def _ordered(cube: xr.Dataset) -> xr.Dataset:
     order: dict[str, int] = {role: rank for rank, role in enumerate(ROLES)}
     attributes = {name: cube.variables[name].attrs for name in cube.data_vars}
     names = sorted(attributes, key=lambda name: (order.get(role_of(attributes[name]), len(ROLES)), str(name)))
-    text = {name: entry.astype(object) for name, entry in cube.variables.items() if entry.dtype.kind == "T"}
+    text = {name: _as_text(entry) for name, entry in cube.variables.items() if entry.dtype.kind == "T"}
     return cube.assign(text)[names]
+
+
+def _as_text(entry: xr.Variable) -> xr.Variable:
+    """Text as objects, NaN where a fact is not known, as xarray and pandas have it."""
+    text = entry.astype(object)
+    return text.where(text != "", np.nan) if role_of(entry.attrs) in ("metadata", "summary") else text
 
 
 def _hide(variable: xr.Variable, status: xr.Variable) -> xr.Variable:
@@ -145,7 +151,8 @@ class _DoneOnly(BackendArray):
             return values.values
         aligned = done.set_dims({dim: 1 for dim in values.dims if dim not in done.dims} | dict(done.sizes))
         aligned = aligned.transpose(*values.dims)
-        return np.where(aligned.values, values.values, _missing(self.values))
+        shown = values.values.astype(object) if values.dtype.kind == "T" else values.values
+        return np.where(aligned.values, shown, _missing(self.values))
 
 
 def _missing(variable: xr.Variable) -> Any:
@@ -153,7 +160,7 @@ def _missing(variable: xr.Variable) -> Any:
     if role_of(variable.attrs) == "companion" and "flag_masks" in variable.attrs:
         return variable.dtype.type(NOT_COMPUTED)
     missing = {"f": np.nan, "i": -1, "u": 0, "b": False}.get(variable.dtype.kind)
-    return "" if missing is None else variable.dtype.type(missing)
+    return np.nan if missing is None else variable.dtype.type(missing)
 
 
 def _chunked(cube: xr.Dataset) -> xr.Dataset:

@@ -9,7 +9,7 @@ import xarray as xr
 from zarr.abc.store import Store
 
 from pipeline.plan.config import plain
-from pipeline.store.array_specs import LABELS_PER_CHUNK, ArraySpec, bookkeeping_chunks
+from pipeline.store.array_specs import LABELS_PER_CHUNK, NONE_OF, ArraySpec, bookkeeping_chunks
 from pipeline.store.backend import scrub
 from pipeline.store.groups import Group, consolidate, create_arrays, delete_array, write_attributes
 from pipeline.store.opened import open_existing
@@ -26,7 +26,7 @@ def write_summaries(store: str | Path, summaries: Mapping[str, xr.Dataset], *, h
     ----------
     summaries
         For each cohort by its name, variables over axes of its cube and new ones of their own. Along an axis of the
-        cube each label must be the cube's; where some are left out, numbers are NaN and text is "".
+        cube each label must be the cube's; where some are left out, numbers are NaN and text is missing.
     held
         The store as the holder of its lease writes it (`Lease.store`), where a run could be writing it.
 
@@ -89,6 +89,8 @@ def _spec(
             values, dtype, fill = _placed(name, values, dtype, fill, axis, dim, summaries, cohort, stored)
     dims = tuple(str(dim) for dim in variable.dims)
     attributes = {**_json_attributes(variable.attrs), "role": "summary"}
+    if dtype == "str" and bool((values == NONE_OF[dtype]).any()):
+        attributes["missing_value"] = NONE_OF[dtype]
     if dims == ("checkpoint",):
         chunks: tuple[int, ...] = (LABELS_PER_CHUNK,)
     else:
@@ -100,8 +102,12 @@ def _storable(name: str, variable: xr.Variable) -> tuple[np.ndarray, str, Any]:
     values = np.asarray(variable.values)
     if values.dtype.kind in "biuf":
         return values, str(values.dtype.newbyteorder("=")), np.nan if values.dtype.kind == "f" else 0
-    if values.dtype.kind in "OUT" and all(isinstance(entry, str) for entry in values.ravel()):
-        return values.astype(object), "str", ""
+    text = values.astype(object) if values.dtype.kind in "OUT" else None
+    if text is not None:
+        known = np.array([entry is not None and entry == entry for entry in text.flat]).reshape(text.shape)
+        text = np.where(known, text, NONE_OF["str"])
+        if all(isinstance(entry, str) for entry in text.ravel()):
+            return text, "str", NONE_OF["str"]
     raise ValueError(
         f"{name} is of type {values.dtype}, which a cube does not hold; give numbers, truth values or text"
     )

@@ -4,6 +4,7 @@ import hashlib
 import json
 import warnings
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -99,10 +100,10 @@ def test_metadata_become_coordinates_by_their_type(store):
     lay_out(run_plan(store, cohort(checkpoints=entries, neuron_metadata=metadata)))
     cube = xr.open_zarr(store, group="speech")
     np.testing.assert_array_equal(cube.coords["seed"], [1.0, np.nan, np.nan])
-    assert list(cube.coords["arch"].values) == ["ln", "gru", ""]
-    assert list(cube.coords["mixed"].values) == ["1", "two", ""]
+    assert list(cube.coords["arch"].fillna("?").values) == ["ln", "gru", "?"]
+    assert list(cube.coords["mixed"].fillna("?").values) == ["1", "two", "?"]
     np.testing.assert_array_equal(cube.coords["flag"], [1.0, np.nan, np.nan])
-    assert list(cube.coords["area"].values) == ["A1", "A1", "belt", "", "A1"]
+    assert list(cube.coords["area"].fillna("?").values) == ["A1", "A1", "belt", "?", "A1"]
     assert cube.coords["depth_um"].dtype == np.int64
     np.testing.assert_array_equal(cube.coords["neuron_lag"], [1.5] * 5)  # "lag" is an axis
 
@@ -231,7 +232,7 @@ def test_metadata_of_new_checkpoints_join_those_of_old_ones(store):
     cube = xr.open_zarr(store, group="speech")
     assert list(cube.coords["seed"].values) == ["1", "two"]
     assert list(cube.coords["arch"].values) == ["ln", "3"]
-    assert list(cube.coords["site"].values) == ["", "x"]
+    assert list(cube.coords["site"].fillna("?").values) == ["?", "x"]
     assert cube.strf.sel(checkpoint="a").notnull().all()
 
 
@@ -446,7 +447,7 @@ def test_a_changed_checkpoint_of_which_nothing_is_done_is_replaced(laid_out, sto
     cube = open_cube(store)
     assert (cube.strf_status == DONE).all()
     assert json.loads(cube.attrs["fingerprints"])["b"] == "mended"
-    assert list(cube.arch.values) == ["", "ln", ""]
+    assert list(cube.arch.fillna("?").values) == ["?", "ln", "?"]
     assert store_status(store)[0].failures == ()
 
 
@@ -462,3 +463,41 @@ def test_credentials_do_not_reach_the_attributes(store):
     text = 'store = "s3://AKIAKEY:topsecret@bucket/x"\naws_secret_access_key = "topsecret"\n'
     lay_out(run_plan(store, text=text))
     assert not [path for path in store.rglob("zarr.json") if "topsecret" in path.read_text()]
+
+
+DOORS = {"ours": open_cube, "xarray": partial(xr.open_zarr, group="speech", chunks=None)}
+
+
+@pytest.mark.parametrize("door", DOORS.values(), ids=DOORS)
+def test_missing_text_is_missing_and_no_group_of_its_own(store, door):
+    areas = ("A1", None, "belt", None, "A1")
+    entries = (checkpoint("a", arch="ln"), checkpoint("b"), checkpoint("c", arch="gru"))
+    compute(lay_out(run_plan(store, cohort(checkpoints=entries, neuron_metadata={"area": areas}))))
+    cube = door(store)
+    assert cube.area.isnull().values.tolist() == [False, True, False, True, False]
+    maps = cube.strf.load()
+    by_area = maps.groupby("area").mean("neuron")
+    assert by_area.area.values.tolist() == ["A1", "belt"]
+    np.testing.assert_allclose(by_area.sel(area="A1"), maps[:, [0, 4]].mean("neuron"))
+    assert list(cube.groupby("arch").groups) == ["gru", "ln"]
+    kept = cube.where(cube.area == "A1", drop=True)
+    assert kept.neuron.values.tolist() == maps.neuron.values[[0, 4]].tolist()
+    assert kept.strf.shape == (3, 2, *maps.shape[2:])
+    assert cube.dropna("checkpoint", subset=["arch"]).checkpoint.values.tolist() == ["a", "c"]
+    assert cube.area.sel(neuron=maps.neuron.values[2]).item() == "belt"
+    assert cube.set_index(neuron="area").strf.sel(neuron="belt").shape == (3, *maps.shape[2:])
+
+
+def test_text_that_was_written_without_a_mark_of_what_is_missing_is_read_alike(store):
+    compute(lay_out(run_plan(store, cohort(neuron_metadata={"area": ("A1", None, "belt", None, "A1")}))))
+    group = zarr.open_group(store / "speech", mode="r+")
+    del group["area"].attrs["missing_value"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Zarr says of these metadata that they are not in the format's text yet
+        zarr.consolidate_metadata(store)
+    assert list(open_cube(store).groupby("area").groups) == ["A1", "belt"]
+
+
+def test_text_that_is_whole_carries_no_mark(store):
+    compute(lay_out(run_plan(store, cohort(neuron_metadata={"area": ("A1",) * 5}))))
+    assert "missing_value" not in open_cube(store).area.encoding | open_cube(store).area.attrs

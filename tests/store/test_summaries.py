@@ -55,7 +55,7 @@ def test_labels_in_another_order_or_fewer_of_them_find_their_place(summaries, st
         cube.strf_best_frequency.sel(some.strf_best_frequency.coords), some.strf_best_frequency
     )
     assert int(cube.strf_best_frequency.notnull().sum()) == 4
-    assert set(np.unique(cube.strf_class.values.astype(str))) == {"", "on"}
+    assert set(cube.strf_class.fillna("?").values.ravel()) == {"?", "on"}
     assert cube.strf_significant.dtype == np.float64
 
 
@@ -99,4 +99,4 @@ def test_summaries_grow_with_the_cohort(summaries, store):
     cube = open_cube(store)
     assert cube.strf_best_frequency.sel(checkpoint="d").isnull().all()
     assert cube.strf_best_frequency.sel(checkpoint="a").notnull().all()
-    assert list(cube.strf_class.sel(checkpoint="d").values) == [""] * 5
+    assert bool(cube.strf_class.sel(checkpoint="d").isnull().all())

@@ -249,9 +249,8 @@ def _decoded(
 
 
 def _plain(values: np.ndarray) -> np.ndarray:
-    """Strings of any kind as objects, which pandas and Parquet take as they are; empty ones are missing."""
+    """Strings of any kind as objects, which pandas and Parquet take as they are; None for those that are missing."""
     if values.dtype.kind not in "USTO":
         return values
-    return np.array([None if value == "" else value for value in values.ravel().tolist()], dtype=object).reshape(
-        values.shape
-    )
+    known = [None if value == "" or value != value else value for value in values.ravel().tolist()]
+    return np.array(known, dtype=object).reshape(values.shape)

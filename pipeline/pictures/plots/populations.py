@@ -8,6 +8,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from pipeline.numbers.comparing import label_text
 from pipeline.pictures.plots.maps import axis_label
 from pipeline.pictures.reading import group_labels, metadata_names
 from pipeline.pictures.style import (
@@ -243,7 +244,7 @@ def _edges(numbers: np.ndarray, bins: int, log: bool) -> np.ndarray:
 
 def _columns(ax: Axes, words: Sequence[object] | np.ndarray) -> np.ndarray:
     """Place neurons in columns named by ``words``, side by side within a column."""
-    names = [str(word) for word in words]
+    names = [label_text(word) or "not known" for word in words]
     columns = sorted(set(names))
     along = np.empty(len(names))
     for position, column in enumerate(columns):

@@ -87,7 +87,7 @@ def _axes(entry: Outcome, small: Thumbnails) -> dict[str, Any]:
         "neurons": [harmless(str(label)) for label in codes["neuron"].values],
         "checkpoints": [harmless(str(label)) for label in codes["checkpoint"].values],
         "about": [
-            ", ".join(f"{name} {text[at]}" for name, text in zip(about, texts, strict=True))
+            ", ".join(f"{name} {text[at]}" for name, text in zip(about, texts, strict=True) if text[at])
             for at in range(codes.sizes["neuron"])
         ],
         "groups": list(map(harmless, some)),
