@@ -11,7 +11,7 @@ from pipeline.numbers import stats
 from pipeline.numbers.agreement import linear_contrast, mean_map, noise_ceiling, reliability, variance_components
 from pipeline.numbers.agreement.grouping import groups_of
 from pipeline.numbers.agreement.reliability import Null
-from pipeline.numbers.crossed import Numbers, difference
+from pipeline.numbers.crossed import Numbers, difference, known_mean
 from pipeline.numbers.strf import strf_summaries
 from pipeline.numbers.strf.all_measures import MEASURES as STRF_MEASURES
 from pipeline.numbers.waveform import MEASURES as WAVEFORM_MEASURES
@@ -278,10 +278,7 @@ class _Cohort:
         """A measure (checkpoint, neuron), or its log2: the mean over all else, of the values that there are."""
         values = self.numbers[name].transpose("checkpoint", "neuron", ...).values
         rows = values.reshape(*values.shape[:2], -1)
-        rows = np.log2(rows) if name in IN_OCTAVES else rows
-        known = np.isfinite(rows)
-        totals, counts = np.where(known, rows, 0.0).sum(axis=2), known.sum(axis=2)
-        return np.where(counts > 0, totals / np.maximum(counts, 1), np.nan)
+        return known_mean(np.log2(rows) if name in IN_OCTAVES else rows, 2)
 
 
 def _of_cohort(
@@ -350,7 +347,9 @@ def _row(name: str, cohorts: Sequence[_Cohort], rng: int) -> dict[str, object]:
     octaves = name in IN_OCTAVES
     values = [cohort.of(name) for cohort in cohorts]
     means = [
-        np.concatenate([_known_mean(one[cohort.second == group]) for one, cohort in zip(values, cohorts, strict=True)])
+        np.concatenate(
+            [known_mean(one[cohort.second == group], 0) for one, cohort in zip(values, cohorts, strict=True)]
+        )
         for group in (False, True)
     ]
     both = np.isfinite(means[0]) & np.isfinite(means[1])
@@ -384,12 +383,6 @@ def _row(name: str, cohorts: Sequence[_Cohort], rng: int) -> dict[str, object]:
     row |= {"difference": found.effect, "difference_units": units, "n": found.n_sites}
     row |= {column: getattr(found, column) for column in columns}
     return row | {"note": "; ".join(found.notes)}
-
-
-def _known_mean(values: np.ndarray) -> np.ndarray:
-    known = np.isfinite(values)
-    counts = known.sum(axis=0)
-    return np.where(counts > 0, np.where(known, values, 0.0).sum(axis=0) / np.maximum(counts, 1), np.nan)
 
 
 def _with_family(row: pd.Series, measures: int) -> str:

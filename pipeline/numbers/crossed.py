@@ -78,7 +78,7 @@ def difference(cohorts: Sequence[Numbers], rng: int = 0) -> Difference:
         If fewer than two sites have a number in both groups.
     """
     parts = [_Part(one, _site_codes(cohorts)) for one in cohorts]
-    by_site = _mean_of([part.by_site(part.second[None])[0] for part in parts])
+    by_site = known_mean(np.stack([part.by_site(part.second[None])[0] for part in parts]), 0)
     known = np.isfinite(by_site)
     if known.sum() < 2:
         raise ValueError(
@@ -131,7 +131,7 @@ class _Part:
 
     def by_checkpoint(self) -> np.ndarray:
         """Numbers (checkpoint, site) without what is a neuron's own: its mean over the two groups' means."""
-        means = [_nan_mean(self.numbers.values[group], 0) for group in (~self.second, self.second)]
+        means = [known_mean(self.numbers.values[group], 0) for group in (~self.second, self.second)]
         return self._site_means(self.numbers.values - (means[0] + means[1]) / 2)
 
     def _site_means(self, values: np.ndarray) -> np.ndarray:
@@ -149,14 +149,11 @@ def _site_codes(cohorts: Sequence[Numbers]) -> dict[object, int]:
     return {site: code for code, site in enumerate(labels)}
 
 
-def _nan_mean(values: np.ndarray, axis: int) -> np.ndarray:
+def known_mean(values: np.ndarray, axis: int) -> np.ndarray:
+    """Mean over the finite values along an axis; NaN where there is none."""
     known = np.isfinite(values)
     count = known.sum(axis=axis)
     return np.where(count > 0, np.where(known, values, 0.0).sum(axis=axis) / np.maximum(count, 1), np.nan)
-
-
-def _mean_of(by_site: Sequence[np.ndarray]) -> np.ndarray:
-    return _nan_mean(np.stack(by_site), 0)
 
 
 def _labels_permuted(parts: Sequence[_Part], observed: np.ndarray, rng: int) -> tuple[float, float, str]:
@@ -176,8 +173,8 @@ def _labels_permuted(parts: Sequence[_Part], observed: np.ndarray, rng: int) -> 
     if exact:
         chosen = list(product(*(range(len(labelling)) for labelling in labellings)))
         means = [values[[one[at] for one in chosen]] for at, values in enumerate(means)]
-    effects = np.abs(_nan_mean(_mean_of(means), 1))
-    effect = abs(_nan_mean(observed, 0))
+    effects = np.abs(known_mean(known_mean(np.stack(means), 0), 1))
+    effect = abs(known_mean(observed, 0))
     # a labelling that leaves no site with both groups says nothing against chance
     as_large = int((~(effects < effect * (1 - 1e-9) - 1e-300)).sum())
     if exact:
@@ -245,11 +242,11 @@ def _spread(parts: Sequence[_Part], by_site: np.ndarray) -> _Spread:
     groups = [cells[~parts[0].second], cells[parts[0].second]]
     if min(map(len, groups)) < 2:
         return _Spread(sites, float("nan"), float("nan"), float("nan"))
-    means = [_nan_mean(group, 1) for group in groups]
+    means = [known_mean(group, 1) for group in groups]
     own = [float(mean.var(ddof=1) / len(mean)) for mean in means]
     # what is left of a cell without its checkpoint and its site is counted by both variances
     rest = [
-        group - mean[:, None] - (_nan_mean(group, 0) - mean.mean()) for group, mean in zip(groups, means, strict=True)
+        group - mean[:, None] - (known_mean(group, 0) - mean.mean()) for group, mean in zip(groups, means, strict=True)
     ]
     freedom = [(len(group) - 1) * max(1, n - 1) for group in groups]
     residual = sum(float(np.nansum(one**2)) for one in rest) / sum(freedom)

@@ -139,7 +139,7 @@ def positions(plan: RunPlan) -> dict[str, dict[str, int]]:
     """Position of every checkpoint of the store by its id, cohort by cohort."""
     opened = open_existing(plan.store)
     return {
-        group.name: {str(label): row for row, label in enumerate(group.read("checkpoint"))}
+        group.name: {label: row for row, label in enumerate(group.labels())}
         for group in opened.groups([cohort.name for cohort in plan.cohorts])
     }
 
@@ -158,7 +158,7 @@ def align(plan: RunPlan) -> RunPlan:
     opened = open_existing(plan.store)
     cohorts = []
     for cohort, group in zip(plan.cohorts, opened.groups([entry.name for entry in plan.cohorts]), strict=True):
-        labels = [str(label) for label in group.read("checkpoint")]
+        labels = group.labels()
         lacking = sorted({entry.id for entry in cohort.checkpoints} - set(labels))
         if lacking:
             raise ValueError(

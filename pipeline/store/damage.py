@@ -11,15 +11,14 @@ from zarr.abc.store import Store
 from pipeline.store.array_specs import BOOKKEEPING, ArraySpec
 from pipeline.store.backend import METADATA, DamagedStoreError, keys_below_each, names_in, read_json, scrub
 from pipeline.store.content import values_digest
-from pipeline.store.groups import Group
+from pipeline.store.groups import Group, copied_in
 
 _REQUEUE = "restore it from a copy, or mend the store with `gradmap verify --requeue`, and run again"
 
 
 def copied_arrays(store: Store, cohort: str) -> dict[str, Any]:
     """Descriptions of a cohort's arrays by name, as the root's copy has them; of the group itself under ``""``."""
-    root = read_json(store, METADATA) or {}
-    copied = root.get("consolidated_metadata", {}).get("metadata", {})
+    copied = copied_in(read_json(store, METADATA))
     arrays = {key.removeprefix(f"{cohort}/"): entry for key, entry in copied.items() if key.startswith(f"{cohort}/")}
     return {**({"": copied[cohort]} if cohort in copied else {}), **arrays}
 

@@ -1,7 +1,7 @@
 """One cohort's group as it stands in the store, and the metadata that makes it readable."""
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -69,6 +69,10 @@ class Group:
     def with_role(self, *roles: str) -> list[str]:
         """Names of the arrays that serve one of these roles."""
         return [name for name, entry in self.arrays.items() if entry["attributes"].get("role") in roles]
+
+    def labels(self) -> list[str]:
+        """Ids of its checkpoints, in their order."""
+        return [str(label) for label in self.read("checkpoint")]
 
     def maps(self) -> list[str]:
         """Names of the maps, each of which has a status."""
@@ -225,11 +229,16 @@ def cohort_names(store: Store) -> list[str]:
     ]
 
 
+def copied_in(root: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What a root tells of each cohort, under its name, and of each array, under ``<cohort>/<array>``."""
+    entries: dict[str, Any] = (root or {}).get("consolidated_metadata", {}).get("metadata", {})
+    return entries
+
+
 def copies(store: Store) -> dict[str, dict[str, Any]]:
     """What the root tells of every array, by cohort."""
-    copied = (read_json(store, METADATA) or {}).get("consolidated_metadata", {}).get("metadata", {})
     by_cohort: dict[str, dict[str, Any]] = {}
-    for key, entry in copied.items():
+    for key, entry in copied_in(read_json(store, METADATA)).items():
         cohort, _, array = key.partition("/")
         if array:
             by_cohort.setdefault(cohort, {})[array] = entry
@@ -372,15 +381,10 @@ def consolidate(store: Store, cohorts: Collection[str] | None = None) -> None:
     root = read_json(store, METADATA) or {}
     names = cohort_names(store)
     stays = set() if cohorts is None else set(names) - set(cohorts)
-    before = root.get("consolidated_metadata", {}).get("metadata", {})
-    entries: dict[str, Any] = {key: entry for key, entry in before.items() if key.partition("/")[0] in stays}
-    for name in names:
-        if name in stays:
-            continue
-        group = read_group(store, "", name)
-        if group is not None and group.state == READY:
-            entries[name] = {**_group(group.attributes), "consolidated_metadata": _inline({})}
-            entries |= {f"{name}/{array}": metadata for array, metadata in group.arrays.items()}
+    entries = {key: entry for key, entry in copied_in(root).items() if key.partition("/")[0] in stays}
+    for name, group in _finished_groups(store, [name for name in names if name not in stays]):
+        entries[name] = {**_group(group.attributes), "consolidated_metadata": _inline({})}
+        entries |= {f"{name}/{array}": metadata for array, metadata in group.arrays.items()}
     document = _root(root.get("attributes", {}), entries)
     if document != root:
         write_json(store, METADATA, document)
@@ -396,7 +400,7 @@ def copies_arrays(store: Store) -> bool:
     copied = copies(store)
     return all(
         copied.get(name, {}).get(array) == metadata
-        for name, group in _finished_groups(store)
+        for name, group in _finished_groups(store, cohort_names(store))
         for array, metadata in group.arrays.items()
     )
 
@@ -407,21 +411,20 @@ def behind(store: Store) -> list[str]:
     Recording changes the attributes of a cohort first and those in the root afterwards, so a command that was stopped
     in between leaves this behind; no array is concerned.
     """
-    root = read_json(store, METADATA) or {}
-    copied = root.get("consolidated_metadata", {}).get("metadata", {})
-    groups = _finished_groups(store)
+    copied = copied_in(read_json(store, METADATA))
+    groups = _finished_groups(store, cohort_names(store))
     return [name for name, group in groups if copied.get(name, {}).get("attributes") != group.attributes]
 
 
-def _finished_groups(store: Store) -> list[tuple[str, Group]]:
-    groups = ((name, read_group(store, "", name)) for name in cohort_names(store))
+def _finished_groups(store: Store, names: Iterable[str]) -> list[tuple[str, Group]]:
+    groups = ((name, read_group(store, "", name)) for name in names)
     return [(name, group) for name, group in groups if group is not None and group.state == READY]
 
 
 def copy_attributes(store: Store, changed: Mapping[str, dict[str, Any]]) -> None:
     """Bring the attributes of groups, by cohort, up to date in the copy that the root holds."""
     root = read_json(store, METADATA) if changed else None
-    entries = (root or {}).get("consolidated_metadata", {}).get("metadata", {})
+    entries = copied_in(root)
     known = {cohort: attributes for cohort, attributes in changed.items() if cohort in entries}
     for cohort, attributes in known.items():
         entries[cohort]["attributes"] = attributes

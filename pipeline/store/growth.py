@@ -42,7 +42,7 @@ def extend(
         Names of arrays that hold nothing and are to be laid out anew.
     """
     prints = group.document("fingerprints")
-    labels = [str(label) for label in group.read("checkpoint")]
+    labels = group.labels()
     replaced = _replaced(cohort, group, prints)
     whole = _recalled(group, aligned(cohort, labels, prints, add_new=True))
     wanted = as_stored(group, whole, health_flags)

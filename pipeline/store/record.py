@@ -72,7 +72,7 @@ def _record_companions(
     Everything that stands beside the status is written.
     """
     cohort = plan.cohort(group.name)
-    labels = [str(label) for label in group.read("checkpoint")]
+    labels = group.labels()
     for report in reports:
         position = report.shard.checkpoint
         if not 0 <= position < len(labels) or cohort.checkpoints[position].id != labels[position]:
@@ -239,21 +239,17 @@ def _record_attributes(
     group: Group, arrays: _Arrays, reports: list[ShardReport], status: Edits, labels: list[str]
 ) -> dict[str, Any] | None:
     """The attributes with routes, devices, rows per backward pass, and failures with their cause; None if unchanged."""
-    routes = group.document("routes")
-    blocks = group.document("blocks")
-    devices = group.document("devices")
+    told = {key: group.document(key) for key in ("routes", "devices", "blocks")}
     failures = Failures.of(group)
     for report in reports:
         checkpoint, name = labels[report.shard.checkpoint], report.shard.map
-        if report.done and report.route:
-            known = routes.setdefault(name, {}).get(checkpoint, "")
-            routes[name][checkpoint] = ", ".join(sorted({*known.split(", "), report.route} - {""}))
-        if report.done and report.device:
-            known = devices.setdefault(name, {}).get(checkpoint, "")
-            devices[name][checkpoint] = ", ".join(sorted({*known.split(", "), report.device} - {""}))
+        for key, words in (("routes", report.route), ("devices", report.device)) if report.done else ():
+            if words:
+                known = told[key].setdefault(name, {}).get(checkpoint, "")
+                told[key][name][checkpoint] = ", ".join(sorted({*known.split(", "), words} - {""}))
         if report.done and report.block:
             # The smallest, after any halving where memory ran out.
-            rows = blocks.setdefault(name, {})
+            rows = told["blocks"].setdefault(name, {})
             rows[checkpoint] = min(report.block, rows.get(checkpoint, report.block))
         if (failure := report.failure(checkpoint)) is not None:
             failures.note(failure)
@@ -270,12 +266,9 @@ def _record_attributes(
         if not (rows == FAILED).any():
             failures.forget([checkpoint], name)
     changed = dict(group.attributes)
-    if routes != group.document("routes"):
-        changed["routes"] = json.dumps(routes, sort_keys=True)
-    if blocks != group.document("blocks"):
-        changed["blocks"] = json.dumps(blocks, sort_keys=True)
-    if devices != group.document("devices"):
-        changed["devices"] = json.dumps(devices, sort_keys=True)
+    for key, document in told.items():
+        if document != group.document(key):
+            changed[key] = json.dumps(document, sort_keys=True)
     if json.loads(failures.text()) != group.document("failures"):
         changed["failures"] = failures.text()
     if changed == group.attributes:

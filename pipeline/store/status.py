@@ -56,7 +56,7 @@ def backlog(plan: RunPlan) -> Backlog:
 
 def _rows(cohort: CohortPlan, group: Group) -> tuple[list[int], np.ndarray]:
     """Positions of the plan's checkpoints in the store, and which of all have another file than when they failed."""
-    rows = {str(label): row for row, label in enumerate(group.read("checkpoint"))}
+    rows = {label: row for row, label in enumerate(group.labels())}
     wanted = [checkpoint for checkpoint in cohort.checkpoints if checkpoint.source.location]
     lacking = [checkpoint.id for checkpoint in wanted if checkpoint.id not in rows]
     lacking += [entry.name for entry in cohort.maps if status_name(entry.name) not in group.arrays]
@@ -174,7 +174,7 @@ def store_status(store: str | Path) -> tuple[CohortStatus, ...]:
 def _cohort_status(group: Group) -> CohortStatus:
     if "checkpoint" not in group.arrays or group.state != "ready":
         return CohortStatus(group.name, group.state, (), 0, (), (), {})
-    labels = tuple(str(label) for label in group.read("checkpoint"))
+    labels = tuple(group.labels())
     failures = Failures.of(group)
     return CohortStatus(
         group.name,

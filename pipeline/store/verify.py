@@ -25,6 +25,7 @@ from pipeline.store.groups import (
     behind,
     cohort_names,
     consolidate,
+    copied_in,
     copies_arrays,
     delete_array,
     read_group,
@@ -97,8 +98,7 @@ def verify_store(store: str | Path, *, requeue: bool = False, held: Store | None
 
 def _every_cohort(store: Store) -> list[str]:
     """Cohorts that are there, and those of which the root says that they should be."""
-    root = read_json(store, METADATA) or {}
-    copied = root.get("consolidated_metadata", {}).get("metadata", {})
+    copied = copied_in(read_json(store, METADATA))
     return list(dict.fromkeys((*cohort_names(store), *(key for key in copied if "/" not in key))))
 
 
