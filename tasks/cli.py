@@ -12,7 +12,7 @@ from typing import TextIO
 from tasks.endings import end, ending_of, without_secrets
 from tasks.exiting import exits_refused
 from tasks.importing import put_last
-from tasks.outcome import STANDARD_OUTPUT, Finished, leave, write_json
+from tasks.outcome import STANDARD_OUTPUT, Finished, leave, write_outcome
 from tasks.terminal import Screen, conclude, showing, surviving_readers
 
 #: One module per group of commands; each adds its parsers, whose `call` does the work.
@@ -44,13 +44,13 @@ def _carry_out(arguments: argparse.Namespace, words: Sequence[str], printed: Tex
         with exits_refused(), redirect_stdout(printed):
             finished: Finished = arguments.call(arguments)
         if arguments.json is not None:
-            write_json(arguments.json, {"exit_status": finished.status, **finished.content})
+            write_outcome(arguments.json, {"exit_status": finished.status, **finished.content})
     except BaseException as error:
         status = end(error, words)
         if arguments.json is not None:
             with suppress(OSError):  # which may be what the command ended by
                 reason = without_secrets(ending_of(error).message)
-                write_json(arguments.json, {"exit_status": status, "reason": reason})
+                write_outcome(arguments.json, {"exit_status": status, "reason": reason})
         return status
     conclude(finished.line)
     if finished.at_once:

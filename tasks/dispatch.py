@@ -8,7 +8,7 @@ from typing import Protocol
 from pipeline.plan.pace import Pace
 from pipeline.plan.reports import Problem, ShardReport
 from pipeline.plan.shards import Shard
-from tasks.executor import Bundle, Ended, Executor, Item, Started
+from tasks.executor import Ended, Executor, Item, Started, Ticket
 from tasks.ledger import Assignment, Ledger
 from tasks.outcome import readable_seconds
 
@@ -108,7 +108,7 @@ class Dispatcher:
     stop: Callable[[], bool] = lambda: False
     say: Callable[[str], None] = lambda sentence: None
     pace: Pace | None = None
-    _flights: dict[Bundle, _Flight] = field(default_factory=dict)
+    _flights: dict[Ticket, _Flight] = field(default_factory=dict)
     _answers: bool = True
     _looked: float = 0.0
     _alive: float = 0.0
@@ -160,7 +160,7 @@ class Dispatcher:
         while time.monotonic() < until and self._collect(timeout_s=ON_ITS_WAY_S):
             pass
 
-    def _receive(self, bundle: Bundle, item: Item) -> None:
+    def _receive(self, bundle: Ticket, item: Item) -> None:
         """Take one item of a bundle: that it started, or the report of its current shard, or how it ended."""
         flight = self._flights[bundle]
         self._alive = time.monotonic()

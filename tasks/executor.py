@@ -8,7 +8,7 @@ from pipeline.plan.reports import Problem, ShardReport
 from tasks.ledger import Assignment
 
 #: What a bundle is known by, as the executor gave it.
-Bundle = Hashable
+Ticket = Hashable
 
 
 @dataclass(frozen=True)
@@ -41,13 +41,13 @@ Item = Started | ShardReport | Ended
 class Executor(Protocol):
     """A place where bundles are computed. Nothing of it waits, but `poll` for as long as it is told."""
 
-    def submit(self, assignment: Assignment) -> Bundle:
+    def submit(self, assignment: Assignment) -> Ticket:
         """Hand over a bundle; it is computed as soon as there is room for it."""
 
-    def poll(self, bundles: Sequence[Bundle], timeout_s: float) -> list[tuple[Bundle, Item]]:
+    def poll(self, bundles: Sequence[Ticket], timeout_s: float) -> list[tuple[Ticket, Item]]:
         """What has arrived of some bundles, at most one item of each, waiting for the first one."""
 
-    def cancel(self, bundle: Bundle) -> None:
+    def cancel(self, bundle: Ticket) -> None:
         """End a bundle at once, whatever it is doing."""
 
     def slots(self) -> int | None:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pipeline.plan.config import ConfigError
 from pipeline.plan.shards import RunPlan
-from pipeline.plan.weight import weigh
+from pipeline.plan.weight import weight_of
 
 #: Memory of a GPU that each process takes before it computes anything: CUDA itself, and torch's kernels.
 PROCESS_BYTES = 700 * 2**20
@@ -74,7 +74,7 @@ def _fitting(plan: RunPlan, say: Callable[[str], None]) -> float:
     asked = plan.config.engine.memory_mib
     # Without a budget in the config, the engine's passes take up to this share of the device each.
     budget = int(SHARE_OF_DEVICE * gpu_bytes) if asked is None else asked * 2**20
-    share = share_of_gpu(weigh(plan).largest_task_bytes + budget, gpu_bytes)
+    share = share_of_gpu(weight_of(plan).largest_task_bytes + budget, gpu_bytes)
     say(f"{int(1 / share)} task(s) on each GPU of {gpu_bytes / 2**30:.0f} GiB: each takes a share of {share:g}")
     return share
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline.plan.reports import Problem, ShardReport
 from pipeline.plan.shards import RunPlan, Shard
-from pipeline.plan.weight import weigh
+from pipeline.plan.weight import weight_of
 from pipeline.text import of_error, printable
 from tasks import importing
 from tasks.executor import Ended, Item, Started
@@ -72,7 +72,7 @@ class RayExecutor:
         if self._gpus:
             options["num_gpus"] = min(max(1.0, self._gpus), self._gpus * 2**assignment.halvings)
         if assignment.halvings:
-            wanted = weigh(self._plan).largest_task_bytes * 2**assignment.halvings
+            wanted = weight_of(self._plan).largest_task_bytes * 2**assignment.halvings
             options["memory"] = min(wanted, int(0.9 * _largest_node_memory()))
         return options
 

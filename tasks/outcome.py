@@ -111,7 +111,7 @@ def leave(status: int) -> None:
     leave_now(status)
 
 
-def write_json(place: str, content: Mapping[str, Any]) -> None:
+def write_outcome(place: str, content: Mapping[str, Any]) -> None:
     """Write an outcome for other programs to a file, or to standard output for ``-``.
 
     Dataclasses and tables become objects; what is no number becomes null.

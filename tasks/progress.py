@@ -14,7 +14,7 @@ LINE_EVERY_S = 5.0
 LINE_EVERY_SHARE = 0.1
 
 
-class Counts(Protocol):
+class RunCounts(Protocol):
     """What is shown of a run: `pipeline.run.OpenedRun` has it."""
 
     pending: list[Any]
@@ -87,7 +87,7 @@ class Progress:
         else:
             note(sentence)
 
-    def update(self, opened: Counts) -> None:
+    def update(self, opened: RunCounts) -> None:
         """Show the counts of a run, if enough has changed."""
         first = self.opened is None
         self.opened = opened
@@ -99,7 +99,7 @@ class Progress:
         elif not is_quiet():
             self._show_line(opened, now, force=first)
 
-    def _show_bar(self, opened: Counts, now: float) -> None:
+    def _show_bar(self, opened: RunCounts, now: float) -> None:
         if self._task is None:
             if self._started is None and opened.pending:
                 return  # the word and its clock say more than an empty bar
@@ -110,7 +110,7 @@ class Progress:
         if self._live is not None:
             self._live.update(self._task, completed=_finished(opened), note=self._note(opened, now))
 
-    def _show_line(self, opened: Counts, now: float, *, force: bool) -> None:
+    def _show_line(self, opened: RunCounts, now: float, *, force: bool) -> None:
         share = _finished(opened) / max(1, _total(opened))
         if not force and share < 1.0 and now - self._line_at < LINE_EVERY_S:
             if share - self._line_share < LINE_EVERY_SHARE:
@@ -122,7 +122,7 @@ class Progress:
         self._line_at, self._line_share = now, share
         note(f"{_finished(opened):,} of {_total(opened):,} shards, {self._note(opened, now)}")
 
-    def _note(self, opened: Counts, now: float) -> str:
+    def _note(self, opened: RunCounts, now: float) -> str:
         parts = [f"{opened.failed_before + opened.failed:,} failed"]
         here = opened.computed + opened.failed
         seconds = 0.0 if self._started is None else now - self._started
@@ -169,11 +169,11 @@ class Stages:
         self._bar.update(self._task, description=clean(text), completed=share)
 
 
-def _total(opened: Counts) -> int:
+def _total(opened: RunCounts) -> int:
     return len(opened.pending) + opened.done_before + opened.failed_before
 
 
-def _finished(opened: Counts) -> int:
+def _finished(opened: RunCounts) -> int:
     return opened.done_before + opened.failed_before + opened.computed + opened.failed
 
 

@@ -21,10 +21,10 @@ from pipeline.demo.simulate import (
     PlantedNeuron,
     Population,
     Recording,
+    heard_clips,
     lags_ms,
     plant_population,
     planted_strfs,
-    record,
 )
 from pipeline.demo.train import ARCHITECTURES, WAVEFORM_BANDS, Architecture, Report, TrainedModel, train
 
@@ -99,7 +99,7 @@ def prepare_demo(folder: str | Path, *, seed: int = 0, quick: bool = False, repo
     size = _QUICK if quick else _FULL
     tell("planting receptive fields and synthesising sounds", 0.0)
     population = plant_population(seed=seed)
-    recording = record(population, size.n_clips, size.clip_seconds)
+    recording = heard_clips(population, size.n_clips, size.clip_seconds)
     _write_inputs(folder, population, recording, size)
     _write_moving(folder, plant_moving_population(recording.frequencies_hz, seed=seed), recording.frame_ms)
     for trained in _train_all(recording, size, tell):

@@ -156,7 +156,7 @@ def lags_ms(n_lags: int = LAGS, frame_ms: float = FRAME_MS) -> NDArray[np.float6
     return np.arange(n_lags, dtype=np.float64) * frame_ms
 
 
-def record(population: Population, n_clips: int, clip_seconds: float) -> Recording:
+def heard_clips(population: Population, n_clips: int, clip_seconds: float) -> Recording:
     """Recording of the population as it hears new clips of synthetic natural sound.
 
     Each response is a softplus of the planted receptive field's output, plus Gaussian noise.

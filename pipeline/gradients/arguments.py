@@ -16,7 +16,7 @@ from pipeline.gradients.torch_state.copies import Inventory
 from pipeline.gradients.torch_state.memory import check_memory
 
 #: Ways to the Jacobian that may be asked for.
-ROUTES: tuple[str, ...] = get_args(words.Route)
+ROUTE_NAMES: tuple[str, ...] = get_args(words.Route)
 
 # torch's layers that compute the same in training mode as in eval mode, unless they drop out.
 _MODELESS = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd, nn.RReLU)
@@ -135,9 +135,9 @@ def check_common(model: nn.Module, objective: Objective, route: str) -> None:
             f"model is a {type(model).__name__}, which cannot be differentiated part by part; give a torch.nn.Module"
         )
     check_objective(objective)
-    if route not in ROUTES:
+    if route not in ROUTE_NAMES:
         raise ValueError(
-            f"route {route!r} is not known, so there is no way to the gradient; give one of {', '.join(ROUTES)}"
+            f"route {route!r} is not known, so there is no way to the gradient; give one of {', '.join(ROUTE_NAMES)}"
         )
 
 

@@ -12,7 +12,7 @@ from pipeline.inputs.files import (
     CheckpointError,
     FileTooLargeError,
     join,
-    read_bytes,
+    read_file,
     split,
     stamp,
 )
@@ -82,7 +82,7 @@ def _stated(folder: str, members: Sequence[str], name: str) -> Iterator[tuple[st
 
 def _object(path: str) -> Mapping[str, Any]:
     try:
-        value = json.loads(read_bytes(path, 2**24))
+        value = json.loads(read_file(path, 2**24))
     except (OSError, ValueError, CheckpointError, FileTooLargeError, RecursionError):
         return {}
     return value if isinstance(value, Mapping) else {}
@@ -114,7 +114,7 @@ def _said(path: str, memory: Memory) -> Sequence[tuple[str, str, float]]:
 def _monitored(path: str) -> Iterator[tuple[str, str, float]]:
     from pipeline.inputs.weights import read_records
 
-    held = read_records(read_bytes(path, WEIGHTS_BYTES), path)
+    held = read_records(read_file(path, WEIGHTS_BYTES), path)
     callbacks, step = held.get("callbacks"), held.get("global_step")
     for state in callbacks.values() if isinstance(callbacks, Mapping) else ():
         if not isinstance(state, Mapping) or not isinstance(state.get("best_model_path"), str):

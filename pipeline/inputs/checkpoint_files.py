@@ -19,14 +19,14 @@ from pipeline.inputs.files import (
     FileTooLargeError,
     is_folder,
     join,
+    json_object,
     list_files,
-    parse_json,
-    read_bytes,
+    read_file,
     read_inside,
     split,
 )
 from pipeline.inputs.recipes import Recipe
-from pipeline.plan.config import plain
+from pipeline.plan.config import as_json
 from pipeline.plan.urls import is_url
 from pipeline.text import printable
 
@@ -54,8 +54,8 @@ def fingerprint_of(files: "Files | Mapping[str, str]", recipe: Recipe) -> str:
     words: dict[str, Any] = {
         "config": files.saved if isinstance(files, Files) else None,
         "class": recipe.class_name,
-        "arguments": plain(recipe.arguments),
-        "modules": {name: plain(spec) for name, spec in recipe.modules.items()},
+        "arguments": as_json(recipe.arguments),
+        "modules": {name: as_json(spec) for name, spec in recipe.modules.items()},
         "factory": recipe.factory,
     }
     words |= {
@@ -63,7 +63,7 @@ def fingerprint_of(files: "Files | Mapping[str, str]", recipe: Recipe) -> str:
         for name, value in (
             ("state_dict", recipe.state_dict),
             ("strip_prefix", recipe.strip_prefix),
-            ("adapt", None if recipe.adapt is None else plain(recipe.adapt)),
+            ("adapt", None if recipe.adapt is None else as_json(recipe.adapt)),
         )
         if value is not None
     }
@@ -108,12 +108,12 @@ def read_files(location: str) -> Files:
     if folder is None:
         if not location.endswith(SUFFIXES):
             # Told apart from a file that is not there: only then does its ending matter.
-            read_bytes(location, WEIGHTS_BYTES)
+            read_file(location, WEIGHTS_BYTES)
             raise CheckpointError(
                 f"{location} is neither a folder nor a weights file ({', '.join(SUFFIXES)}), so nothing says how to"
                 " read it; give the folder or the file of a checkpoint, or name a `factory` that reads it"
             )
-        return Files(location, location, read_bytes(location, WEIGHTS_BYTES), None)
+        return Files(location, location, read_file(location, WEIGHTS_BYTES), None)
     if name is None:
         name = weights_inside(folder)
         if name is None:
@@ -123,17 +123,17 @@ def read_files(location: str) -> Files:
             )
         weights = read_inside(folder, name, WEIGHTS_BYTES)
     else:
-        weights = read_bytes(location, WEIGHTS_BYTES)
-    return Files(location, join(folder, name), weights, read_json(folder, "config.json"))
+        weights = read_file(location, WEIGHTS_BYTES)
+    return Files(location, join(folder, name), weights, json_beside(folder, "config.json"))
 
 
-def read_json(folder: str, name: str) -> dict[str, Any] | None:
+def json_beside(folder: str, name: str) -> dict[str, Any] | None:
     """A JSON file of a checkpoint's folder, None where it is not there."""
     try:
         content = read_inside(folder, name, JSON_BYTES)
     except FileNotFoundError:
         return None
-    return parse_json(content, join(folder, name))
+    return json_object(content, join(folder, name))
 
 
 # What a factory reads
@@ -164,7 +164,7 @@ def digest_of(files: Mapping[str, str]) -> bytes:
     """sha256 over the content of files, and over their names where there are several."""
     digest = hashlib.sha256()
     for name, path in files.items():
-        content = read_bytes(path, WEIGHTS_BYTES)
+        content = read_file(path, WEIGHTS_BYTES)
         if len(files) > 1:
             digest.update(f"{name}\0{len(content)}\0".encode())
         digest.update(content)
@@ -185,7 +185,7 @@ def readable_weights(files: Mapping[str, str]) -> dict[str, Mapping[str, Any]]:
     room = COMPARED_BYTES
     for path in files.values():
         try:
-            content = read_bytes(path, room)
+            content = read_file(path, room)
         except FileTooLargeError:
             continue
         held = read_for_comparison(content, path)
@@ -208,5 +208,5 @@ def local_path(location: str) -> Iterator[str]:
             local = os.path.join(target, *name.split("/")) if name else target
             os.makedirs(os.path.dirname(local), exist_ok=True)
             with open(local, "wb") as file:
-                file.write(read_bytes(path, WEIGHTS_BYTES))
+                file.write(read_file(path, WEIGHTS_BYTES))
         yield target

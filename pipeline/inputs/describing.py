@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from pipeline.inputs.checkpoint_files import Files, files_of, fingerprint_of, folder_of, read_json, unreadable
+from pipeline.inputs.checkpoint_files import Files, files_of, fingerprint_of, folder_of, json_beside, unreadable
 from pipeline.inputs.files import CheckpointError, FileTooLargeError, join, split
 from pipeline.inputs.learnt import Learnt, Memory
 from pipeline.inputs.metadata import Metadata, read_metadata
@@ -207,7 +207,7 @@ def _metadata(location: str, memory: Memory | None) -> Metadata:
     folder, _ = folder_of(location)
     if folder is None:
         return Metadata()
-    raw = read_json(folder, "metadata.json")
+    raw = json_beside(folder, "metadata.json")
     stated = Metadata() if raw is None else read_metadata(raw, join(folder, "metadata.json"))
     trained = read_training(folder, memory)
     return replace(stated, scalars={**trained.scalars, **stated.scalars}, lists={**trained.lists, **stated.lists})

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from pipeline.inputs.survey import Group, Survey
+from pipeline.inputs.survey import EntryGroup, Survey
 from pipeline.plan.blanks import blank
 from pipeline.plan.wildcards import words_in
 from pipeline.text import counted
@@ -61,7 +61,7 @@ def _entries(found: Survey) -> Iterator[str]:
         yield ""
 
 
-def _identity(group: Group, found: Survey) -> Iterator[str]:
+def _identity(group: EntryGroup, found: Survey) -> Iterator[str]:
     """An id where the folder's name alone would not tell the checkpoints apart."""
     last = words_in(group.pattern.rpartition("/")[2])
     own = [word for word in group.words if word != found.site]

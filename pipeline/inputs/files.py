@@ -214,7 +214,7 @@ def read_inside(folder: str, name: str, limit: int) -> bytes:
     CheckpointError
         If it is a link that leads out of the folder: a checkpoint must not decide which files of a machine are read.
     OSError, FileTooLargeError
-        As `read_bytes`.
+        As `read_file`.
     """
     path = join(folder, name)
     if not is_url(folder):
@@ -224,10 +224,10 @@ def read_inside(folder: str, name: str, limit: int) -> bytes:
                 f"{path} is a link that leads out of its folder; a checkpoint folder must not choose other files of"
                 " this machine to be read, so put a copy of the file in its place, or give its real path as `path`"
             )
-    return read_bytes(path, limit)
+    return read_file(path, limit)
 
 
-def read_bytes(path: str, limit: int = INPUT_BYTES) -> bytes:
+def read_file(path: str, limit: int = INPUT_BYTES) -> bytes:
     """The content of a file or an object.
 
     Raises
@@ -306,7 +306,7 @@ def stamp(path: str) -> str | None:
     return f"{os.path.realpath(path)} {status.st_ino} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
 
 
-def parse_json(content: bytes, name: str) -> dict[str, Any]:
+def json_object(content: bytes, name: str) -> dict[str, Any]:
     """A JSON object.
 
     Raises
@@ -332,4 +332,4 @@ def parse_json(content: bytes, name: str) -> dict[str, Any]:
 
 def open_binary(path: str) -> BytesIO | str:
     """Something that a reader of sounds or archives can open: the path itself, or the bytes behind a URL."""
-    return BytesIO(read_bytes(path, INPUT_BYTES)) if is_url(path) else path
+    return BytesIO(read_file(path, INPUT_BYTES)) if is_url(path) else path

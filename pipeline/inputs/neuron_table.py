@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.inputs.files import FileTooLargeError, read_bytes
+from pipeline.inputs.files import FileTooLargeError, read_file
 from pipeline.plan.config import ConfigError
 from pipeline.text import printable
 from pipeline.words import RESERVED_NAMES
@@ -60,7 +60,7 @@ def read_neuron_table(path: str) -> tuple[tuple[str, ...], dict[str, tuple[Any, 
 def _rows(path: str) -> list[tuple[int, list[str]]]:
     """The lines of the table with their number in the file."""
     try:
-        text = read_bytes(path, TABLE_BYTES).decode("utf-8-sig")  # spreadsheets put a byte order mark in front
+        text = read_file(path, TABLE_BYTES).decode("utf-8-sig")  # spreadsheets put a byte order mark in front
         reader = csv.reader(io.StringIO(text, newline=""), strict=True)
         return [(reader.line_num, cells) for cells in reader if cells]
     except (OSError, UnicodeDecodeError, FileTooLargeError, csv.Error) as error:

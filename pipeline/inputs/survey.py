@@ -28,7 +28,7 @@ NUMBERED = re.compile(r"([A-Za-z]*)(\d+)")
 
 
 @dataclass(frozen=True)
-class Group:
+class EntryGroup:
     """Checkpoints that one entry of a config can name, and what it has to say of them.
 
     ``class_name`` is None where the files do not name a class that may be built; ``modules`` are those that they do not
@@ -50,7 +50,7 @@ class Group:
 class Survey:
     """What was found in a folder; paths are relative to it."""
 
-    groups: tuple[Group, ...]
+    groups: tuple[EntryGroup, ...]
     neurons: str | None = None
     frequencies: str | None = None
     bands: int | None = None
@@ -167,14 +167,14 @@ def _is_frequencies(folder: str, name: str) -> bool:
 # Entries
 
 
-def _groups(folder: str, checkpoints: Sequence[str]) -> Iterator[Group]:
+def _groups(folder: str, checkpoints: Sequence[str]) -> Iterator[EntryGroup]:
     needs: dict[tuple[Any, ...], list[str]] = defaultdict(list)
     for place in checkpoints:
         needs[(place.count("/"), os.path.splitext(place)[1], *_needs(folder, place))].append(place)
     for (_, _, class_name, modules), places in needs.items():
         others = [place for place in checkpoints if place not in places]
         for pattern, count in _patterns(places, others):
-            yield Group(pattern, count, class_name, modules)
+            yield EntryGroup(pattern, count, class_name, modules)
 
 
 def _needs(folder: str, place: str) -> tuple[str | None, tuple[str, ...]]:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pipeline.inputs.checkpoint_files import read_json
+from pipeline.inputs.checkpoint_files import json_beside
 from pipeline.inputs.files import JSON_BYTES, CheckpointError, join, read_inside, split
 from pipeline.inputs.learnt import Memory
 from pipeline.inputs.metadata import Metadata, Scalar, read_metadata
@@ -30,7 +30,7 @@ def read_training(folder: str, memory: Memory | None = None) -> Metadata:
     CheckpointError
         If a file that is there cannot be read.
     """
-    scores = read_json(folder, POPULATION)
+    scores = json_beside(folder, POPULATION)
     held = _per_neuron(folder, memory or Memory())
     if scores is None and held is None:
         return Metadata()

@@ -40,7 +40,7 @@ STANDS_OUT = "the largest entry stands out of the noise (see significant)"
 
 
 #: What the frequency axis must be: anything, above 0 Hz, or one on which octaves can be laid evenly.
-Axis = Literal["any", "positive", "octaves"]
+NeedsOfAxis = Literal["any", "positive", "octaves"]
 
 #: Units of a measure that has those of its maps.
 OF_THE_MAP = "as the map"
@@ -80,7 +80,7 @@ class Measure:
     definition: str
     nan: str
     source: str = ""
-    axis: Axis = "any"
+    axis: NeedsOfAxis = "any"
     threshold: str = ""
     axes: Mapping[str, Callable[[Any, Any], xr.Variable]] = field(default_factory=dict)
     flags: Mapping[int, str] = field(default_factory=dict)
@@ -101,7 +101,7 @@ class Measure:
         return attributes
 
 
-def evaluate(
+def measured(
     maps: xr.DataArray,
     dims: Sequence[str],
     grid: Any,

@@ -9,7 +9,7 @@ import xarray as xr
 
 from pipeline.numbers import measures as engine
 from pipeline.numbers.grid import WaveformGrid, waveform_grid
-from pipeline.numbers.measures import OF_THE_MAP, UNUSABLE, Measure, evaluate, refuse
+from pipeline.numbers.measures import OF_THE_MAP, UNUSABLE, Measure, measured, refuse
 from pipeline.numbers.profiles import around_peak, edges, envelope_power, moments
 
 #: Envelopes are cut at the first bin under this share of their peak (Escabi's ``strfparam``).
@@ -57,7 +57,7 @@ def waveform_measure(maps: xr.DataArray, name: str) -> xr.DataArray:
 
 def _measured(maps: xr.DataArray, table: Mapping[str, Measure]) -> xr.Dataset:
     grid = waveform_grid(maps)
-    return evaluate(maps, ("waveform_lag",), grid, None, lambda values: WaveformBlock(values, grid), table)
+    return measured(maps, ("waveform_lag",), grid, None, lambda values: WaveformBlock(values, grid), table)
 
 
 @dataclass(frozen=True)

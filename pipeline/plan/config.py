@@ -387,12 +387,12 @@ def _refuse_many_bands(cohort: CohortConfig, bands: int, where: str) -> None:
         )
 
 
-def plain(value: Any) -> Any:
+def as_json(value: Any) -> Any:
     """A value of the config as JSON can hold it."""
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json", by_alias=True)
     if isinstance(value, Mapping):
-        return {str(key): plain(entry) for key, entry in value.items()}
+        return {str(key): as_json(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(entry) for entry in value]
+        return [as_json(entry) for entry in value]
     return value

@@ -278,7 +278,7 @@ def check_silence(key: str, chosen: str, level: float | None) -> None:
         )
 
 
-def check_frames(where: str, objective: ObjectiveConfig, names: Sequence[str], frames: Sequence[int]) -> None:
+def check_named_frames(where: str, objective: ObjectiveConfig, names: Sequence[str], frames: Sequence[int]) -> None:
     """Refuse an objective at frames that a stimulus does not have."""
     if isinstance(objective, str):
         return

@@ -254,6 +254,6 @@ def cut_blocks(entry: MapPlan, dim: str | None) -> list[Block | None]:
     return [*blocks(entry.size(dim), entry.blocks[dim])] if dim in entry.blocks and dim is not None else [None]
 
 
-def plan_shards(plan: RunPlan) -> tuple[Shard, ...]:
+def shards_of(plan: RunPlan) -> tuple[Shard, ...]:
     """Every shard of a run, cohort by cohort and checkpoint by checkpoint."""
     return tuple(shard for cohort in plan.cohorts for shard in cut_shards(cohort))

@@ -37,7 +37,7 @@ class Weight:
     largest_task_bytes: int
 
 
-def weigh(plan: RunPlan) -> Weight:
+def weight_of(plan: RunPlan) -> Weight:
     """Checkpoints, shards, bytes of maps (uncompressed), objects in the store, requests to write it, memory per task.
 
     What one shard writes of a variable is one object and one request. Metadata, coordinates and the status of a map

@@ -50,7 +50,7 @@ def _array(tensor: Tensor, dtype: str) -> np.ndarray:
     return tensor.detach().cpu().numpy().astype(dtype, copy=False)
 
 
-def joined(job: Job, batches: list[Batch]) -> Computed:
+def shard_of_batches(job: Job, batches: list[Batch]) -> Computed:
     """The batches of a shard as its one array and its companions."""
     values = np.concatenate([batch.values for batch in batches]) if len(batches) > 1 else batches[0].values
     return Computed(

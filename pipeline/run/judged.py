@@ -48,6 +48,6 @@ def judged(job: Job) -> Judged:
     return Judged(replace(job, map=entry, shard=replace(job.shard, map=entry.name, stimuli=None)), asked)
 
 
-def flags_of(maps: Tensor) -> Tensor:
+def flags_of_check(maps: Tensor) -> Tensor:
     """Health flags of a check, for each neuron: there is nothing to check where the map is all zero."""
     return raised("all_zero_map", (maps == 0).all(dim=-1).all(dim=-1)[None])[0]

@@ -6,12 +6,12 @@ import numpy as np
 import torch
 
 from pipeline.gradients.attribution.listening import listening
-from pipeline.numbers.prediction import RidgeBasis, Windows, ridge_basis, windows_of
+from pipeline.numbers.prediction import HeardFrames, RidgeBasis, ridge_basis, windows_of
 from pipeline.plan.map_config import Stimuli
 from pipeline.run.job import Job, read_stimuli
 
 
-def windows(job: Job) -> Windows:
+def windows(job: Job) -> HeardFrames:
     """The sounds of a map, cut for its window."""
     return _windows(job.map.stimuli, job.cohort.lags)
 
@@ -45,7 +45,7 @@ def responses(job: Job) -> np.ndarray:
 
 
 @lru_cache(maxsize=2)
-def _windows(stimuli: Stimuli, lags: int) -> Windows:
+def _windows(stimuli: Stimuli, lags: int) -> HeardFrames:
     read = read_stimuli(stimuli)
     return windows_of([read[name] for name in stimuli.names], lags)
 

@@ -80,7 +80,7 @@ def plan_shards(run: RunConfig | RunPlan) -> tuple[Shard, ...]:
     >>> len(shards), shards[0].cohort, shards[0].map
     (4, 'lab', 'strf')
     """
-    return shards.plan_shards(run if isinstance(run, RunPlan) else prepare_run(run))
+    return shards.shards_of(run if isinstance(run, RunPlan) else prepare_run(run))
 
 
 def _describe_stimuli(config: RunConfig, name: str, settings: MapConfig) -> Stimuli:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from pipeline.plan.config import plain
+from pipeline.plan.config import as_json
 from pipeline.plan.shards import CohortPlan, RunPlan
 from pipeline.store.array_specs import SIGN, ArraySpec
 from pipeline.store.backend import scrub
@@ -28,7 +28,7 @@ def group_attributes(
 ) -> dict[str, Any]:
     """What a reader has to know of a cohort; `routes` and `failures` follow as the run goes."""
     given = {
-        key: value if isinstance(value, (str, int, float)) else json.dumps(plain(value), default=str)
+        key: value if isinstance(value, (str, int, float)) else json.dumps(as_json(value), default=str)
         for key, value in cohort.attributes.items()
         if key != "versions"
     }

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 from zarr.abc.store import Store
 
-from pipeline.plan.config import plain
+from pipeline.plan.config import as_json
 from pipeline.store.array_specs import LABELS_PER_CHUNK, NONE_OF, ArraySpec, bookkeeping_chunks
 from pipeline.store.backend import scrub
 from pipeline.store.groups import Group, consolidate, create_arrays, delete_array, write_attributes
@@ -168,6 +168,6 @@ def _json_attributes(attributes: Any) -> dict[str, Any]:
     """Attributes as JSON holds them."""
     found = {}
     for key, value in attributes.items():
-        value = value.tolist() if isinstance(value, (np.ndarray, np.generic)) else plain(value)
+        value = value.tolist() if isinstance(value, (np.ndarray, np.generic)) else as_json(value)
         found[str(key)] = value if isinstance(value, (str, int, float, bool, list)) else str(value)
     return found

@@ -32,14 +32,14 @@ def add_parser(commands: Any) -> None:
     parser = new_command(
         commands,
         "help",
-        explain,
+        explain_topic,
         summary="explain config keys, measures, health flags, or kinds of map",
         examples=[f"help {topic}" for topic in TOPICS],
     )
     parser.add_argument("topic", nargs="?", choices=list(TOPICS), metavar="TOPIC", help=", ".join(TOPICS))
 
 
-def explain(arguments: argparse.Namespace) -> Finished:
+def explain_topic(arguments: argparse.Namespace) -> Finished:
     """One topic, printed from the entries that the code itself works by."""
     if arguments.topic is None:
         tell_table(("topic", "what it explains"), list(TOPICS.items()))

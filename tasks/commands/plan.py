@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.plan.config import ConfigError, load_config
 from pipeline.plan.shards import Checkpoint, CohortPlan, MapPlan, RunPlan, VariablePlan
-from pipeline.plan.weight import variable_bytes, weigh
+from pipeline.plan.weight import variable_bytes, weight_of
 from pipeline.text import counted, printable
 from tasks.outcome import COMPLETE, FAILURES, Finished, readable_bytes
 from tasks.parsing import new_command
@@ -47,7 +47,7 @@ def plan(arguments: argparse.Namespace) -> Finished:
     models = Models()
     loads = prepare_run(load_config(arguments.config), models.keep)
     prepared = with_contracts(loads, models.modules)
-    weight = weigh(prepared)
+    weight = weight_of(prepared)
     _print_cohorts(prepared, arguments.cohort)
     broken, unloadable = _broken(prepared), _broken(loads)
     for one in broken[:LISTED]:

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from pipeline.demo import load_population, prepare_demo, recovery
-from pipeline.demo.simulate import lags_ms, plant_population, planted_strfs, record
+from pipeline.demo.simulate import heard_clips, lags_ms, plant_population, planted_strfs
 from pipeline.demo.train import ARCHITECTURES, correlations, train
 from pipeline.gradients.gradmaps import strf_gradmaps
 
@@ -166,7 +166,7 @@ def test_a_folder_without_a_demo_has_no_population(tmp_path):
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES, ids=lambda architecture: architecture.name)
 def test_training_repeats_under_its_seed_and_leaves_torch_as_it_was(architecture):
-    recording = record(plant_population(3), 3, 0.5)
+    recording = heard_clips(plant_population(3), 3, 0.5)
     state, threads = torch.random.get_rng_state(), torch.get_num_threads()
     first, again = (train(architecture, recording, 1, seed=5, epochs=2) for _ in range(2))
     assert torch.equal(torch.random.get_rng_state(), state)
@@ -180,7 +180,7 @@ def test_training_repeats_under_its_seed_and_leaves_torch_as_it_was(architecture
 @pytest.mark.parametrize("n_test", [0, 3, 9])
 def test_training_without_clips_on_either_side_is_refused(n_test):
     with pytest.raises(ValueError, match="hold out between 1 and 2"):
-        train(ARCHITECTURES[0], record(plant_population(2), 3, 0.3), n_test)
+        train(ARCHITECTURES[0], heard_clips(plant_population(2), 3, 0.3), n_test)
 
 
 def test_correlations_are_numpys_and_nan_for_a_constant_response():

@@ -12,10 +12,10 @@ from pipeline.demo.simulate import (
     PlantedNeuron,
     Population,
     filter_spectrograms,
+    heard_clips,
     lags_ms,
     plant_population,
     planted_strfs,
-    record,
 )
 from pipeline.demo.sounds import natural_clip
 
@@ -94,7 +94,7 @@ def test_both_polarities_and_all_directions_are_planted_over_the_range():
 
 
 def test_a_seed_fixes_population_and_recording():
-    first, again, other = (record(plant_population(3, seed), 2, 0.5) for seed in (4, 4, 5))
+    first, again, other = (heard_clips(plant_population(3, seed), 2, 0.5) for seed in (4, 4, 5))
     for name in ("waveforms", "spectrograms", "responses"):
         np.testing.assert_array_equal(getattr(first, name), getattr(again, name))
         assert np.abs(getattr(first, name) - getattr(other, name)).max() > 0.1
@@ -102,7 +102,7 @@ def test_a_seed_fixes_population_and_recording():
 
 
 def test_a_recording_is_standardised_and_its_sound_below_full_scale():
-    recording = record(plant_population(), 4, 1.0)
+    recording = heard_clips(plant_population(), 4, 1.0)
     np.testing.assert_allclose(recording.spectrograms.mean(axis=(0, 2)), 0.0, atol=1e-5)
     np.testing.assert_allclose(recording.spectrograms.std(axis=(0, 2)), 1.0, atol=1e-4)
     np.testing.assert_allclose(recording.responses.var(axis=(0, 2)), 1.0, atol=0.35)
@@ -114,7 +114,7 @@ def test_a_recording_is_standardised_and_its_sound_below_full_scale():
 
 def test_the_noise_is_what_each_neuron_says():
     population = plant_population()
-    recording = record(population, 6, 2.0)
+    recording = heard_clips(population, 6, 2.0)
     for index, neuron in enumerate(population.neurons):
         noiseless = recording.noiseless[:, index]
         assert (recording.responses[:, index] - noiseless).std() / noiseless.std() == pytest.approx(
@@ -169,7 +169,7 @@ def test_natural_clips_have_unit_power_and_more_slow_than_fast_modulation():
     ("refused", "says"),
     [
         (lambda: plant_population(0), "ask for one or more"),
-        (lambda: record(plant_population(1), 0, 1.0), "ask for one clip or more"),
+        (lambda: heard_clips(plant_population(1), 0, 1.0), "ask for one clip or more"),
         (lambda: natural_clip(np.random.default_rng(0), 0.0, AUDIO_FS), "longer clip"),
         (lambda: log_frequencies(500.0, 100.0, 8), "change the bounds"),
         (lambda: log_frequencies(100.0, 500.0, 1), "change the bounds"),

@@ -14,7 +14,7 @@ from pipeline import load_config, plan_shards
 from pipeline.gradients.health import FLAGS
 from pipeline.plan.reports import ShardReport
 from pipeline.plan.shards import RunPlan
-from pipeline.plan.weight import weigh
+from pipeline.plan.weight import weight_of
 from pipeline.run import open_run, prepare_run
 from pipeline.run.driver import bundles, computable
 from pipeline.store import align, backlog, create_or_extend
@@ -77,7 +77,7 @@ def simulate(store: Path, n_checkpoints: int, *, write: bool, limit: float) -> N
     with figures.time(f"planning {size}", limit):
         plan = planned(store, n_checkpoints)
         assert len(plan_shards(plan)) == n_checkpoints
-        assert weigh(plan).shards == n_checkpoints
+        assert weight_of(plan).shards == n_checkpoints
     with figures.time("laying out the cube", limit):
         create_or_extend(plan, health_flags=FLAGS)
     figures.note("objects of an empty cube", f"{sum(1 for path in store.rglob('*') if path.is_file()):,}")

@@ -11,8 +11,8 @@ from pipeline.plan.config import CheckpointsConfig, CohortConfig, RunConfig
 from pipeline.plan.kinds.strf import StrfMapConfig
 from pipeline.plan.map_config import CohortFacts, MapConfig, Stimuli
 from pipeline.plan.map_layout import block_lengths, in_whole_chunks, inner_chunk_shape, lay_out_maps
-from pipeline.plan.shards import Checkpoint, CheckpointSource, CohortPlan, RunPlan, cut_shards, plan_shards
-from pipeline.plan.weight import weigh
+from pipeline.plan.shards import Checkpoint, CheckpointSource, CohortPlan, RunPlan, cut_shards, shards_of
+from pipeline.plan.weight import weight_of
 
 counts = st.integers(1, 7)
 
@@ -81,7 +81,7 @@ def test_shards_cover_every_number_once_and_share_no_object(n_checkpoints, n_neu
 
 
 def test_shards_of_one_checkpoint_follow_each_other():
-    shards = plan_shards(run_plan(cohort_plan(3, 4, 2, 2 * MAP_MIB)))
+    shards = shards_of(run_plan(cohort_plan(3, 4, 2, 2 * MAP_MIB)))
     positions = [shard.checkpoint for shard in shards]
     assert positions == sorted(positions)
     assert len({shard.key() for shard in shards}) == len(shards)
@@ -133,7 +133,7 @@ def test_by_default_a_chunk_holds_at_most_64_neurons_and_an_object_whole_chunks(
 
 
 def test_the_weight_of_a_run_counts_its_bytes_and_objects():
-    weight = weigh(run_plan(cohort_plan(3, 4, 2, 2 * MAP_MIB)))
+    weight = weight_of(run_plan(cohort_plan(3, 4, 2, 2 * MAP_MIB)))
     assert weight.checkpoints == 3
     assert weight.map_bytes == 4 * (3 * 2 * 4 * 3 * 4 + 3 * 3 * 4)
     assert weight.shards == 3 * (2 * 2 + 1)

@@ -14,7 +14,7 @@ import zarr
 
 from pipeline.plan.config import ConfigError
 from pipeline.plan.reports import Problem, ShardReport
-from pipeline.plan.shards import plan_shards
+from pipeline.plan.shards import shards_of
 from pipeline.store import ABSENT, align, create_or_extend, open_cube, positions, record, store_status, verify_store
 from pipeline.words import COMPANIONS, DONE, NOT_COMPUTED
 from tests.store.conftest import compute
@@ -378,7 +378,7 @@ def test_a_store_of_another_format_is_refused_by_every_door(finished, store):
         lambda: open_cube(store),
         lambda: store_status(store),
         lambda: verify_store(store),
-        lambda: record(finished, [ShardReport(plan_shards(finished)[0], Problem("load", "x"))]),
+        lambda: record(finished, [ShardReport(shards_of(finished)[0], Problem("load", "x"))]),
     ]
     for door in doors:
         with pytest.raises(ConfigError, match="has format 1 and this version of gradmap-pipeline reads format 2"):

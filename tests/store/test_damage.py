@@ -10,7 +10,7 @@ import xarray as xr
 import zarr
 
 from pipeline.plan.config import ConfigError
-from pipeline.plan.shards import plan_shards
+from pipeline.plan.shards import shards_of
 from pipeline.store import (
     create_or_extend,
     label,
@@ -53,7 +53,7 @@ def assert_whole(plan, store):
     assert found.complete
     cube = open_cube(store)
     assert list(cube.checkpoint.values) == ["a", "b", "c"]
-    for shard in (shard for shard in plan_shards(plan) if shard.map == "strf"):
+    for shard in (shard for shard in shards_of(plan) if shard.map == "strf"):
         region = shard.region(plan.cohorts[0].map_plan("strf"))
         np.testing.assert_array_equal(cube.strf.isel(region)[0], numbers(plan, shard))
 
@@ -238,7 +238,7 @@ def test_a_spoiled_attribute_is_named(plan, store, key):
 
 
 def test_a_store_that_is_moved_away_is_not_begun_anew(plan, store):
-    shard = plan_shards(plan)[0]
+    shard = shards_of(plan)[0]
     values = label(plan, shard, arrays(plan, shard))
     write_region(plan, shard, values)
     store.rename(store.with_name("moved.zarr"))

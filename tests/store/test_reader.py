@@ -9,7 +9,7 @@ import pytest
 import xarray as xr
 import zarr
 
-from pipeline.plan.shards import plan_shards
+from pipeline.plan.shards import shards_of
 from pipeline.store import create_or_extend, open_cube, open_cubes, store_status, verify_store, write_summaries
 from pipeline.words import FAILED, NOT_COMPUTED
 from tests.store.conftest import compute
@@ -29,7 +29,7 @@ def test_one_neuron_of_a_large_population_is_read_from_its_chunk_alone(store):
     create_or_extend(plan, health_flags=HEALTH)
     compute(plan)
     cube = open_cube(store)
-    (shard,) = plan_shards(plan)
+    (shard,) = shards_of(plan)
     np.testing.assert_array_equal(cube.strf.sel(neuron="n077")[0], numbers(plan, shard)[77])
     assert zarr.open_array(store, path="speech/strf").chunks == (1, 60, 4, 3)
     assert verify_store(store).complete

@@ -11,7 +11,7 @@ from pipeline.gradients.dynamic.mixers import Called, Rule, with_first_tensor
 from pipeline.gradients.dynamic.steps import Advance, Windows, through
 from pipeline.gradients.passes.layout import Layout
 from pipeline.gradients.passes.trace import first_tensor
-from pipeline.gradients.routes.recurrent import Linearised, layers_of
+from pipeline.gradients.routes.recurrent import Linearised, recurrent_layers
 
 #: Tangents that are about to underflow are set to 0 at every so many lags: arithmetic on subnormals is far slower.
 LAGS_BETWEEN_LOOKS = 8
@@ -134,7 +134,7 @@ def recurrent_rule(calls: list[Called], n_frames: int, by_lag: bool) -> Rule | N
     given, gave = first_tensor(call.arguments), first_tensor(call.gave)
     if given is None or gave is None or call.named:
         return None
-    layers = layers_of(call.module, given, gave)
+    layers = recurrent_layers(call.module, given, gave)
     order, axis = ("stimulus", 1) if call.module.batch_first else ("frame", 0)
     if layers is None or given.shape[axis] != n_frames or given.shape[1 - axis] != 1:
         return None

@@ -4,16 +4,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipeline.gradients.health.assessment import Health, Maps, assess, map_flags
+    from pipeline.gradients.health.assessment import EngineMaps, Health, assess, map_flags
     from pipeline.gradients.health.energy import memory_length, oldest_share
-    from pipeline.gradients.health.flags import FLAGS, TABLE, Flag
+    from pipeline.gradients.health.flags import FLAGS, TABLE, FlagRule
 
 __all__ = [
     "FLAGS",
     "TABLE",
-    "Flag",
+    "EngineMaps",
+    "FlagRule",
     "Health",
-    "Maps",
     "assess",
     "map_flags",
     "memory_length",
@@ -21,8 +21,8 @@ __all__ = [
 ]
 
 _HOMES = {
-    "flags": ("FLAGS", "TABLE", "Flag"),
-    "assessment": ("Health", "Maps", "assess", "map_flags"),
+    "flags": ("FLAGS", "TABLE", "FlagRule"),
+    "assessment": ("Health", "EngineMaps", "assess", "map_flags"),
     "energy": ("memory_length", "oldest_share"),
 }
 

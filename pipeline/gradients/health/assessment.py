@@ -23,7 +23,7 @@ from pipeline.gradients.health.flags import (
 from pipeline.gradients.health.future import future_shares
 from pipeline.gradients.health.normalisation import near_eps
 from pipeline.gradients.health.raising import raised
-from pipeline.gradients.health.setting import Maps, Setting, check_maps, setting_of
+from pipeline.gradients.health.setting import EngineMaps, Setting, check_maps, setting_of
 from pipeline.gradients.health.unheard import clamped_bins, silent_samples
 from pipeline.gradients.objectives import Objective
 from pipeline.gradients.question import Question
@@ -46,7 +46,7 @@ class Health:
 
 def assess(
     model: nn.Module,
-    gradmaps: Maps,
+    gradmaps: EngineMaps,
     stimuli: Float[Tensor, "stimulus *frequency time"] | None,
     question: Question | int | None = None,
     *,

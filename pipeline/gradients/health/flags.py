@@ -1,14 +1,16 @@
 """The reasons not to trust a map: each with its bit, what it means, when it is raised and what helps."""
 
 from dataclasses import dataclass
-from typing import Literal
+
+from pipeline.words import Degree
 
 #: Share of a map's energy in the oldest tenth of its window, or beyond it, that counts as truncated.
 TRUNCATED_SHARE = 0.01
 #: Share of the stimulus inside the window that may be clamped or silent.
 CLAMPED_SHARE = 0.05
+#: Windows that a sound must have, for as many frames with a whole window behind them as without.
+SHORTEST_SOUND = 2
 #: Relative difference of two routes; float32 gives 1e-7 to 2e-5.
-SHORTEST_SOUND = 2  # windows that a sound must have, for as many frames with a whole window behind them as without
 ROUTES_TOLERANCE = 1e-4
 #: Relative error of a map against central differences in float64.
 FINITE_DIFFERENCE_TOLERANCE = 2e-3
@@ -20,11 +22,8 @@ WINDOW_TOLERANCE = 0.01
 FUTURE_SHARE = 1e-6
 
 
-Degree = Literal["no map", "wrong", "incomplete", "notice"]
-
-
 @dataclass(frozen=True)
-class Flag:
+class FlagRule:
     """One reason not to trust a map.
 
     Attributes
@@ -56,7 +55,7 @@ class Flag:
 
 #: Every flag that a map may carry, in the order of its bits.
 TABLE = (
-    Flag(
+    FlagRule(
         "all_zero_map",
         1,
         "every entry of the map is zero",
@@ -65,7 +64,7 @@ TABLE = (
         "each map by its own entries",
         "no map",
     ),
-    Flag(
+    FlagRule(
         "truncated_window",
         2,
         "the window cuts the map off: more of it lies at older lags than are kept",
@@ -75,7 +74,7 @@ TABLE = (
         " maps has a gradient there; by the share in its oldest tenth where the model takes no longer stimulus",
         "incomplete",
     ),
-    Flag(
+    FlagRule(
         "window_before_stimulus",
         4,
         "the window reaches back to before the stimulus began, where entries are 0",
@@ -84,7 +83,7 @@ TABLE = (
         "each map by its frame",
         "notice",
     ),
-    Flag(
+    FlagRule(
         "clamped_or_silent_stimulus",
         8,
         "part of what the window looks at is silent or at the floor of a logarithm, where no gradient passes",
@@ -93,7 +92,7 @@ TABLE = (
         "each map by the stimulus inside its window",
         "incomplete",
     ),
-    Flag(
+    FlagRule(
         "near_eps_normalisation",
         16,
         "a normalisation divides by almost nothing, so the size of the map tells about its eps",
@@ -102,7 +101,7 @@ TABLE = (
         "all maps of one stimulus, by one forward pass",
         "notice",
     ),
-    Flag(
+    FlagRule(
         "routes_disagree",
         32,
         "the route differs from plain autograd",
@@ -111,7 +110,7 @@ TABLE = (
         "all maps computed together, by a mixture of all of them",
         "wrong",
     ),
-    Flag(
+    FlagRule(
         "finite_difference_off",
         64,
         "the response does not change as the map says",
@@ -122,7 +121,7 @@ TABLE = (
         " and those of each further neuron, by one direction that they share",
         "wrong",
     ),
-    Flag(
+    FlagRule(
         "window_dependent_model",
         128,
         "the map changes with the length of the stimulus though nothing is cut off, as with absolute positions",
@@ -131,7 +130,7 @@ TABLE = (
         "all maps of a block, by a few drawn from it: positions are the model's, not a neuron's",
         "notice",
     ),
-    Flag(
+    FlagRule(
         "hears_the_future",
         256,
         "the response depends on what comes after its frame, which a map of past lags leaves out",
@@ -140,7 +139,7 @@ TABLE = (
         "each map by its own energy after lag 0, in cohorts with causal = false; other cohorts refuse such models",
         "incomplete",
     ),
-    Flag(
+    FlagRule(
         "not_checked",
         512,
         "something that is checked of every map could not be checked of this one",
@@ -149,7 +148,7 @@ TABLE = (
         "all maps of a block, or those of the neurons concerned",
         "notice",
     ),
-    Flag(
+    FlagRule(
         "incomplete_path",
         1024,
         "the contributions do not add up to the difference of the responses",
@@ -158,7 +157,7 @@ TABLE = (
         "each integrated map by its own sum",
         "notice",
     ),
-    Flag(
+    FlagRule(
         "short_sound",
         2048,
         "a sound is so short that few of its frames have a whole window behind them, or none",

@@ -8,12 +8,12 @@ from torch import Tensor, nn
 
 from pipeline.gradients.gradmaps import gradmaps_around_sounds, gradmaps_around_spectrograms
 from pipeline.gradients.health.energy import energy_of
-from pipeline.gradients.health.setting import Maps
+from pipeline.gradients.health.setting import EngineMaps
 from pipeline.gradients.question import Question
 
 
 def future_shares(
-    model: nn.Module, gradmaps: Maps, stimuli: Tensor | None, question: Question
+    model: nn.Module, gradmaps: EngineMaps, stimuli: Tensor | None, question: Question
 ) -> Float[Tensor, "stimulus neuron"]:
     """Share of each map's energy that lies after its lag 0, in a window over the whole stimulus; NaN where it is zero.
 

@@ -14,7 +14,7 @@ from pipeline.gradients.torch_state.arithmetic import undisturbed
 from pipeline.gradients.torch_state.copies import home_of, twin_of
 
 
-class Maps(Protocol):
+class EngineMaps(Protocol):
     """What is asked of maps: the values and how they came about, as the engine returns them."""
 
     @property
@@ -49,7 +49,7 @@ class Setting:
         return "sum" if self.neurons is None else [self.neurons[row] for row in rows]
 
 
-def setting_of(model: nn.Module, gradmaps: Maps, stimuli: Tensor | None, question: Question) -> Setting:
+def setting_of(model: nn.Module, gradmaps: EngineMaps, stimuli: Tensor | None, question: Question) -> Setting:
     """The setting in which these maps were taken.
 
     Raises

@@ -22,10 +22,10 @@ from pipeline.gradients.torch_state.memory import is_out_of_memory
 from pipeline.gradients.torch_state.process_flags import without_onednn
 
 #: A way to the rows: (stimulus, neuron, ..., lag) with lag 0 first, and the rows per backward pass at the end.
-Route = Callable[[ForwardPass, Rows], tuple[Tensor, int]]
+WayToJacobian = Callable[[ForwardPass, Rows], tuple[Tensor, int]]
 
 #: The ways to the rows, by name.
-ROUTES: dict[str, Route] = {
+ROUTES: dict[str, WayToJacobian] = {
     "factored": factored,
     "batched": batched,
     "replicated": replicated,

@@ -95,7 +95,7 @@ def _drop_underflow(state: Tensor) -> None:
 
 def linearised(module: nn.Module, given: Tensor, gave: Tensor) -> list[Linearised] | None:
     """The layers of a recurrent module around what it was given, the last first; None if they are not these."""
-    layers = layers_of(module, given, gave)
+    layers = recurrent_layers(module, given, gave)
     return None if layers is None else [layer.between(0, len(layer.frames)) for layer in layers[::-1]]
 
 
@@ -122,7 +122,7 @@ class Layer:
         return _States(before, _before(self.cells, start, stop), self.cells[start:stop])
 
 
-def layers_of(module: nn.Module, given: Tensor, gave: Tensor) -> list[Layer] | None:
+def recurrent_layers(module: nn.Module, given: Tensor, gave: Tensor) -> list[Layer] | None:
     """The layers of a recurrent module around what it was given, the first first; None if they are not these.
 
     Only layers that run forward in time from a zero state are written out here; whether ``module`` is made of them

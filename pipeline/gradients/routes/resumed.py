@@ -18,7 +18,7 @@ from pipeline.gradients.passes.rows import Rows
 from pipeline.gradients.passes.trace import Call, first_tensor
 from pipeline.gradients.routes.autograd import LIVE_TENSORS
 from pipeline.gradients.routes.backward import recurrent_call
-from pipeline.gradients.routes.recurrent import Layer, layers_of
+from pipeline.gradients.routes.recurrent import Layer, recurrent_layers
 from pipeline.gradients.torch_state.memory import in_blocks, room, rows_that_fit
 
 #: Rows, and frames of the sound per frame of the window, from which on resuming is cheaper than the whole way back.
@@ -149,7 +149,7 @@ def _recurrence(forward_pass: ForwardPass) -> _Recurrence:
     response, source = forward_pass.response, forward_pass.trace.stimulus
     n_stimuli, n_frames = forward_pass.n_stimuli, response.shape[-1]
     call = recurrent_call(forward_pass, response)
-    layers = None if call is None else layers_of(call.module, call.given, call.gave)
+    layers = None if call is None else recurrent_layers(call.module, call.given, call.gave)
     if call is None or layers is None or not call.alone or first_tensor(call.gave) is None:
         raise NotResumableError(f"{type(forward_pass.model).__name__} has no recurrent layer of torch's own alone")
     order, axis = ("stimulus", 1) if getattr(call.module, "batch_first", False) else ("frame", 0)

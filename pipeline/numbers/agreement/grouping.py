@@ -87,7 +87,7 @@ def require_dims(data: xr.DataArray, dims: Sequence[Hashable]) -> None:
         )
 
 
-def blocks(maps: xr.DataArray, along: str, entries: Sequence[str]) -> Iterator[tuple[dict, np.ndarray]]:
+def neuron_blocks(maps: xr.DataArray, along: str, entries: Sequence[str]) -> Iterator[tuple[dict, np.ndarray]]:
     """Regions of the remaining dimensions and their maps, as float64 arrays (remaining..., along, entry)."""
     others = [dim for dim in maps.dims if dim != along and dim not in entries]
     maps = maps.transpose(*others, along, *entries)

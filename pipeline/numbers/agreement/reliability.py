@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from pipeline.numbers.agreement import nulls
-from pipeline.numbers.agreement.grouping import blocks, groups_of, map_dims, remaining, standardised
+from pipeline.numbers.agreement.grouping import groups_of, map_dims, neuron_blocks, remaining, standardised
 
 Null = Literal["neurons", "shift", "entries"]
 
@@ -171,7 +171,7 @@ class _Population:
 
     def _rows(self) -> Iterator[tuple[int, np.ndarray]]:
         """Every neuron's place and its standardised maps (checkpoint, entry)."""
-        for region, values in blocks(self.maps, self.along, self.entries):
+        for region, values in neuron_blocks(self.maps, self.along, self.entries):
             if self.exchanged is None:
                 yield 0, standardised(values)
                 continue
@@ -286,7 +286,7 @@ def similarity(maps: xr.DataArray, group: str = "architecture", *, along: str = 
     others = [dim for dim in maps.dims if dim != along and dim not in entries]
     g = len(groups.indices)
     values = np.full((g, g, *(maps.sizes[dim] for dim in others)), np.nan)
-    for region, block in blocks(maps, along, entries):
+    for region, block in neuron_blocks(maps, along, entries):
         rows = standardised(block)
         usable = np.isfinite(rows).all(axis=-1)
         rows = np.where(usable[..., None], rows, 0.0)

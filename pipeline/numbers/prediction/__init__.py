@@ -2,12 +2,12 @@
 
 from pipeline.numbers.prediction.filtering import ceiling, filter_r, stimulus_weighted_r
 from pipeline.numbers.prediction.ridge import FittedStrf, RidgeBasis, fit_strf, ridge_basis
-from pipeline.numbers.prediction.spectrograms import Windows, windows_of
+from pipeline.numbers.prediction.spectrograms import HeardFrames, windows_of
 
 __all__ = [
     "FittedStrf",
+    "HeardFrames",
     "RidgeBasis",
-    "Windows",
     "ceiling",
     "filter_r",
     "fit_strf",

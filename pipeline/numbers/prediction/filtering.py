@@ -3,10 +3,10 @@
 import numpy as np
 
 from pipeline.numbers.correlation import correlation
-from pipeline.numbers.prediction.spectrograms import Windows
+from pipeline.numbers.prediction.spectrograms import HeardFrames
 
 
-def filter_r(maps: np.ndarray, windows: Windows, responses: np.ndarray) -> np.ndarray:
+def filter_r(maps: np.ndarray, windows: HeardFrames, responses: np.ndarray) -> np.ndarray:
     """Pearson correlation of each neuron's response with what its map, as a linear filter, makes of the sounds.
 
     1 for a linear model's own map, less where the response is not linear in the sound. NaN where the map or the
@@ -34,7 +34,7 @@ def filter_r(maps: np.ndarray, windows: Windows, responses: np.ndarray) -> np.nd
     return correlation(flat @ windows.values.T, np.asarray(responses, dtype=np.float64))
 
 
-def stimulus_weighted_r(one: np.ndarray, other: np.ndarray, windows: Windows) -> np.ndarray:
+def stimulus_weighted_r(one: np.ndarray, other: np.ndarray, windows: HeardFrames) -> np.ndarray:
     """Correlation of what two maps of each neuron make of the sounds.
 
     Where sounds leave directions unseen, two maps that differ there predict the same, and a plain cosine between them
@@ -80,7 +80,7 @@ def ceiling(repeats: np.ndarray) -> np.ndarray:
         return np.where(agreement > 0, np.sqrt(np.maximum(of_mean, 0.0)), np.nan)
 
 
-def _flat(maps: np.ndarray, windows: Windows) -> np.ndarray:
+def _flat(maps: np.ndarray, windows: HeardFrames) -> np.ndarray:
     maps = np.asarray(maps, dtype=np.float64)
     if maps.ndim != 3 or maps.shape[1:] != windows.shape:
         raise ValueError(

@@ -9,7 +9,7 @@ import numpy as np
 from scipy import linalg
 
 from pipeline.numbers.correlation import correlation
-from pipeline.numbers.prediction.spectrograms import Windows
+from pipeline.numbers.prediction.spectrograms import HeardFrames
 
 #: Penalties that are tried, relative to the mean variance of a stimulus entry times the number of frames.
 PENALTIES = tuple(10.0 ** np.linspace(-5.0, 3.0, 13))
@@ -42,7 +42,7 @@ class RidgeBasis:
         Rows that are left out together: those of one sound.
     """
 
-    windows: Windows
+    windows: HeardFrames
     mean: np.ndarray
     values: np.ndarray
     vectors: np.ndarray
@@ -102,7 +102,7 @@ class FittedStrf:
     penalty: np.ndarray
 
 
-def ridge_basis(windows: Windows, penalties: Sequence[float] = PENALTIES) -> RidgeBasis:
+def ridge_basis(windows: HeardFrames, penalties: Sequence[float] = PENALTIES) -> RidgeBasis:
     """The decomposition of some sounds on which every fit to responses to them rests.
 
     Parameters
@@ -191,7 +191,7 @@ def _left_out_residuals(basis: RidgeBasis, centred: np.ndarray, along: np.ndarra
     return residuals
 
 
-def _folds(windows: Windows) -> tuple[slice, ...]:
+def _folds(windows: HeardFrames) -> tuple[slice, ...]:
     if len(windows.sounds) > 1:
         return windows.sounds
     edges = np.linspace(0, len(windows.values), min(PARTS_OF_ONE_SOUND, len(windows.values)) + 1).astype(int)

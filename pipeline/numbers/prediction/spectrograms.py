@@ -9,7 +9,7 @@ from pipeline.numbers.sliding import stimulus_windows
 
 
 @dataclass(frozen=True)
-class Windows:
+class HeardFrames:
     """What a map with some lags lies over, at the frames of several sounds that are late enough.
 
     Attributes
@@ -52,7 +52,7 @@ class Windows:
         return np.concatenate(picked, axis=1)
 
 
-def windows_of(spectrograms: Sequence[np.ndarray], lags: int, skip: int | None = None) -> Windows:
+def windows_of(spectrograms: Sequence[np.ndarray], lags: int, skip: int | None = None) -> HeardFrames:
     """Windows of several spectrograms (frequency, time).
 
     Parameters
@@ -98,4 +98,4 @@ def windows_of(spectrograms: Sequence[np.ndarray], lags: int, skip: int | None =
         parts.append(seen.transpose(0, 2, 1).reshape(count, -1))
         slices.append(slice(start, start + count))
         start += count
-    return Windows(np.concatenate(parts), tuple(slices), tuple(frames), (bands.pop(), lags))
+    return HeardFrames(np.concatenate(parts), tuple(slices), tuple(frames), (bands.pop(), lags))

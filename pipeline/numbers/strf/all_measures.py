@@ -6,7 +6,7 @@ from dataclasses import asdict
 import xarray as xr
 
 from pipeline.numbers.grid import StrfGrid, rising, strf_grid
-from pipeline.numbers.measures import Measure, evaluate, refuse
+from pipeline.numbers.measures import Measure, measured, refuse
 from pipeline.numbers.strf import ripple, self_similarity, shape, tuning
 from pipeline.numbers.strf.block import DEFAULTS, StrfBlock, StrfSettings
 
@@ -99,7 +99,7 @@ def strf_measure(maps: xr.DataArray, name: str, settings: StrfSettings = DEFAULT
 
 
 def _measured(maps: xr.DataArray, table: Mapping[str, Measure], settings: StrfSettings, grid: StrfGrid) -> xr.Dataset:
-    found = evaluate(
+    found = measured(
         maps, ("frequency", "lag"), grid, settings, lambda values: StrfBlock(values, grid, settings), table
     )
     for name, measure in table.items():

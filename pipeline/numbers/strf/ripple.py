@@ -7,7 +7,7 @@ import xarray as xr
 from scipy import fft
 
 from pipeline.numbers.grid import StrfGrid
-from pipeline.numbers.measures import OF_THE_MAP, ONE_BAND, ONE_LAG, ONE_LINE, Axis, Measure
+from pipeline.numbers.measures import OF_THE_MAP, ONE_BAND, ONE_LAG, ONE_LINE, Measure, NeedsOfAxis
 from pipeline.numbers.profiles import edges, moments, refined_peak
 from pipeline.numbers.strf.block import StrfBlock, StrfSettings, only, ripple_axes
 
@@ -177,7 +177,7 @@ def _whole(block: StrfBlock) -> np.ndarray:
     return only(block, transfer, bands=True, lags=True)
 
 
-def _of_magnitudes(axis: str, word: str, units: str, nan: str, on: Axis) -> dict[str, Measure]:
+def _of_magnitudes(axis: str, word: str, units: str, nan: str, on: NeedsOfAxis) -> dict[str, Measure]:
     """The numbers of a modulation transfer function of magnitudes, and the function itself."""
     mtf = f"the sum of R over {'scales' if axis == 'rate' else 'rates'} (both directions), its maximum set to 1"
     name = f"{word} modulation transfer function"
@@ -229,7 +229,7 @@ def _of_magnitudes(axis: str, word: str, units: str, nan: str, on: Axis) -> dict
     }
 
 
-def _of_powers(axis: str, word: str, units: str, nan: str, on: Axis) -> dict[str, Measure]:
+def _of_powers(axis: str, word: str, units: str, nan: str, on: NeedsOfAxis) -> dict[str, Measure]:
     """The numbers of a modulation transfer function of power above a floor."""
     mtf = f"the sum over {'scales' if axis == 'rate' else 'rates'} (both directions) of {FLOORED}"
     name = f"{word} modulation transfer function of power"

@@ -14,7 +14,7 @@ from pipeline.plan.map_config import (
     ObjectiveConfigured,
     Stimuli,
     Variable,
-    check_frames,
+    check_named_frames,
     check_silence,
     check_spectrograms,
 )
@@ -94,7 +94,7 @@ class IntegratedConfig(ObjectiveConfigured):
     def check(self, where: str, cohort: CohortFacts, stimuli: Stimuli) -> None:
         """Refuse spectrograms of other bands, and frames that they lack."""
         check_spectrograms(where, cohort, stimuli)
-        check_frames(where, self.objective, stimuli.names, stimuli.lengths)
+        check_named_frames(where, self.objective, stimuli.names, stimuli.lengths)
 
     def axes(self, cohort: CohortFacts, stimuli: Stimuli) -> tuple[Axis, ...]:
         """Stimulus, neuron, frequency, lag."""

@@ -12,7 +12,7 @@ from pipeline.plan.map_config import (
     GradientConfig,
     Stimuli,
     Variable,
-    check_frames,
+    check_named_frames,
     check_silence,
     check_spectrograms,
 )
@@ -84,7 +84,7 @@ class StrfMapConfig(GradientConfig):
         """Refuse spectrograms of other bands, frames that they lack, and prefilters of different widths."""
         check_spectrograms(where, cohort, stimuli)
         if self.baseline == "stimuli":
-            check_frames(where, self.objective, stimuli.names, stimuli.lengths)
+            check_named_frames(where, self.objective, stimuli.names, stimuli.lengths)
         channels = sorted({checkpoint.n_channels for checkpoint in cohort.usable})
         if self.space == "prefiltered" and len(channels) > 1:
             raise ConfigError(

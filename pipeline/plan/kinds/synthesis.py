@@ -14,7 +14,7 @@ from pipeline.plan.map_config import (
     ObjectiveConfigured,
     Stimuli,
     Variable,
-    check_frames,
+    check_named_frames,
     check_silence,
     check_spectrograms,
 )
@@ -160,7 +160,7 @@ class SynthesisConfig(ObjectiveConfigured):
     def axes(self, cohort: CohortFacts, stimuli: Stimuli) -> tuple[Axis, ...]:
         """Neuron, step, and frequency and lag or the samples of the sound."""
         frames = self._own_frames(cohort, stimuli)
-        check_frames(f"a best sound over cohort {cohort.name!r}", self.objective, (self.start,), (frames,))
+        check_named_frames(f"a best sound over cohort {cohort.name!r}", self.objective, (self.start,), (frames,))
         steps = Axis("step", tuple(range(1, self.steps + 1)), "step of the ascent")
         if self.space == "spectrogram":
             lags = Axis("lag", tuple(lag_ms(frames, cohort.frame_ms).tolist()))

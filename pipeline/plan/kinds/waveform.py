@@ -8,7 +8,7 @@ from pydantic import Field
 from pipeline.plan.axes import Axis, samples_in, waveform_lag_ms
 from pipeline.plan.heard import check_sounds, front_end_of
 from pipeline.plan.kinds import KINDS
-from pipeline.plan.map_config import CohortFacts, GradientConfig, Stimuli, Variable, check_frames
+from pipeline.plan.map_config import CohortFacts, GradientConfig, Stimuli, Variable, check_named_frames
 from pipeline.plan.urls import ConfigError
 from pipeline.text import counted
 from pipeline.words import Hears
@@ -52,7 +52,7 @@ class WaveformMapConfig(GradientConfig):
             check_sounds(where, cohort, checkpoint, stimuli)
             front_end = front_end_of(where, checkpoint)
             frames = tuple(samples // front_end.hop for samples in stimuli.lengths)
-            check_frames(where, self.objective, stimuli.names, frames)
+            check_named_frames(where, self.objective, stimuli.names, frames)
         if self.window_ms is None and len(set(stimuli.lengths)) > 1:
             raise ConfigError(
                 f"{where}: the sounds have different lengths, so their maps share no lag axis; set window_ms"

@@ -4,7 +4,7 @@ import numpy as np
 
 from pipeline.numbers.prediction import filter_r
 from pipeline.run.job import Computed, Job
-from pipeline.run.judged import flags_of, judged
+from pipeline.run.judged import flags_of_check, judged
 from pipeline.run.kinds import COMPUTE
 from pipeline.run.predictors import responses, windows
 
@@ -14,4 +14,4 @@ def compute(job: Job) -> Computed:
     """Correlation of each neuron's response with what its map makes of the sounds."""
     maps = judged(job).maps(job.model)
     r = filter_r(maps.cpu().numpy(), windows(job), responses(job))
-    return Computed({"r": r.astype(np.float32)}, {"health": flags_of(maps).cpu().numpy().astype(np.uint16)})
+    return Computed({"r": r.astype(np.float32)}, {"health": flags_of_check(maps).cpu().numpy().astype(np.uint16)})

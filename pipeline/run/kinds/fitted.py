@@ -7,7 +7,7 @@ from pipeline.numbers.correlation import correlation
 from pipeline.numbers.lags import reach
 from pipeline.numbers.prediction import ceiling, fit_strf
 from pipeline.run.job import Computed, Job
-from pipeline.run.judged import flags_of
+from pipeline.run.judged import flags_of_check
 from pipeline.run.kinds import COMPUTE
 from pipeline.run.predictors import basis, model_responses, recorded_responses
 
@@ -27,7 +27,7 @@ def compute(job: Job) -> Computed:
     return Computed(
         arrays={suffix: np.asarray(numbers, dtype=np.float32) for suffix, numbers in arrays.items()},
         companions={
-            "health": flags_of(torch.from_numpy(values)).numpy().astype(np.uint16),
+            "health": flags_of_check(torch.from_numpy(values)).numpy().astype(np.uint16),
             **{name: numbers[0] for name, numbers in accompanying.items()},
         },
         route="ridge",

@@ -6,7 +6,7 @@ import torch
 from pipeline.gradients.attribution.perturbed import randomised_maps
 from pipeline.plan.kinds.randomised import PARTS, RandomisedConfig
 from pipeline.run.job import Computed, Job
-from pipeline.run.judged import flags_of, judged
+from pipeline.run.judged import flags_of_check, judged
 from pipeline.run.kinds import COMPUTE
 
 
@@ -22,5 +22,5 @@ def compute(job: Job) -> Computed:
     for name, row in zip(found.parts, steps, strict=True):
         if name != "wav2spec":  # maps over the spectrogram do not go through it
             r[:, PARTS.index(name if name in PARTS else "rest")] = row  # of several others the last: all are shuffled
-    flags = flags_of(torch.as_tensor(known.maps(job.model)))
+    flags = flags_of_check(torch.as_tensor(known.maps(job.model)))
     return Computed({"r": r}, {"health": flags.cpu().numpy().astype(np.uint16)})

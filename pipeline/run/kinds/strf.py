@@ -9,7 +9,7 @@ from pipeline.gradients.gradmaps import gradmaps_around_spectrograms
 from pipeline.gradients.health import assess
 from pipeline.plan.kinds.strf import StrfMapConfig
 from pipeline.run.contract_checks import contract_of
-from pipeline.run.gradients import batch_of, joined, question_of
+from pipeline.run.gradients import batch_of, question_of, shard_of_batches
 from pipeline.run.job import Computed, Job
 from pipeline.run.kinds import COMPUTE
 
@@ -28,7 +28,7 @@ def compute(job: Job) -> Computed:
         sample = job.engine.finite_difference_neurons
         health = assess(model, maps, stimuli, question, sample=sample, contract=kept)
         batches.append(batch_of(maps, health, job.cohort.frame_ms))
-    return joined(job, batches)
+    return shard_of_batches(job, batches)
 
 
 def around(job: Job, asked: StrfMapConfig) -> Iterator[Tensor | None]:

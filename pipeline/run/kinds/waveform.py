@@ -4,7 +4,7 @@ from pipeline.gradients.gradmaps import gradmaps_around_sounds
 from pipeline.gradients.health import assess
 from pipeline.plan.kinds.waveform import WaveformMapConfig
 from pipeline.run.contract_checks import contract_of
-from pipeline.run.gradients import batch_of, joined, question_of
+from pipeline.run.gradients import batch_of, question_of, shard_of_batches
 from pipeline.run.job import Computed, Job
 from pipeline.run.kinds import COMPUTE
 from pipeline.words import axis_named
@@ -24,4 +24,4 @@ def compute(job: Job) -> Computed:
         sample = job.engine.finite_difference_neurons
         health = assess(model, maps, sounds, question, sample=sample, contract=kept)
         batches.append(batch_of(maps, health, 1000.0 / (job.map.stimuli.sample_rate or 1.0)))
-    return joined(job, batches)
+    return shard_of_batches(job, batches)
