@@ -1,7 +1,7 @@
 "use strict";
 // The page's own script: draws the maps that the page holds as bytes, and sorts its tables. It loads and sends nothing.
 (() => {
-const LABEL = 104, HEAD = 36, NARROWEST = 70, WIDEST = 130, GAP = 8, MISSING = -128;
+const LABEL = 104, HEAD = 36, NARROWEST = 70, WIDEST = 130, GAP = 8, MISSING = -128, MOST_BESIDE = 60;
 
 const bytes = (text) => {
   const letters = atob(text), found = new Uint8Array(letters.length);
@@ -115,8 +115,8 @@ const browse = (box) => {
     ink.drawImage(tile, x, y, width, height);
   };
 
-  const cell = (ink, n, c, x, y) => {
-    const code = data.standing[place(n, c)], at = kept(n, c), width = wide - GAP, height = high - GAP;
+  const cell = (ink, n, c, x, y, width, height) => {
+    const code = data.standing[place(n, c)], at = kept(n, c);
     if (there(at)) picture(ink, at, x, y, width, height);
     else {
       ink.fillStyle = data.computed.includes(code) ? data.colours[code] : "#fff";
@@ -141,7 +141,7 @@ const browse = (box) => {
     const ink = fitted(canvas, width, height);
     for (let r = Math.max(0, Math.floor(up / high)); r < order.length && r * high - up < height; r++)
       for (let k = Math.max(0, Math.floor(left / wide)); k < shown.length && k * wide - left < width; k++)
-        cell(ink, order[r], shown[k], label + k * wide - left, HEAD + r * high - up);
+        cell(ink, order[r], shown[k], label + k * wide - left, HEAD + r * high - up, wide - GAP, high - GAP);
     ink.fillStyle = "#fff";
     ink.fillRect(0, 0, label - 4, height);
     ink.fillRect(0, 0, width, HEAD - 5);
@@ -251,6 +251,19 @@ const browse = (box) => {
     shell.onmousemove = (event) => tell(n, c, value(n, c, (event.offsetX - left) / wide, 1 - (event.offsetY - 6) / tall));
   };
 
+  // The neuron in all checkpoints that are shown, in rows as wide as there is room.
+  const beside = (n) => {
+    const some = shown.slice(0, MOST_BESIDE), tall = Math.round(0.72 * NARROWEST) + GAP;
+    const room = detail.clientWidth - 16 || 400, across = Math.max(1, Math.floor(room / NARROWEST));
+    make("p", detail, { textContent: `${data.neurons[n]} in ${some.length === shown.length ? "the" : `the first ${some.length} of`} ${shown.length} checkpoints shown:` });
+    const strip = make("canvas", detail, { className: "beside" });
+    const ink = fitted(strip, Math.min(across, some.length) * NARROWEST, Math.ceil(some.length / across) * tall);
+    some.forEach((c, k) => cell(ink, n, c, (k % across) * NARROWEST + 4, Math.floor(k / across) * tall + 4, NARROWEST - GAP, tall - GAP));
+    const under = (event) => some[Math.floor(event.offsetY / tall) * across + Math.floor(event.offsetX / NARROWEST)];
+    strip.onmousemove = (event) => { const c = under(event); if (c !== undefined) tell(n, c, data.words[data.standing[place(n, c)]]); };
+    strip.onclick = (event) => { const c = under(event); if (c !== undefined) pick(n, c); };
+  };
+
   const pick = (n, c) => {
     picked = [n, c];
     detail.replaceChildren();
@@ -267,6 +280,7 @@ const browse = (box) => {
     for (const flag of flags(n, c)) make("span", state, { textContent: `${flag.name}: ${flag.meaning}; ${flag.remedy}. ` });
     const heard = sound(at);
     if (heard) make("audio", detail, { controls: true, src: heard });
+    beside(n);
     const table = make("table", detail);
     for (const words of [["", "this map", "median of the neuron"], ...data.numbers.map((number) => [
       number.label, number.maps && at >= 0 && !layer ? figures(number.maps[at]) : "", figures(number.neurons[n])])]) {

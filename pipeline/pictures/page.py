@@ -130,24 +130,31 @@ def homeless(text: str) -> str:
     return _ABSOLUTE.sub("…/", text)
 
 
-def numbers(name: str, columns: Mapping[str, Any]) -> Markup:
-    """A link to the numbers behind a figure as a CSV file that lies in the page; a word in its place for too many."""
+#: Where the numbers of maps are that the page has no room for.
+NUMBERS_ELSEWHERE = "gradmap summarise --table has a row for every map."
+
+
+def numbers(
+    name: str, columns: Mapping[str, Any], largest: int = LARGEST_NUMBERS, elsewhere: str = NUMBERS_ELSEWHERE
+) -> Markup:
+    """A link to the numbers behind a figure as a CSV file that lies in the page.
+
+    Where it takes more than ``largest`` bytes, a word in its place says where they are: ``elsewhere``.
+    """
     text = pd.DataFrame({key: np.asarray(values).ravel() for key, values in columns.items()}).to_csv(
         index=False, float_format="%.5g"
     )
     data = text.encode("utf-8", "replace")
-    if len(data) > LARGEST_NUMBERS:
-        return numbers_left_out(f"{len(data) / 1000:,.0f} kB")
+    if len(data) > largest:
+        return numbers_left_out(f"{len(data) / 1000:,.0f} kB", elsewhere)
     source = f"data:text/csv;base64,{base64.b64encode(data).decode()}"
     file = re.sub(r"[^\w.-]+", "_", name)
-    return element("a", "Numbers (CSV)", href=source, download=f"{file}.csv", class_="numbers")
+    return element("a", f"Numbers: {file}.csv", href=source, download=f"{file}.csv", class_="numbers")
 
 
-def numbers_left_out(reason: str) -> Markup:
+def numbers_left_out(reason: str, elsewhere: str = NUMBERS_ELSEWHERE) -> Markup:
     """A word in the place of a CSV that is too large for the page."""
-    words = (
-        f"Numbers (CSV) left out, too large for the page: {reason}. gradmap summarise --table has a row for every map."
-    )
+    words = f"Numbers (CSV) left out, too large for the page: {reason}. {elsewhere}"
     return element("span", words, class_="numbers")
 
 

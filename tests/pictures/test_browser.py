@@ -166,6 +166,17 @@ def test_a_click_keeps_a_map_with_its_numbers_and_flags(shown, cube):
     assert gain == pytest.approx(float(np.linalg.norm(cube["strf"].isel(checkpoint=1, neuron=0))), rel=5e-3)
 
 
+def test_a_map_that_is_kept_stands_beside_those_of_the_neuron_in_all_checkpoints(shown):
+    pointed(shown, 2.5, 0.5, click=True)
+    strip = ".detail canvas.beside"
+    assert shown.ask(f"document.querySelector('{strip}').previousSibling.textContent").startswith("n002 in the 6 check")
+    shown.show(strip)
+    shown.point(strip, 70 + 30, 20)
+    assert said(shown) == "n002 · linear-seed1 · done"
+    shown.point(strip, 70 + 30, 20, click=True)
+    assert shown.ask("document.querySelector('.detail h5').textContent") == "n002 of linear-seed1"
+
+
 def test_numbers_of_the_neurons_and_of_a_map_are_there_as_files(shown, cube):
     shown.write(".browser input[placeholder*=area]", "belt")
     pointed(shown, 1.5, 1.5, click=True)

@@ -171,7 +171,9 @@ def test_the_population_is_told_from_trusted_maps(page):
     assert re.search(r"Best frequency: median [\d.]+ k?Hz, half of the maps between", page.words)
     assert "without those that are not to be trusted" in page.words
     row = next(row for row in page.rows if row and row[0] == "n004")  # the table of strf comes first
-    assert float(row[row.index("site1") + 3]) == pytest.approx(1225, rel=0.15)  # planted: sqrt(300 x 5000)
+    head = next(row for row in page.rows if row[:2] == ["neuron", "maps done"])
+    assert row[head.index("site")] == "site1"
+    assert float(row[head.index("best frequency (Hz)")]) == pytest.approx(1225, rel=0.15)  # planted: sqrt(300 x 5000)
 
 
 def test_the_page_says_which_maps_it_shows(page):
@@ -415,6 +417,26 @@ def test_numbers_behind_a_figure_lie_beside_it(page, cube):
     np.testing.assert_allclose(found[usable], direct.values[usable], rtol=1e-4)
     assert np.isnan(found[~usable]).all()
     assert (files["planted-strf-standing.csv"]["standing"] == "failed").sum() == 9
+
+
+def test_maps_of_a_figure_are_there_as_numbers(page, cube):
+    files = {name: pd.read_csv(io.BytesIO(b64decode(source.partition(",")[2]))) for name, source in page.files.items()}
+    grid = files["planted-strf-maps.csv"].set_index(["checkpoint", "neuron", "frequency"]).sort_index()
+    assert list(grid.columns[:2]) == ["lag 0 ms", "lag 10 ms"]
+    for checkpoint, neuron in {key[:2] for key in grid.index}:
+        direct = cube["strf"].sel(checkpoint=checkpoint, neuron=neuron)
+        np.testing.assert_allclose(grid.loc[checkpoint, neuron], direct, rtol=1e-4)
+    seeds = files["planted-strf-seeds.csv"]
+    assert set(seeds["checkpoint"]) == set(cube["checkpoint"].values.tolist())
+    assert seeds["neuron"].nunique() == 1
+    assert seeds.set_index("checkpoint").loc["gru-seed2"].filter(like="lag").isna().all(axis=None)  # it failed
+    untrusted = files["planted-strf-untrusted.csv"].set_index(["map", "frequency"]).sort_index()
+    np.testing.assert_allclose(
+        untrusted.loc["linear-seed0 n001"], cube["strf"].sel(checkpoint="linear-seed0", neuron="n001"), rtol=1e-4
+    )
+    places = files["planted-strf-places.csv"].set_index("neuron")
+    assert {"depth_um", "site", "best_frequency median"} <= set(places.columns)
+    assert {"rate", "scale"} & {name.split()[0] for name in files["planted-strf-ripple.csv"].columns}
 
 
 def test_the_methods_are_told_from_the_cube(page, cube):

@@ -6,7 +6,7 @@ import xarray as xr
 from pipeline.pictures.choosing import Choice
 from pipeline.pictures.kinds import SECTIONS
 from pipeline.pictures.kinds.strf import TOLD
-from pipeline.pictures.page import Markup, element, joined, numbers, picture, table
+from pipeline.pictures.page import Markup, element, joined, picture, table
 from pipeline.pictures.plots.dynamic_maps import (
     MOST_PANELS,
     plot_components,
@@ -15,6 +15,7 @@ from pipeline.pictures.plots.dynamic_maps import (
     plot_nonlinearity,
 )
 from pipeline.pictures.reading import TRUSTED, group_labels
+from pipeline.pictures.sections.behind import maps_behind, values_behind
 from pipeline.pictures.sections.outcome import Outcome
 from pipeline.pictures.sections.standard import standard_section
 from pipeline.pictures.style import three_figures
@@ -79,10 +80,7 @@ def _numbers(entry: Outcome) -> Markup:
         )
         axes = plot_nonlinearity(across, up, groups=labels)
         parts.append(picture(axes, f"complexity against gain change of {entry.name}", words))
-        some = {name: entry.best[name].values for name in ("checkpoint", "neuron")}
-        places = np.meshgrid(*some.values(), indexing="ij")
-        columns = dict(zip(some, places, strict=True)) | {"complexity": across.values, "gain_change": up.values}
-        parts.append(numbers(f"{entry.cohort}-{entry.name}-moves", columns))
+        parts.append(values_behind(entry, "moves", {"complexity": across, "gain_change": up}))
     return joined(parts)
 
 
@@ -107,6 +105,8 @@ def _alone(entry: Outcome, drawn: Choice) -> Markup:
     if mean is not None and sd is not None:
         figure = plot_dynamic_mean(mean.isel(at).load(), sd.isel(at).load())
         parts.append(picture(figure, f"mean and deviation of {who}", f"The most complex in the grid above, {who}."))
+        both = xr.concat([mean.isel(at), sd.isel(at)], "number", coords="minimal", compat="override")
+        parts.append(maps_behind(entry, "one", both.assign_coords(number=["mean", "standard deviation"]).load()))
     component, component_sd, floor = (
         _variable(entry, suffix) for suffix in ("component", "component_sd", "noise_floor")
     )
@@ -119,11 +119,13 @@ def _alone(entry: Outcome, drawn: Choice) -> Markup:
         )
         words = f"What the map of {who} moves along: its components over frames, by their standard deviation."
         parts.append(picture(figure, f"components of {who}", words))
+        parts.append(maps_behind(entry, "components", component.isel(at).load()))
     kept = _variable(entry, "kept")
     if kept is not None:
         along = next(str(dim) for dim in kept.dims if dim not in ("checkpoint", "neuron", "frequency", "lag"))
         film = plot_film(kept.isel(at).isel({along: slice(MOST_PANELS)}).load(), along=along)
         parts.append(picture(film, f"maps of {who} at single frames", f"Maps of {who} at single frames, on one scale."))
+        parts.append(maps_behind(entry, "frames", kept.isel(at).isel({along: slice(MOST_PANELS)}).load()))
     return joined(parts)
 
 

@@ -7,6 +7,7 @@ from pipeline.pictures.kinds import SECTIONS
 from pipeline.pictures.kinds.strf import TOLD
 from pipeline.pictures.page import Markup, element, joined, picture, table
 from pipeline.pictures.plots.populations import plot_distribution
+from pipeline.pictures.sections.behind import values_behind
 from pipeline.pictures.sections.outcome import Outcome
 from pipeline.pictures.sections.standard import standard_section
 from pipeline.pictures.style import new_figure, three_figures
@@ -52,5 +53,6 @@ def _predictions(entry: Outcome) -> Markup:
             element("h3", f"{entry.name}: how well a linear filter predicts the {target}"),
             table(("number", "median", "5 to 95 %", "what it is"), rows),
             picture(figure, f"prediction by {entry.name} over the population"),
+            values_behind(entry, "prediction", {str(shown.name): shown}),
         ]
     )

@@ -3,9 +3,10 @@
 from pipeline.numbers.waveform import waveform_summaries
 from pipeline.pictures.choosing import Choice
 from pipeline.pictures.kinds import SECTIONS
-from pipeline.pictures.page import Markup, picture
+from pipeline.pictures.page import Markup, joined, picture
 from pipeline.pictures.plots.waveforms import plot_waveform
 from pipeline.pictures.reading import TRUSTED, at_labels
+from pipeline.pictures.sections.behind import maps_behind
 from pipeline.pictures.sections.measured import Told, most_trusted
 from pipeline.pictures.sections.outcome import Outcome
 from pipeline.pictures.sections.standard import standard_section
@@ -35,4 +36,5 @@ def _one_with_its_spectrogram(entry: Outcome, drawn: Choice) -> Markup:
     gradmap = at_labels(entry.gradmap, labels)
     axes = plot_waveform(gradmap, axes_or_new(None, 6.0, 3.6))
     words = f"{labels['checkpoint']}, neuron {labels['neuron']}: the map as a sound, and its spectrogram."
-    return picture(axes, "one waveform map with its spectrogram", words)
+    link = maps_behind(entry, "one", gradmap.load())
+    return joined([picture(axes, "one waveform map with its spectrogram", words), link])

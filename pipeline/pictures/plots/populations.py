@@ -21,6 +21,9 @@ from pipeline.pictures.style import (
     plain,
 )
 
+#: Colour of words over a histogram, whose own may be too light to be read.
+WORDS_COLOUR = "#333333"
+
 #: Groups that are drawn in colours of their own, at most.
 MOST_GROUPS = 8
 #: Characters of a group's name in the legend, at most.
@@ -91,7 +94,7 @@ def plot_distribution(
         words += f", {own.size - present[position].size} without" if present[position].size < own.size else ""
         at = (0.98, base + 0.97 * row) if row else (0.98, 0.97)
         across = ax.get_yaxis_transform() if row else ax.transAxes
-        ax.text(*at, words, transform=across, ha="right", va="top", size=SMALL, color=colour)
+        ax.text(*at, words, transform=across, ha="right", va="top", size=SMALL, color=WORDS_COLOUR)
     if log:
         frequency_axis(ax.xaxis, float(edges[0]), float(edges[-1]), most=7)
     else:

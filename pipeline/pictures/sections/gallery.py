@@ -1,14 +1,16 @@
 """What the maps look like: a grid of some, one neuron over seeds, and those that are not to be trusted."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+import xarray as xr
 
 from pipeline.pictures.choosing import Choice, in_turn
 from pipeline.pictures.page import Markup, element, joined, picture
 from pipeline.pictures.plots.grids import Panel, draw_panels, plot_grid, plot_seeds
-from pipeline.pictures.reading import TRUSTED, UNTRUSTED, at_labels, flags, flags_at, group_labels, placed
+from pipeline.pictures.reading import TRUSTED, UNTRUSTED, at_labels, flags, flags_at, group_labels, own_dims, placed
+from pipeline.pictures.sections.behind import maps_behind
 from pipeline.pictures.sections.measured import most_trusted
 from pipeline.pictures.sections.outcome import Outcome
 
@@ -34,6 +36,8 @@ def gallery_section(
         where = ", ".join(f"{dim} {label}" for dim, label in at.items())
         chosen = f"{drawn.how[:1].upper()}{drawn.how[1:]}{'; ' + where if where else ''}. "
         parts.append(picture(axes, f"grid of maps {entry.name}", chosen + words))
+        of = {dim: _labels(entry, drawn, dim) for dim in ("checkpoint", "neuron")}
+        parts.append(maps_behind(entry, "-".join(["maps", *map(str, at.values())]), _selected(entry, {**of, **at})))
     parts += [_seeds(entry, drawn), alone(entry, drawn) if alone is not None else Markup(""), _untrusted(entry)]
     return joined(parts)
 
@@ -55,7 +59,10 @@ def _seeds(entry: Outcome, drawn: Choice) -> Markup:
     )
     if len(known) > len(kept):
         words += f" The first {len(kept)} of {len(known)} architectures."
-    return picture(axes, f"maps of neuron {neuron} over seeds", words)
+    drawn_maps = _selected(entry, {"checkpoint": entry.best["checkpoint"].values[members], "neuron": neuron})
+    return joined(
+        [picture(axes, f"maps of neuron {neuron} over seeds", words), maps_behind(entry, "seeds", drawn_maps)]
+    )
 
 
 def _untrusted(entry: Outcome) -> Markup:
@@ -74,7 +81,19 @@ def _untrusted(entry: Outcome) -> Markup:
     words = f"{len(panels)} of the {count} maps that are done and not to be trusted, taken in turn from each flag."
     if len(panels) == count:
         words = "The maps that are done and not to be trusted."
-    return picture(axes, f"maps of {entry.name} not to be trusted", words)
+    maps = xr.concat([panel.gradmap.reset_coords(drop=True) for panel in panels], "map")
+    maps = maps.assign_coords(map=[panel.title.replace("\n", " ") for panel in panels])
+    return joined(
+        [picture(axes, f"maps of {entry.name} not to be trusted", words), maps_behind(entry, "untrusted", maps)]
+    )
+
+
+def _selected(entry: Outcome, labels: Mapping[str, Any]) -> xr.DataArray:
+    """The maps of a picture: those at ``labels``, and the first of any other axis but their own."""
+    gradmap = entry.gradmap
+    others = [dim for dim in gradmap.dims if dim not in labels and dim not in own_dims(gradmap)]
+    chosen = {dim: given for dim, given in labels.items() if dim in gradmap.dims}
+    return gradmap.isel(dict.fromkeys(others, 0)).sel(chosen).load()
 
 
 def _flagged_panel(entry: Outcome, place: tuple[int, ...]) -> Panel:

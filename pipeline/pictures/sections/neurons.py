@@ -28,7 +28,7 @@ HEADS = {
 
 
 def neuron_table(entry: Outcome, found: Measured | None, agreement: xr.Dataset | None) -> Markup:
-    """Metadata, how many maps are done, and medians over the checkpoints that were measured, for each neuron."""
+    """How many maps are done, medians over the checkpoints that were measured, and metadata, for each neuron."""
     codes = entry.standing
     labels = codes["neuron"].values
     metadata = metadata_names(codes, "neuron")
@@ -44,14 +44,14 @@ def neuron_table(entry: Outcome, found: Measured | None, agreement: xr.Dataset |
     rows = [
         [
             str(labels[at]),
-            *(as_text(codes[name].values[at]) for name in metadata[:MOST_METADATA]),
             f"{done[at]} / {per_neuron.shape[1]}",
             int(untrusted[at]),
             *(three_figures(float(values[at])) for values in medians.values()),
+            *(as_text(codes[name].values[at]) for name in metadata[:MOST_METADATA]),
         ]
         for at in shown
     ]
-    header = ["neuron", *metadata[:MOST_METADATA], "maps done", "not to be trusted", *medians]
+    header = ["neuron", "maps done", "not to be trusted", *medians, *metadata[:MOST_METADATA]]
     words = "Medians over the checkpoints that were measured; r is the mean correlation of a neuron's maps over seeds."
     if shown.size < labels.size:
         words += f" {shown.size} of {labels.size} neurons, evenly spaced; gradmap summarise --table writes all of them."

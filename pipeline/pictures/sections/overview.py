@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from pipeline.pictures.page import Markup, cell, element, joined, picture, table
+from pipeline.pictures.page import Markup, cell, element, joined, numbers, picture, table
 from pipeline.pictures.reading import COMPUTED, TRUSTED, UNTRUSTED, placed
 from pipeline.pictures.sections.neurons import HEADS
 from pipeline.pictures.sections.outcome import Outcome
@@ -54,10 +54,22 @@ def _of_map(name: str, entries: Sequence[Outcome], places: Mapping[str, str]) ->
         drawn = _drawn(found, measures[:MOST_DRAWN])
         bars = f"{words} A dot is the median of one cohort, its bar reaches from the first to the third quartile."
         parts.append(picture(drawn, f"{name}: medians of {len(entries)} cohorts", bars))
+        parts.append(_in_numbers(name, entries, found, measures))
     else:
         words = "gradmap summarise adds medians of best frequency, latency and width to this table."
         parts.append(element("p", words, class_="note"))
     return joined(parts)
+
+
+def _in_numbers(
+    name: str, entries: Sequence[Outcome], found: Sequence[Mapping[str, np.ndarray]], measures: Sequence[str]
+) -> Markup:
+    columns: dict[str, object] = {"cohort": [entry.cohort for entry in entries]}
+    for measure in measures:
+        rows = np.array([one.get(measure, np.full(3, np.nan)) for one in found])
+        words = ("lower quartile", "median", "upper quartile")
+        columns |= {f"{measure} {word}": rows[:, at] for at, word in enumerate(words)}
+    return numbers(f"cohorts-{name}", columns)
 
 
 def _quartiles(entry: Outcome) -> dict[str, np.ndarray]:

@@ -1,5 +1,6 @@
 """What the population looks like: distributions of summaries, and where they lie."""
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,6 +12,7 @@ from pipeline.pictures.page import Markup, element, joined, numbers, picture, se
 from pipeline.pictures.plots.maps import plot_ripple_transfer
 from pipeline.pictures.plots.populations import plot_distribution, plot_population
 from pipeline.pictures.reading import metadata_names
+from pipeline.pictures.sections.behind import maps_behind, values_behind
 from pipeline.pictures.sections.measured import Measured
 from pipeline.pictures.sections.outcome import Outcome
 from pipeline.pictures.style import new_figure, three_figures
@@ -74,7 +76,21 @@ def _places(entry: Outcome, found: Measured) -> Markup:
             f"Mean ripple transfer function of {ripple.attrs['maps']} maps, each divided by its maximum; a positive"
             " rate stands for frequencies that rise with time."
         )
-    return picture(figure, f"{label} and ripple transfer function of {entry.name}", " ".join(words))
+    links = [values_behind(entry, "places", _where(found.frequencies, against))] if against else []
+    links += [maps_behind(entry, "ripple", ripple)] if ripple is not None else []
+    drawn = picture(figure, f"{label} and ripple transfer function of {entry.name}", " ".join(words))
+    return joined([drawn, *links])
+
+
+def _where(frequencies: xr.DataArray, against: Sequence[str]) -> dict[str, xr.DataArray]:
+    """What the pictures of places show of each neuron: the quartiles over checkpoints, and its metadata."""
+    others = [dim for dim in frequencies.dims if dim != "neuron"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of neurons without a value
+        quartiles = frequencies.reset_coords(drop=True).quantile([0.25, 0.5, 0.75], others)
+    named = {"lower quartile": 0.25, "median": 0.5, "upper quartile": 0.75}
+    found = {f"{frequencies.name} {name}": quartiles.sel(quantile=at) for name, at in named.items()}
+    return found | {name: frequencies.coords[name] for name in against}
 
 
 def _mean_ripple(found: Measured) -> xr.DataArray | None:

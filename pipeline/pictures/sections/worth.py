@@ -9,6 +9,7 @@ from pipeline.pictures.choosing import grouping
 from pipeline.pictures.page import Markup, element, joined, picture, table
 from pipeline.pictures.plots.populations import plot_distribution
 from pipeline.pictures.reading import TRUSTED, group_labels
+from pipeline.pictures.sections.behind import values_behind
 from pipeline.pictures.sections.outcome import Outcome
 from pipeline.pictures.style import new_figure, three_figures
 from pipeline.words import variable_name
@@ -55,7 +56,9 @@ def _distributions(entry: Outcome, found: dict[str, xr.DataArray]) -> Markup:
     for ax, (suffix, values) in zip(panels, found.items(), strict=True):
         plot_distribution(values, ax, by=by, label=f"{variable_name(entry.name, suffix)} (correlation)")
     words = "; ".join(f"{variable_name(entry.name, suffix)}: {CORRELATIONS[suffix]}" for suffix in found)
-    return picture(figure, f"correlations of {entry.name} over the population", f"{words}.")
+    drawn = picture(figure, f"correlations of {entry.name} over the population", f"{words}.")
+    named = {variable_name(entry.name, suffix): values for suffix, values in found.items()}
+    return joined([drawn, values_behind(entry, "worth", named)])
 
 
 def _little(entry: Outcome, r: xr.DataArray) -> Markup:
