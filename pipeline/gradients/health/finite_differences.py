@@ -82,10 +82,10 @@ def _in_double(
         moved = _moved(exact, objective, asked, DOUBLE_STEP)
         for number, numbers in zip(mine, moved, strict=False):
             errors[number] = _error(*_slope(exact, numbers, pairs[number][1]), *directed[number])
-        for row in shared:
-            slope, rounding = _slope(exact, moved[-1], row)
-            found = _error(slope, rounding, along, _placed(exact, values, (stimulus, row)))
-            others[row] = max(found, float(others[row].nan_to_num(nan=0.0)))
+        if shared:
+            maps = values[stimulus] if len(shared) == values.shape[1] else values[stimulus][shared]
+            found = _errors_along(exact, moved[-1], along[0], maps, shared)
+            others[shared] = torch.fmax(others[shared], found)
     return errors, others
 
 
@@ -173,6 +173,25 @@ def _slope(setting: Setting, moved: _Moved, row: int) -> tuple[Tensor, float]:
     half = len(number) // 2
     slope = (number[:half] - number[half:]) / (2 * moved.step)
     return slope, float(1e2 * torch.finfo(number.dtype).eps * number.abs().amax() / moved.step)
+
+
+def _errors_along(
+    setting: Setting, moved: _Moved, direction: Tensor, maps: Float[Tensor, "row ..."], rows: list[int]
+) -> Float[Tensor, " row"]:
+    """What `_error` tells of maps that look at one window, along one direction of it."""
+    assert setting.neurons is not None
+    numbers = moved.numbers[:, [setting.neurons[row] for row in rows]]
+    slope = (numbers[0] - numbers[1]) / (2 * moved.step)
+    rounding = 1e2 * torch.finfo(numbers.dtype).eps * numbers.abs().amax(dim=0) / moved.step
+    # In the precision of the maps: twice as wide a copy of thousands of them takes longer than all else here.
+    within = maps[..., : direction.shape[-1]].flatten(1)
+    along = direction.flip(-1).flatten().to(within)  # a map begins with its newest frame
+    if not bool((within @ along).isfinite().all()):
+        within = within.nan_to_num(nan=0.0)
+    told = (within @ along).to(slope)
+    typical = within.norm(dim=1).to(slope) * direction.norm() / math.sqrt(direction.numel())
+    scale = torch.stack([told.abs(), slope.abs(), typical, rounding]).amax(dim=0)
+    return ((slope - told).abs() / scale.clamp(min=torch.finfo(torch.float32).tiny)).cpu()
 
 
 def _error(slope: Tensor, rounding: float, directions: Tensor, placed: Tensor) -> float:
