@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.plan.config import ConfigError
 from pipeline.text import counted
-from tasks.commands.inspect import store_named
+from tasks.answering import NOTES, choose_cohorts
 from tasks.outcome import COMPLETE, Finished, last_line
 from tasks.parsing import new_command
 from tasks.progress import LINE_EVERY_S
@@ -22,11 +22,12 @@ if TYPE_CHECKING:
 #: Neurons or groups that are listed on the screen; the others are counted in the line of medians.
 LISTED = 40
 
-#: Notes, and lines about cohorts, that are printed one by one; more cohorts than that are folded.
-NOTES = 8
-
 #: Of many cohorts, those that have a line of their own.
 FOLDED = 15
+
+
+#: Places of the columns of a table of tests that are printed without ``--details``: all but each test by itself.
+BRIEFLY = (0, 1, 2, 3, 4, 5, 8, 12, 13)
 
 
 def add_parser(commands: Any) -> None:
@@ -55,30 +56,37 @@ def add_parser(commands: Any) -> None:
     reliability_parser.add_argument(
         "--shuffles", type=int, default=1000, metavar="N", help="null sets of maps, at least (default: 1000)"
     )
-    compare_parser = new_command(
+    _add_compare(commands)
+
+
+def _add_compare(commands: Any) -> None:
+    parser = new_command(
         commands,
         "compare",
         compare,
         summary="how the maps of two architectures differ, with a test",
         examples=["compare run.toml linear statenet_gru", "compare gradmaps.zarr 0 1 --by seed --measure latency"],
     )
-    _common(compare_parser)
-    compare_parser.add_argument("reference", metavar="REFERENCE", help="architecture that is compared with: linear")
-    compare_parser.add_argument("other", metavar="OTHER", help="architecture that is compared: statenet_gru")
+    _common(parser)
+    parser.add_argument("reference", metavar="REFERENCE", help="architecture that is compared with: linear")
+    parser.add_argument("other", metavar="OTHER", help="architecture that is compared: statenet_gru")
     words = "what the two are labels of (default: architecture)"
-    compare_parser.add_argument("--by", default="architecture", metavar="LABEL", help=words)
-    compare_parser.add_argument(
+    parser.add_argument("--by", default="architecture", metavar="LABEL", help=words)
+    parser.add_argument(
         "--site",
         metavar="COLUMN",
         help="label of neurons that were recorded together (default: site, or else the cohort where there are several)",
     )
-    compare_parser.add_argument(
+    parser.add_argument(
         "--measure",
         nargs="+",
         action="extend",
         default=[],
         metavar="NAME",
         help="measures that are tested (default: some that noise of 10 %% does not move)",
+    )
+    parser.add_argument(
+        "--details", action="store_true", help="print each test by itself, and all cohorts or neurons (--json has them)"
     )
 
 
@@ -99,7 +107,7 @@ def reliability(arguments: argparse.Namespace) -> Finished:
             f"--shuffles {arguments.shuffles}: without null sets nothing says what agreement chance gives; give 100"
             " or more"
         )
-    chosen = _chosen(arguments, arguments.by)
+    chosen = choose_cohorts(arguments, arguments.by)
     _print_counted(chosen, arguments.map)
     groups = _print_reliability({cohort: found.maps for cohort, found in chosen.items()}, arguments)
     counts = f"reliability of {counted(len(groups), 'group')} in {counted(len(chosen), 'cohort')}"
@@ -114,7 +122,7 @@ def compare(arguments: argparse.Namespace) -> Finished:
             f" labels of {arguments.by}; gradmap reliability tells how far the checkpoints of one agree"
         )
     pair = (arguments.reference, arguments.other)
-    chosen = _chosen(arguments, [arguments.by], pair, arguments.site)
+    chosen = choose_cohorts(arguments, [arguments.by], pair, arguments.site)
     _print_counted(chosen, arguments.map)
     maps = {cohort: found.maps for cohort, found in chosen.items()}
     if len(maps) > 1:
@@ -142,69 +150,6 @@ def _print_counted(chosen: Mapping[str, "ChosenMaps"], name: str) -> None:
         return
     kept, total = (sum(getattr(found, key) for found in chosen.values()) for key in ("kept", "total"))
     tell(f"{len(chosen)} cohorts, map {name}: {kept:,} of {total:,} maps counted")
-
-
-def _chosen(
-    arguments: argparse.Namespace, by: Sequence[str], labels: Sequence[str] = (), site: str | None = None
-) -> dict[str, "ChosenMaps"]:
-    """The maps that count, of each cohort that can answer; refused where none can, or where the one named cannot."""
-    from pipeline.numbers.chosen import choose_maps
-    from pipeline.store.opened import open_existing
-    from pipeline.store.reader import open_cube
-
-    location = store_named(arguments.store)
-    names = open_existing(location).cohorts()
-    if arguments.cohort is not None and arguments.cohort not in names:
-        raise ValueError(
-            f"the store {location} has no cohort {arguments.cohort!r}, so there is nothing to compare; its cohorts"
-            f" are {', '.join(names) or 'none'}; name one of them"
-        )
-    found, reasons = {}, []
-    for name in names if arguments.cohort is None else [arguments.cohort]:
-        cube = open_cube(location, name)
-        reason = _why_not(cube, arguments.map, by, labels, site)
-        if reason is None:
-            chosen = choose_maps(cube, arguments.map, arguments.select, untrusted=arguments.untrusted)
-            if chosen.kept:
-                found[name] = chosen
-                continue
-            reason = f"no map that counts: {chosen.in_words()}"
-        reasons.append(f"cohort {name} has {reason}")
-    if not found:
-        raise ValueError(
-            f"{'; '.join(reasons) or f'the store {location} has no cohort'}; maps are compared between the checkpoints"
-            " of one cohort, by their labels; choose from what is there with --cohort, --map, --by and --select"
-            " (--untrusted counts maps with health flags)"
-        )
-    for reason in reasons[:NOTES]:
-        tell(f"left aside: {reason}")
-    if len(reasons) > NOTES:
-        tell(f"left aside: {len(reasons) - NOTES} cohorts more, for reasons alike")
-    return found
-
-
-def _why_not(cube: "xr.Dataset", name: str, by: Sequence[str], labels: Sequence[str], site: str | None) -> str | None:
-    """What a cube lacks, or None."""
-    from pipeline.numbers.comparing import label_text
-    from pipeline.numbers.tables import maps_per_neuron
-
-    maps = maps_per_neuron(cube)
-    if name in cube.data_vars and "neuron" not in cube[name].dims:
-        return (
-            f'only one map {name!r} for all neurons together (neurons = "sum"), and maps are compared neuron by neuron'
-        )
-    if name not in maps:
-        return f"no map {name!r} with one entry per neuron (its maps are {', '.join(maps) or 'none'})"
-    for dim, wanted in (("checkpoint", by), ("neuron", [site] if site else [])):
-        there = sorted(str(key) for key, coord in cube.coords.items() if coord.dims == (dim,) and key != dim)
-        missing = [key for key in wanted if key not in [*there, dim]]
-        if missing:
-            return f"no label {', '.join(missing)} of its {dim}s (they have {', '.join(there) or 'none'})"
-    known = sorted({label_text(value) for value in cube[by[0]].values.tolist()}) if labels else []
-    absent = [label for label in labels if label not in known]
-    if absent:
-        return f"no checkpoint whose {by[0]} is {' or '.join(absent)} (they are {', '.join(known)})"
-    return None
 
 
 def _print_reliability(maps: Mapping[str, "xr.DataArray"], arguments: argparse.Namespace) -> list[Mapping[Any, Any]]:
@@ -364,11 +309,11 @@ def _print_neurons(maps: "xr.DataArray", arguments: argparse.Namespace) -> "pd.D
             *(int(row[name]) for name in counts),
             *(_figures(row[name]) for name in columns),
         )
-        for _, row in table.head(LISTED).iterrows()
+        for _, row in table.head(_listed(len(table), LISTED, arguments)).iterrows()
     ]
     tell_table(header, rows)
-    if len(table) > LISTED:
-        tell(f"... and {len(table) - LISTED:,} more, which the medians count as well")
+    if len(table) > len(rows):
+        tell(f"... and {len(table) - len(rows):,} more, which the medians count as well; --details shows all")
     _print_medians(known, dict(zip(columns, header[-4:], strict=True)), _rows_are(maps))
     return table
 
@@ -379,6 +324,11 @@ def _print_medians(known: "pd.DataFrame", words: Mapping[str, str], noun: str) -
     untrusted = int((known["ceiling"].notna() & known["corrected"].isna()).sum())
     if untrusted:
         tell(f"no r / ceiling for {untrusted} {noun} whose seeds agree too little for a ceiling to divide by")
+
+
+def _listed(there: int, most: int, arguments: argparse.Namespace) -> int:
+    """How many rows of a table are printed."""
+    return there if arguments.details else min(there, most)
 
 
 def _print_cohorts(maps: Mapping[str, "xr.DataArray"], arguments: argparse.Namespace) -> dict[str, "pd.DataFrame"]:
@@ -396,10 +346,13 @@ def _print_cohorts(maps: Mapping[str, "xr.DataArray"], arguments: argparse.Names
         (cohort, table["neuron"].nunique(), *(_figures(table[name].median()) for name in columns))
         for cohort, table in tables.items()
     ]
-    listed = LISTED if len(rows) <= NOTES else FOLDED
+    listed = _listed(len(rows), FOLDED, arguments)
     tell_table(("cohort", "neurons", *columns.values()), rows[:listed])
     if len(rows) > listed:
-        tell(f"... and {len(rows) - listed:,} more, which the medians count as well; --cohort NAME shows one")
+        tell(
+            f"... and {len(rows) - listed:,} more, which the medians count as well; --cohort NAME shows one, --details"
+            " all"
+        )
     _print_medians(pd.concat(list(tables.values())), columns, _rows_are(next(iter(maps.values()))))
     return tables
 
@@ -428,13 +381,17 @@ def _print_tests(maps: Mapping[str, "xr.DataArray"], arguments: argparse.Namespa
     tell()
     header = ("measure", arguments.reference, arguments.other, "units", "difference", "95 % interval")
     spread = (f"± {unit}", "± checkpoints", unit, f"p {unit}", "p checkpoints", "p both", "p", "p adjusted")
-    tell_table((*header, *spread), [_test_row(row) for _, row in tests.iterrows()])
+    columns = (*header, *spread)
+    shown = range(len(columns)) if arguments.details else BRIEFLY
+    rows = [_test_row(row) for _, row in tests.iterrows()]
+    tell_table([columns[at] for at in shown], [tuple(row[at] for at in shown) for row in rows])
     where = f"means of {unit}" if site else f"{unit}, which are taken as independent of each other"
+    errors = f"; ±: its standard error over {unit} and over checkpoints" if arguments.details else ""
     tell(
-        f"difference: mean over {unit} of {arguments.other} - {arguments.reference}, paired; ±: its standard error over"
-        f" {unit} and over checkpoints; p {unit}: Wilcoxon's signed-rank test over {where}; p checkpoints:"
-        f" {arguments.by} labels permuted over checkpoints; p both: Student's t of the sum of both spreads; p:"
-        " the largest of the three, since a claim needs all; adjusted: for the number of measures (Benjamini, Hochberg)"
+        f"difference: mean over {unit} of {arguments.other} - {arguments.reference}, paired{errors}; p: the largest of"
+        f" three, since a claim needs all: Wilcoxon's signed-rank test over {where} (p {unit}), {arguments.by} labels"
+        " permuted over checkpoints (p checkpoints), Student's t of the sum of both spreads (p both);"
+        f" adjusted: for the number of measures (Benjamini, Hochberg){'' if arguments.details else '; --details: each'}"
     )
     for sentence in dict.fromkeys(sentence for words in tests["note"] if words for sentence in words.split("; ")):
         tell(f"note: {sentence.replace('sites', unit)}")

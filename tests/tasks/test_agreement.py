@@ -147,7 +147,7 @@ def test_linear_against_recurrent_on_speech_is_that_of_a_direct_loop(speech_stor
 
 
 def test_paired_statistics_on_speech_are_those_of_scipy_over_site_means(speech_store, capsys):
-    rows = table_of(printed_by(capsys, "compare", speech_store, "linear", "statenet_gru"), "measure")
+    rows = table_of(printed_by(capsys, "compare", speech_store, "linear", "statenet_gru", "--details"), "measure")
     cube = open_cube(speech_store, "speech")
     sites = cube["site"].values
     bands = {}

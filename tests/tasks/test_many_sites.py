@@ -96,6 +96,21 @@ def test_reliability_of_many_sites_counts_each_cohort_once(lab, tmp_path, capsys
     assert len(groups) == 2 * SITES
 
 
+def test_a_comparison_of_many_sites_is_a_screen_and_all_of_it_on_request(lab, capsys):
+    store = lab / "gradmaps.zarr"
+    told = printed(capsys, "compare", store, "flat", "steep", "--measure", "best_frequency")
+    assert [line.split()[0] for line in told if line.startswith("site")] == [f"site{n:02d}" for n in range(SITES)]
+    assert not any("± checkpoints" in line for line in told)
+    assert main(["compare", str(store), "flat", "steep", "--measure", "best_frequency", "--details"]) == 0
+    assert "± checkpoints" in capsys.readouterr().out
+    assert main(["compare", str(store), "flat", "round"]) == 2
+    refused = capsys.readouterr().err
+    reason = (
+        "12 cohorts (site00, site01, site02, ...) have no checkpoint whose architecture is round (they are flat, steep)"
+    )
+    assert refused.count(reason) == 1
+
+
 def test_groups_are_matched_by_label_in_whatever_order_cohorts_have_them():
     def table(*rows):
         columns = ["architecture", "neurons", "median", "specific", "above_chance", "ceiling"]
