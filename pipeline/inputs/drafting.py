@@ -63,11 +63,10 @@ def _entries(found: Survey) -> Iterator[str]:
 
 def _identity(group: EntryGroup, found: Survey) -> Iterator[str]:
     """An id where the folder's name alone would not tell the checkpoints apart."""
-    last = words_in(group.pattern.rpartition("/")[2])
-    own = [word for word in group.words if word != found.site]
-    is_file = "." in group.pattern.rpartition("/")[2]
-    if own and (set(own) - set(last) or is_file):
-        yield f'id = "{"-".join(f"{{{word}}}" for word in own)}"'
+    name = group.pattern.rpartition("/")[2]
+    of_checkpoint = [word for word in group.words if word != found.site]
+    if of_checkpoint and (set(of_checkpoint) - set(words_in(name)) or "." in name):
+        yield f'id = "{"-".join(f"{{{word}}}" for word in of_checkpoint)}"'
 
 
 def _maps(found: Survey) -> Iterator[str]:

@@ -3,7 +3,6 @@
 from bisect import bisect_left
 from collections.abc import Mapping
 from math import prod
-from typing import Any
 
 import numpy as np
 
@@ -196,15 +195,3 @@ def _refuse_one_name_for_two(cohort: CohortFacts, maps: tuple[MapPlan, ...]) -> 
                     f" {'the cube itself' if array in RESERVED_NAMES else f'maps.{known}'} uses as well, so one would"
                     " hide the other; give the map another name"
                 )
-
-
-def settings_of(entry: MapPlan) -> dict[str, Any]:
-    """What every number of a map shares: the settings that make it, the precision, and the stimuli by content."""
-    return {
-        "kind": entry.kind,
-        **entry.settings.identity(),
-        "precision": entry.precision,
-        "stimuli": list(entry.stimuli.names),
-        "stimuli_digests": list(entry.stimuli.digests),
-        **({"recording_digests": list(entry.stimuli.recording_digests)} if entry.stimuli.recording else {}),
-    }

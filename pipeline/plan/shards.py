@@ -1,5 +1,6 @@
 """A run cut into shards: which numbers are to be computed, and by whom."""
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import product
@@ -68,6 +69,10 @@ class Checkpoint:
     def id(self) -> str:
         """The label of the checkpoint in the cube."""
         return self.source.id
+
+    def differs_from(self, fingerprints: Mapping[str, str]) -> bool:
+        """Whether it loads and is another one than the fingerprint under its id tells, where there is one."""
+        return self.usable and fingerprints.get(self.id, self.fingerprint) != self.fingerprint
 
     @property
     def usable(self) -> bool:
@@ -156,6 +161,27 @@ class MapPlan:
     def shape(self, variable: VariablePlan, n_checkpoints: int) -> tuple[int, ...]:
         """Number of positions along each axis of a variable."""
         return tuple(n_checkpoints if dim == "checkpoint" else self.size(dim) for dim in variable.dims)
+
+    def signature(self, variable: VariablePlan) -> dict[str, Any]:
+        """What every number of a variable shares, as JSON has it: the map's settings, and how the variable lies.
+
+        Stimuli are known by their names and the digests of their samples, wherever the files lie.
+        """
+        stimuli = self.stimuli
+        settings = {
+            "kind": self.kind,
+            **self.settings.identity(),
+            "precision": self.precision,
+            "stimuli": stimuli.names,
+            "stimuli_digests": stimuli.digests,
+            **({"recording_digests": stimuli.recording_digests} if stimuli.recording else {}),
+            "dims": variable.dims,
+            "shape": [self.size(dim) for dim in variable.dims if dim != "checkpoint"],
+            "objects": variable.chunks,
+            "chunks": variable.inner_chunks,
+        }
+        as_stored: dict[str, Any] = json.loads(json.dumps(settings, default=str))
+        return as_stored
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 
 from pipeline.plan.axes import as_array
-from pipeline.plan.map_layout import settings_of
 from pipeline.plan.shards import CohortPlan, MapPlan, VariablePlan
-from pipeline.store.content import companion_fill, fill_of
+from pipeline.store.content import companion_fill, fill_of, values_digest
 from pipeline.words import (
     AXES,
     COMPANIONS,
@@ -76,6 +75,15 @@ class ArraySpec:
     def role(self) -> str:
         """What the array is for, one of `pipeline.words.ROLES`."""
         return str(self.attributes["role"])
+
+    def stored(self) -> np.ndarray:
+        """Its values as the store gives them back."""
+        assert self.values is not None
+        return self.values if self.dtype == "str" else self.values.astype(self.dtype)
+
+    def digest(self) -> str:
+        """Digest of its values."""
+        return values_digest(self.stored())
 
 
 def cohort_arrays(cohort: CohortPlan, health_flags: Mapping[str, int | Flag]) -> list[ArraySpec]:
@@ -294,23 +302,8 @@ def variable_attributes(entry: MapPlan, variable: VariablePlan) -> dict[str, Any
         **entry.settings.facts(),
         **({"sign": SIGN} if variable.role == "map" else {}),
         **variable.attributes,
-        "settings": json.dumps(signature(entry, variable), sort_keys=True),
+        "settings": json.dumps(entry.signature(variable), sort_keys=True),
     }
-
-
-def signature(entry: MapPlan, variable: VariablePlan) -> dict[str, Any]:
-    """What every number of a variable shares, as JSON can hold it: the map's settings, and how the variable lies.
-
-    Stimuli are known by their names and the digests of their samples, wherever the files lie.
-    """
-    settings = {
-        **settings_of(entry),
-        "dims": list(variable.dims),
-        "shape": [entry.size(dim) for dim in variable.dims if dim != "checkpoint"],
-        "objects": list(variable.chunks),
-        "chunks": None if variable.inner_chunks is None else list(variable.inner_chunks),
-    }
-    return json.loads(json.dumps(settings, default=str))
 
 
 def bookkeeping_chunks(dims: tuple[str, ...], shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -1,6 +1,6 @@
 """The cubes of a run, laid out before any number is computed."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from zarr.abc.store import Store
@@ -33,7 +33,7 @@ from pipeline.store.groups import (
     write_attributes,
 )
 from pipeline.store.growth import ABSENT, aligned, as_stored, extend
-from pipeline.store.opened import open_existing
+from pipeline.store.opened import groups_of
 from pipeline.store.refusals import check_plan, outdated_arrays, refuse_foreign
 from pipeline.store.regions import forget
 from pipeline.words import Flag
@@ -67,9 +67,8 @@ def create_or_extend(plan: RunPlan, *, health_flags: Mapping[str, int | Flag], h
     store = held or open_store(location, writable=True)
     forget(location)
     claim_root(store, location)
-    for cohort in plan.cohorts:
-        _undo_half_done(store, location, cohort.name)
-    groups = {cohort.name: _sound_group(store, location, cohort, health_flags) for cohort in plan.cohorts}
+    settled = [(cohort, _settled(store, location, cohort.name)) for cohort in plan.cohorts]
+    groups = {cohort.name: _sound(group, cohort, health_flags) for cohort, group in settled}
     outdated = {
         cohort.name: outdated_arrays(cohort, group, health_flags)
         for cohort in plan.cohorts
@@ -85,15 +84,9 @@ def create_or_extend(plan: RunPlan, *, health_flags: Mapping[str, int | Flag], h
     forget(location)
 
 
-def _sound_group(
-    store: Store, location: str, cohort: CohortPlan, health_flags: Mapping[str, int | Flag]
-) -> Group | None:
+def _sound(group: Group | None, cohort: CohortPlan, health_flags: Mapping[str, int | Flag]) -> Group | None:
     """The group of a cohort, with all that it needs; None where there is none, or one without anything in it yet."""
-    group = read_group(store, location, cohort.name)
-    if group is None:
-        refuse_leftovers(store, location, cohort.name)
-        return None
-    if group.state != READY:
+    if group is None or group.state != READY:
         return None
     refuse_foreign(cohort, group)
     refuse_losses(group)
@@ -106,23 +99,27 @@ def _sound_group(
     return group
 
 
-def _undo_half_done(store: Store, location: str, name: str) -> None:
-    """Take back what a start that was killed had begun; no number can have been written into it."""
+def _settled(store: Store, location: str, name: str) -> Group | None:
+    """The group of a cohort, without what a start that was killed had begun: no number was written into that."""
     group = read_group(store, location, name)
+    if group is None:
+        refuse_leftovers(store, location, name)
     if group is None or group.state == READY:
-        return
+        return group
     if group.state == CREATING:
         clear_group(store, name)
-        return
+        return group
     intent = group.document("intent")
     for array in intent["adding"]:
         delete_array(store, name, array)
     group = read_group(store, location, name)
-    if group is not None:
-        resize(group, intent["checkpoints"])
-        kept = {key: value for key, value in group.attributes.items() if key != "intent"}
-        digests = {array: digest for array, digest in group.document("label_digests").items() if array in group.arrays}
-        write_attributes(store, name, {**with_label_digests(kept, digests), "state": READY})
+    if group is None:
+        return None
+    resize(group, intent["checkpoints"])
+    kept = {key: value for key, value in group.attributes.items() if key != "intent"}
+    digests = {array: digest for array, digest in group.document("label_digests").items() if array in group.arrays}
+    write_attributes(store, name, {**with_label_digests(kept, digests), "state": READY})
+    return read_group(store, location, name)
 
 
 def _create(store: Store, plan: RunPlan, cohort: CohortPlan, health_flags: Mapping[str, int | Flag]) -> None:
@@ -137,32 +134,32 @@ def _create(store: Store, plan: RunPlan, cohort: CohortPlan, health_flags: Mappi
 
 def positions(plan: RunPlan) -> dict[str, dict[str, int]]:
     """Position of every checkpoint of the store by its id, cohort by cohort."""
-    opened = open_existing(plan.store)
-    return {
-        group.name: {label: row for row, label in enumerate(group.labels())}
-        for group in opened.groups([cohort.name for cohort in plan.cohorts])
-    }
+    return {group.name: {label: row for row, label in enumerate(group.labels())} for group in groups_of(plan)}
 
 
-def align(plan: RunPlan) -> RunPlan:
+def align(plan: RunPlan, groups: Sequence[Group] | None = None) -> RunPlan:
     """The plan with its checkpoints where the store has them, so that `Shard.checkpoint` is a position of the store.
 
     A checkpoint that the store holds and the plan does not name stands in its place with the location `ABSENT` and an
     error; it is left alone.
+
+    Parameters
+    ----------
+    groups
+        The groups of its cohorts, in their order, where the caller has read them.
 
     Raises
     ------
     ValueError
         If the store does not hold a checkpoint of the plan yet.
     """
-    opened = open_existing(plan.store)
     cohorts = []
-    for cohort, group in zip(plan.cohorts, opened.groups([entry.name for entry in plan.cohorts]), strict=True):
+    for cohort, group in zip(plan.cohorts, groups or groups_of(plan), strict=True):
         labels = group.labels()
         lacking = sorted({entry.id for entry in cohort.checkpoints} - set(labels))
         if lacking:
             raise ValueError(
-                f"cohort {cohort.name!r} of {scrub(opened.location)} has no place for {', '.join(lacking[:5])}, so"
+                f"cohort {cohort.name!r} of {scrub(group.location)} has no place for {', '.join(lacking[:5])}, so"
                 " their maps could not be written; call create_or_extend with this plan first"
             )
         cohorts.append(aligned(cohort, labels, group.document("fingerprints")))

@@ -82,16 +82,10 @@ def _more(lost: Sequence[str]) -> str:
 def label_digests(specs: Iterable[ArraySpec]) -> dict[str, str]:
     """Digests of the labels and metadata among these arrays, by name."""
     return {
-        spec.name: values_digest(stored_form(spec))
+        spec.name: spec.digest()
         for spec in specs
         if spec.role in ("coordinate", "metadata") and spec.values is not None
     }
-
-
-def stored_form(spec: ArraySpec) -> np.ndarray:
-    """The values of an array as the store gives them back."""
-    assert spec.values is not None
-    return spec.values if spec.dtype == "str" else spec.values.astype(spec.dtype)
 
 
 def damaged_labels(group: Group, read: Mapping[str, np.ndarray | None] | None = None) -> list[str]:
@@ -135,14 +129,14 @@ def mend_labels(group: Group, damaged: Sequence[str], known: Mapping[str, ArrayS
     recorded = group.document("label_digests")
     for name in damaged:
         spec = known.get(name)
-        if spec is None or values_digest(stored_form(spec)) != recorded[name]:
+        if spec is None or spec.digest() != recorded[name]:
             raise DamagedStoreError(
                 f"{group.name}/{name} of {scrub(group.location)} is not what was recorded{_more(damaged)}: a chunk"
                 " is gone or from elsewhere, and maps would stand under wrong labels; put the config and its tables"
                 " back as they were and run again, or restore the file from a copy"
             )
     for name in damaged:
-        group.open(name)[...] = stored_form(known[name])
+        group.open(name)[...] = known[name].stored()
 
 
 def recorded_labels(group: Group) -> list[str]:

@@ -32,7 +32,7 @@ from pipeline.store.backend import (
     write_json,
     write_many,
 )
-from pipeline.words import ENSEMBLE, map_of, status_name
+from pipeline.words import DONE, ENSEMBLE, map_of, status_name
 
 #: Format of the stores that this version writes and reads. 2: maps know their stimuli by content.
 FORMAT = 2
@@ -138,6 +138,18 @@ class Group:
     def read(self, name: str) -> np.ndarray:
         """Every entry of an array; text as an object array of str."""
         return read_values(self.open(name), self.location)
+
+    def checkpoints_with_done(self) -> set[str]:
+        """Ids of the checkpoints that hold at least one done entry."""
+        found = np.zeros(self.shape("checkpoint"), dtype=bool)
+        for name in self.with_role("status"):
+            status = self.read(name)
+            found |= (status == DONE).any(axis=tuple(range(1, status.ndim)))
+        return {label for label, done in zip(self.labels(), found, strict=True) if done}
+
+    def maps_with_done(self) -> set[str]:
+        """Names of the maps that hold at least one done entry."""
+        return {name for name in self.maps() if bool((self.read(status_name(name)) == DONE).any())}
 
     def document(self, key: str) -> Any:
         """An attribute that is stored as JSON text; an empty dict where there is none."""

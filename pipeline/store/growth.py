@@ -13,7 +13,7 @@ from pipeline.store.array_specs import NONE_OF, ArraySpec, cohort_arrays
 from pipeline.store.attributes import coordinate_names, group_attributes
 from pipeline.store.backend import storage_errors
 from pipeline.store.content import values_digest
-from pipeline.store.damage import stored_form, with_label_digests
+from pipeline.store.damage import with_label_digests
 from pipeline.store.failures import pruned
 from pipeline.store.groups import (
     CHANGING,
@@ -24,7 +24,6 @@ from pipeline.store.groups import (
     text_as_objects,
     write_attributes,
 )
-from pipeline.store.refusals import checkpoints_with_done, is_changed
 from pipeline.words import FAILED, PENDING, Flag
 
 #: Location of a checkpoint that the store holds and the config no longer names.
@@ -47,10 +46,10 @@ def extend(
     whole = _recalled(group, aligned(cohort, labels, prints, add_new=True))
     wanted = as_stored(group, whole, health_flags)
     leaving = outdated | _left_over(group, wanted)
-    adding = [spec for name, spec in wanted.items() if name not in group.arrays or name in leaving]
+    adding = _adding(group, wanted, leaving)
     staying = replace(group, arrays={name: entry for name, entry in group.arrays.items() if name not in leaving})
     changed = {name: spec for name, spec in wanted.items() if name in staying.arrays and _differs(staying, name, spec)}
-    attributes = _attributes(plan, cohort, group, whole, replaced, leaving, adding)
+    attributes = _attributes(plan, cohort, group, wanted, replaced, leaving)
     if adding or leaving or changed or replaced or len(whole.checkpoints) > len(labels):
         recorded = {name: digest for name, digest in group.document("label_digests").items() if name not in changed}
         fresh = sorted(leaving | {spec.name for spec in adding})
@@ -69,25 +68,30 @@ def extend(
     write_attributes(group.store, group.name, attributes)
 
 
+def _adding(group: Group, wanted: Mapping[str, ArraySpec], leaving: frozenset[str]) -> list[ArraySpec]:
+    return [spec for name, spec in wanted.items() if name not in group.arrays or name in leaving]
+
+
 def _attributes(
     plan: RunPlan,
     cohort: CohortPlan,
     group: Group,
-    whole: CohortPlan,
+    wanted: Mapping[str, ArraySpec],
     replaced: set[str],
     leaving: frozenset[str],
-    adding: list[ArraySpec],
 ) -> dict[str, Any]:
     prints = group.document("fingerprints")
-    new = {entry.id: entry.fingerprint for entry in whole.checkpoints if entry.id not in prints}
-    new |= {entry.id: entry.fingerprint for entry in cohort.checkpoints if entry.id in replaced}
+    new = {
+        entry.id: entry.fingerprint for entry in cohort.checkpoints if entry.id not in prints or entry.id in replaced
+    }
+    adding = _adding(group, wanted, leaving)
     coordinates = [name for name in group.attributes.get("coordinates", "").split() if name not in leaving]
     attributes = group_attributes(
         plan, cohort, prints | new, [*coordinates, *coordinate_names(adding)], group.attributes
     )
     for name in leaving & {entry.name for entry in cohort.maps}:
         attributes["failures"] = pruned(attributes["failures"], prints, name)
-    return with_label_digests(attributes, _digests(group, as_stored(group, whole, {}), leaving))
+    return with_label_digests(attributes, _digests(group, wanted, leaving))
 
 
 def _digests(group: Group, wanted: Mapping[str, ArraySpec], leaving: frozenset[str]) -> dict[str, str]:
@@ -98,7 +102,7 @@ def _digests(group: Group, wanted: Mapping[str, ArraySpec], leaving: frozenset[s
         spec = wanted.get(name)
         stays = name in group.arrays and name not in leaving
         if spec is not None and spec.values is not None and (not stays or _is_rewritten(spec)):
-            digests[name] = values_digest(stored_form(spec))
+            digests[name] = spec.digest()
         elif stays and group.array_attributes(name)["role"] in ("coordinate", "metadata"):
             digests[name] = recorded.get(name) or values_digest(group.read(name))
     return digests
@@ -112,7 +116,7 @@ def _is_rewritten(spec: ArraySpec) -> bool:
 def _differs(group: Group, name: str, spec: ArraySpec) -> bool:
     if spec.values is None or not _is_rewritten(spec):
         return False
-    return not _equal(group.read(name), stored_form(spec))
+    return not _equal(group.read(name), spec.stored())
 
 
 def _equal(stored: np.ndarray, wanted: np.ndarray) -> bool:
@@ -139,8 +143,8 @@ def _stored_type(spec: ArraySpec) -> str:
 
 def _replaced(cohort: CohortPlan, group: Group, prints: Mapping[str, str]) -> set[str]:
     """Checkpoints whose file changed before anything of them was done."""
-    changed = {entry.id for entry in cohort.checkpoints if is_changed(entry, prints)}
-    return changed - checkpoints_with_done(group) if changed else set()
+    changed = {entry.id for entry in cohort.checkpoints if entry.differs_from(prints)}
+    return changed - group.checkpoints_with_done() if changed else set()
 
 
 def as_stored(group: Group, cohort: CohortPlan, health_flags: Mapping[str, int | Flag]) -> dict[str, ArraySpec]:
@@ -212,7 +216,7 @@ def _recalled_scalar(value: Any) -> Any:
 
 def _write_values(group: Group, name: str, spec: ArraySpec) -> None:
     """Put values into an array, chunk by chunk where they differ."""
-    array, values = group.open(name), stored_form(spec)
+    array, values = group.open(name), spec.stored()
     rows = array.chunks[0]
     with storage_errors(group.location):
         for start in range(0, len(values), rows):

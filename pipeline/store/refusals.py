@@ -9,12 +9,12 @@ import numpy as np
 
 from pipeline.plan.axes import AXIS_ATTRIBUTES
 from pipeline.plan.config import ConfigError
-from pipeline.plan.shards import Checkpoint, CohortPlan, MapPlan, RunPlan, VariablePlan
-from pipeline.store.array_specs import flag_attributes, map_arrays, signature
+from pipeline.plan.shards import CohortPlan, MapPlan, RunPlan, VariablePlan
+from pipeline.store.array_specs import flag_attributes, map_arrays
 from pipeline.store.backend import scrub
 from pipeline.store.groups import Group
 from pipeline.text import listed
-from pipeline.words import DONE, Flag, axis_of, health_name, map_of, status_name
+from pipeline.words import Flag, axis_of, health_name, map_of, status_name
 
 _WHAT_TO_SET = {
     "objects": "storage.object_mib",
@@ -64,7 +64,7 @@ def outdated_arrays(cohort: CohortPlan, group: Group, health_flags: Mapping[str,
     try:
         _refuse_differences(cohort, group, health_flags)
     except ConfigError:
-        done = maps_with_done(group)
+        done = group.maps_with_done()
         if not done:
             return None
         empty = _empty_arrays(group, done)
@@ -167,7 +167,7 @@ def _same_settings(cohort: CohortPlan, entry: MapPlan, variable: VariablePlan, g
             " store"
         )
     stored = json.loads(group.array_attributes(variable.name).get("settings", "{}"))
-    wanted = signature(entry, variable)
+    wanted = entry.signature(variable)
     where = f"maps.{entry.name} of cohort {cohort.name!r}"
     for key in dict.fromkeys((*wanted, *stored)):
         if stored.get(key) == wanted.get(key):
@@ -209,10 +209,10 @@ def _name_is_free(cohort: CohortPlan, entry: MapPlan, group: Group) -> None:
 
 def _same_checkpoints(cohort: CohortPlan, group: Group) -> None:
     fingerprints = group.document("fingerprints")
-    changed = [c for c in cohort.checkpoints if is_changed(c, fingerprints)]
+    changed = [c for c in cohort.checkpoints if c.differs_from(fingerprints)]
     if not changed:
         return
-    done = checkpoints_with_done(group)
+    done = group.checkpoints_with_done()
     kept = [checkpoint.id for checkpoint in changed if checkpoint.id in done]
     if kept:
         raise ConfigError(
@@ -220,23 +220,3 @@ def _same_checkpoints(cohort: CohortPlan, group: Group) -> None:
             " holds maps of that name, so old and new maps would stand under one label; put the old file back, give"
             " the new one another id, or give another store"
         )
-
-
-def is_changed(checkpoint: Checkpoint, fingerprints: Mapping[str, str]) -> bool:
-    """Whether a checkpoint that loads differs from the one stored under its id."""
-    return checkpoint.usable and fingerprints.get(checkpoint.id, checkpoint.fingerprint) != checkpoint.fingerprint
-
-
-def checkpoints_with_done(group: Group) -> set[str]:
-    """Ids of the checkpoints that hold at least one done entry."""
-    labels = group.read("checkpoint")
-    found = np.zeros(len(labels), dtype=bool)
-    for name in group.with_role("status"):
-        status = group.read(name)
-        found |= (status == DONE).any(axis=tuple(range(1, status.ndim)))
-    return {str(label) for label in labels[found]}
-
-
-def maps_with_done(group: Group) -> set[str]:
-    """Names of the maps that hold at least one done entry."""
-    return {name for name in group.maps() if bool((group.read(status_name(name)) == DONE).any())}

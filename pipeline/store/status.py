@@ -1,6 +1,6 @@
 """What a store holds and what it lacks."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from pipeline.plan.reports import Failure
 from pipeline.plan.shards import CohortPlan, MapPlan, RunPlan, Shard, cut_blocks
 from pipeline.store.failures import Failures
 from pipeline.store.groups import Group
-from pipeline.store.opened import open_existing
+from pipeline.store.opened import groups_of, open_existing
 from pipeline.store.regions import shard_extents
 from pipeline.words import DEGREES, DONE, FAILED, PENDING, Degree, flags_of, health_name, status_name
 
@@ -24,21 +24,25 @@ class Backlog:
     failed: int
 
 
-def backlog(plan: RunPlan) -> Backlog:
+def backlog(plan: RunPlan, groups: Sequence[Group] | None = None) -> Backlog:
     """The shards of a plan with a position neither done nor failed, checkpoint by checkpoint, and the rest counted.
 
     `Shard.checkpoint` is the position in the store, whether or not the plan is aligned with it. What failed stays
     aside until it is requeued, or until the checkpoint's file changes.
+
+    Parameters
+    ----------
+    groups
+        The groups of its cohorts, in their order, where the caller has read them; their status is read anew.
 
     Raises
     ------
     ValueError
         If the store does not hold a cohort, a map or a checkpoint of the plan.
     """
-    opened = open_existing(plan.store)
     pending: list[Shard] = []
     done = failed = 0
-    for cohort, group in zip(plan.cohorts, opened.groups([entry.name for entry in plan.cohorts]), strict=True):
+    for cohort, group in zip(plan.cohorts, groups or groups_of(plan), strict=True):
         rows, changed = _rows(cohort, group)
         cut = [
             _Blocks(entry, group.read(status_name(entry.name)), changed, group.rows_of(entry.name))
