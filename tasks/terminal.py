@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from shutil import get_terminal_size
+from textwrap import fill, wrap
 from typing import Any, TextIO, cast
 
 from pipeline.text import harmless, printable
@@ -48,7 +49,7 @@ def showing(screen: Screen) -> Iterator[None]:
 def tell(text: object = "", style: str = "") -> None:
     """Print a result: as many lines as the text has, each of them clean."""
     if not _SCREEN.get().quiet:
-        _print(clean(text), style, _results())
+        _print(_fitted(clean(text), _results()), style, _results())
 
 
 def tell_table(header: Sequence[str], rows: Sequence[Sequence[object]], styles: Sequence[str] = ()) -> None:
@@ -60,7 +61,7 @@ def tell_table(header: Sequence[str], rows: Sequence[Sequence[object]], styles: 
 
 def conclude(line: object) -> None:
     """Print the last line of a command, which a quiet one prints as well."""
-    print(clean(line), file=_results(), flush=True)
+    print(_fitted(clean(line), _results()), file=_results(), flush=True)
 
 
 def note(text: object) -> None:
@@ -76,7 +77,7 @@ def is_quiet() -> bool:
 
 def complain(text: object) -> None:
     """Print why something was not done, on standard error."""
-    _print(clean(text), BAD if text else "", sys.stderr)
+    _print(_fitted(clean(text), sys.stderr), BAD if text else "", sys.stderr)
 
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -107,7 +108,7 @@ def _laid_out(header: Sequence[str], rows: Sequence[Sequence[object]]) -> Iterat
 
 def _fitting(widths: Sequence[int]) -> Iterator[list[int]]:
     """The columns in groups that fit the terminal, the first column in each."""
-    room = max(COLUMNS, get_terminal_size((COLUMNS, 24)).columns if _results().isatty() else COLUMNS)
+    room = max(COLUMNS, _columns(_results()))
     group, used = [0], widths[0]
     for column in range(1, len(widths)):
         if used + 2 + widths[column] > room and len(group) > 1:
@@ -118,10 +119,27 @@ def _fitting(widths: Sequence[int]) -> Iterator[list[int]]:
     yield group
 
 
+def _fitted(text: str, stream: TextIO) -> str:
+    """A text whose lines are folded between words where they are wider than a terminal; programs get them whole."""
+    if not stream.isatty():
+        return text
+    room = _columns(stream)
+    return "\n".join(
+        fill(line, room, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
+        if len(line) > room
+        else line
+        for line in text.split("\n")
+    )
+
+
+def _columns(stream: TextIO) -> int:
+    """Columns of a terminal, and those of a page where a stream is none."""
+    return get_terminal_size((COLUMNS, 24)).columns if stream.isatty() else COLUMNS
+
+
 def _folded(entry: object) -> list[str]:
-    """The lines that an entry of a table takes."""
-    text = printable(entry)
-    return [text[start : start + LONGEST_CELL] for start in range(0, max(1, len(text)), LONGEST_CELL)]
+    """The lines that an entry of a table takes, broken between words where there are some."""
+    return wrap(printable(entry), LONGEST_CELL, break_on_hyphens=False) or [""]
 
 
 def clean(text: object) -> str:

@@ -63,7 +63,7 @@ def status(arguments: argparse.Namespace) -> Finished:
     if health := trust_line(cohorts):
         tell(health, DOUBTFUL if any(entry.flagged for cohort in cohorts for entry in cohort.maps) else "")
     total = sum((cohort.regions for cohort in cohorts), Counts())
-    ended = FAILURES if total.failed else STOPPED if total.pending else COMPLETE
+    ended = STOPPED if total.pending else FAILURES if total.failed else COMPLETE  # as of a run
     counts = [f"{counted(total.done, 'shard')} done"]
     counts += [
         f"{number:,} {word}" for number, word in ((total.failed, "failed"), (total.pending, "pending")) if number

@@ -103,7 +103,7 @@ class Ended:
         report = self.report
         return (
             f"{counted(report.done, 'shard')} done ({report.computed:,} of them now), {report.failed:,} failed,"
-            f" {report.pending:,} pending, in {readable_seconds(report.seconds)}; {self.store}"
+            f" {report.pending:,} pending"
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -130,7 +130,9 @@ class Ended:
             return ""
 
     def tell(self) -> None:
-        """Print slow shards, failures and advice."""
+        """Print where the maps are, slow shards, failures and advice."""
+        if self.report is not None:
+            tell(f"store: {self.store}, in {readable_seconds(self.report.seconds)}")
         stragglers = () if self.report is None else self.report.stragglers
         for straggler in stragglers[:LISTED]:
             tell(printable(f"slow: {straggler}", LONGEST_LINE), DOUBTFUL)

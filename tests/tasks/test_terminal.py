@@ -10,12 +10,16 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import zarr
 
 import pipeline.store.status as store_status
+from pipeline.store import create_or_extend
+from pipeline.words import FAILED
 from tasks.cli import COMMANDS, _parser, main
 from tasks.outcome import trust_line
 from tasks.progress import Progress
 from tasks.terminal import tell_table, text_table
+from tests.store.plans import HEALTH, cohort, run_plan
 from tests.tasks.trouble import write_lab
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,7 +45,7 @@ def test_results_are_on_standard_output_and_progress_on_standard_error(tmp_path,
     printed = capsys.readouterr()
     assert "reading checkpoints" in printed.err
     assert "of 6 shards" in printed.err
-    assert [line.partition(":")[0] for line in printed.out.splitlines()] == ["health", "gradmap"]
+    assert [line.partition(":")[0] for line in printed.out.splitlines()] == ["store", "health", "gradmap"]
 
 
 def test_health_of_many_flags_is_told_in_lines_that_fit():
@@ -64,6 +68,15 @@ def test_the_last_line_of_a_status_fits_and_names_what_there_is(tmp_path, capsys
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"store: {tmp_path / 'cube.zarr'}"
     assert lines[-1] == "gradmap: finished, with failures: 3 shards done, 3 failed (exit status 3)"
+
+
+def test_a_store_with_failures_and_more_to_compute_is_not_called_finished(tmp_path, capsys):
+    store = str(tmp_path / "cube.zarr")
+    create_or_extend(run_plan(store, cohort(("a", "b"), stimuli=())), health_flags=HEALTH)
+    zarr.open_array(store, path="speech/strf_status", mode="r+")[0] = FAILED  # three blocks of neurons
+    assert main(["status", store]) == 4
+    ending = capsys.readouterr().out.splitlines()[-1]
+    assert ending == "gradmap: stopped, and can be continued: 0 shards done, 3 failed, 3 pending (exit status 4)"
 
 
 def test_a_quiet_command_prints_its_last_line_and_nothing_else(tmp_path, capsys):
@@ -133,6 +146,12 @@ def test_a_long_entry_takes_several_lines_and_loses_nothing():
     assert lines[2].endswith(" 3")  # numbers to the right
 
 
+def test_words_of_an_entry_stay_whole():
+    words = "the reasons not to trust a map, and what to do about each of them"
+    lines = text_table(("topic", "what"), [("flags", words)]).splitlines()
+    assert " ".join(" ".join(lines[2:]).split()) == f"flags {words}"
+
+
 def on_a_terminal(*words: str, columns: int = 80) -> str:
     """What a command writes where both its streams are a terminal."""
     leader, follower = pty.openpty()
@@ -169,6 +188,10 @@ def test_a_terminal_shows_a_clock_then_a_bar_and_failures_in_colour(tmp_path):
     assert "━" in written  # the bar
     assert "\x1b[31mfailed: lab/cut" in written
     assert written.rstrip().endswith("(exit status 3)")
+    ending = written.rstrip().rpartition("gradmap: ")[2].splitlines()
+    assert len(ending) == 2
+    assert max(map(len, ending)) <= 80
+    assert " ".join(ending[0].split()).startswith("finished, with failures: 6 shards done (6 of them now), 3 failed,")
 
 
 def test_the_commands_that_are_there_are_those_of_their_modules():
