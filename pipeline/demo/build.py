@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 import soundfile
 from safetensors.torch import save_file
+from torch import nn
 
 from pipeline.demo.ear import log_frequencies
 from pipeline.demo.nonlinear import MovingModel, MovingPopulation, plant_moving_population
@@ -26,7 +27,7 @@ from pipeline.demo.simulate import (
     plant_population,
     planted_strfs,
 )
-from pipeline.demo.train import ARCHITECTURES, WAVEFORM_BANDS, Architecture, Report, TrainedModel, train
+from pipeline.demo.train import ARCHITECTURES, WAVEFORM_BANDS, Report, TrainedModel, train
 
 #: Name of the demo's store.
 STORE = "gradmaps.zarr"
@@ -148,13 +149,11 @@ def _train_all(recording: Recording, size: _Size, tell: Report) -> Iterator[Trai
     jobs = [(architecture, seed) for architecture in ARCHITECTURES for seed in SEEDS]
     for index, (architecture, seed) in enumerate(jobs):
         epochs = max(1, round(size.epochs * architecture.epochs))
-        within = _training_report(
-            tell, f"training {architecture.name}, seed {seed}", index / len(jobs), 1.0 / len(jobs)
-        )
+        within = _share_of(tell, f"training {architecture.name}, seed {seed}", index / len(jobs), 1.0 / len(jobs))
         yield train(architecture, recording, size.n_test, seed=seed, epochs=epochs, report=within)
 
 
-def _training_report(tell: Report, title: str, start: float, share: float) -> Report:
+def _share_of(tell: Report, title: str, start: float, share: float) -> Report:
     """Reports one training as its share of the whole."""
     return lambda text, done: tell(f"{title}: {text}", start + share * done)
 
@@ -200,10 +199,6 @@ def _cell(value: float | str) -> float | str:
 
 
 def _write_checkpoint(folder: Path, trained: TrainedModel, population: Population, frame_ms: float) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    _write_json(folder / "config.json", {"_model_class": type(trained.model).__name__, **trained.arguments})
-    weights = {name: value.contiguous() for name, value in trained.model.state_dict().items()}
-    save_file(weights, folder / "model.safetensors")
     metadata = {
         "architecture": trained.architecture.name,
         "seed": trained.seed,
@@ -212,6 +207,15 @@ def _write_checkpoint(folder: Path, trained: TrainedModel, population: Populatio
         "neurons": list(population.labels),
         "cc_test": [round(cc, 4) for cc in trained.cc_test],
     }
+    _write_model(folder, trained.model, trained.arguments, metadata)
+
+
+def _write_model(
+    folder: Path, model: nn.Module, arguments: Mapping[str, object], metadata: Mapping[str, object]
+) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_json(folder / "config.json", {"_model_class": type(model).__name__, **arguments})
+    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, folder / "model.safetensors")
     _write_json(folder / "metadata.json", metadata)
 
 
@@ -221,14 +225,8 @@ def _write_moving(folder: Path, population: MovingPopulation, frame_ms: float) -
     arguments = {"n_frequency_bands": bands, "temporal_window_size": lags, "out_neurons": n_neurons}
     model = MovingModel(**arguments)
     model.readout.plant(population)
-    checkpoint = folder / "planted" / "moving"
-    checkpoint.mkdir(parents=True, exist_ok=True)
-    _write_json(checkpoint / "config.json", {"_model_class": "MovingModel", **arguments})
-    save_file(
-        {name: value.contiguous() for name, value in model.state_dict().items()}, checkpoint / "model.safetensors"
-    )
     metadata = {"architecture": "planted", "dt_ms": frame_ms, "neurons": list(population.labels)}
-    _write_json(checkpoint / "metadata.json", metadata)
+    _write_model(folder / "planted" / "moving", model, arguments, metadata)
     with (folder / "moving_neurons.csv").open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(("neuron", "nonlinearity"))
@@ -258,25 +256,28 @@ def _files(folder: Path) -> DemoFiles:
 
 
 def _run_toml(frame_ms: float) -> str:
-    """The pipeline's configuration: one cohort per kind of stimulus that the models hear."""
-    cohorts = "".join(
-        _cohort_toml(name, frequencies, frame_ms, [a for a in ARCHITECTURES if a.hears_waveform == hears_waveform])
-        for name, frequencies, hears_waveform in (
-            ("demo", "frequencies.txt", False),
-            ("demo_wav", "wav_frequencies.txt", True),
-        )
+    """The pipeline's configuration: one cohort per kind of stimulus that the models hear, and the planted one."""
+    heard = {
+        waveform: {f"checkpoints/{a.name}-*": a.model_class for a in ARCHITECTURES if a.hears_waveform == waveform}
+        for waveform in (False, True)
+    }
+    cohorts = (
+        _cohort_toml("demo", frame_ms, "frequencies.txt", "neurons.csv", heard[False]),
+        _cohort_toml("demo_wav", frame_ms, "wav_frequencies.txt", "neurons.csv", heard[True]),
+        "\n# Neurons whose fields move with the sound, exactly as they were planted.",
+        _cohort_toml("demo_moving", frame_ms, "frequencies.txt", "moving_neurons.csv", {"planted/moving": MovingModel}),
     )
-    return f'store = "{STORE}"\n{cohorts}{_moving_toml(frame_ms)}{_MAPS_TOML}'
+    return f'store = "{STORE}"\n{"".join(cohorts)}{_MAPS_TOML}'
 
 
-def _cohort_toml(name: str, frequencies: str, frame_ms: float, architectures: Sequence[Architecture]) -> str:
+def _cohort_toml(name: str, frame_ms: float, frequencies: str, neurons: str, checkpoints: Mapping[str, type]) -> str:
     entries = "".join(
         f"""
 [[cohort.checkpoints]]
-path = "checkpoints/{architecture.name}-*"
-class = "{architecture.model_class.__module__}.{architecture.model_class.__qualname__}"
+path = "{path}"
+class = "{model.__module__}.{model.__qualname__}"
 """
-        for architecture in architectures
+        for path, model in checkpoints.items()
     )
     return f"""
 [[cohort]]
@@ -284,24 +285,8 @@ name = "{name}"
 frame_ms = {frame_ms}
 lags = {LAGS}
 frequencies_hz = "{frequencies}"
-neurons = "neurons.csv"
+neurons = "{neurons}"
 {entries}"""
-
-
-def _moving_toml(frame_ms: float) -> str:
-    return f"""
-# Neurons whose fields move with the sound, exactly as they were planted.
-[[cohort]]
-name = "demo_moving"
-frame_ms = {frame_ms}
-lags = {LAGS}
-frequencies_hz = "frequencies.txt"
-neurons = "moving_neurons.csv"
-
-[[cohort.checkpoints]]
-path = "planted/moving"
-class = "{MovingModel.__module__}.{MovingModel.__qualname__}"
-"""
 
 
 _MAPS_TOML = """

@@ -5,11 +5,11 @@ import json
 import os
 import re
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from zarr.abc.store import Store
@@ -19,6 +19,11 @@ from zarr.storage import FsspecStore, LocalStore
 
 from pipeline.plan.config import ConfigError
 from pipeline.plan.urls import refuse_secrets
+
+T = TypeVar("T")
+
+#: Objects that are read, written or listed at one time.
+SIDE_BY_SIDE = 16
 
 #: Name of the object that describes a group or an array.
 METADATA = "zarr.json"
@@ -179,12 +184,7 @@ def parse_json(data: bytes, what: str) -> dict[str, Any]:
 
 def read_bytes(store: Store, key: str) -> bytes | None:
     """The bytes stored under a key, None where there are none."""
-    with storage_errors(str(store)):
-        try:
-            buffer = sync(store.get(key, prototype=default_buffer_prototype()))
-        except FileNotFoundError:
-            return None
-    return None if buffer is None else buffer.to_bytes()
+    return read_many(store, [key])[0]
 
 
 def write_json(store: Store, key: str, value: dict[str, Any]) -> None:
@@ -194,44 +194,45 @@ def write_json(store: Store, key: str, value: dict[str, Any]) -> None:
 
 def write_bytes(store: Store, key: str, data: bytes) -> None:
     """Put bytes under a key, in one piece: a reader sees the old object or the new one."""
-    with storage_errors(str(store)):
-        sync(store.set(key, default_buffer_prototype().buffer.from_bytes(data)))
+    write_many(store, {key: data})
 
 
 def write_many(store: Store, objects: Mapping[str, bytes]) -> None:
     """Put several objects, side by side."""
 
-    async def put() -> None:
-        limit = asyncio.Semaphore(16)
+    async def put(key: str) -> None:
+        await store.set(key, default_buffer_prototype().buffer.from_bytes(objects[key]))
 
-        async def one(key: str, data: bytes) -> None:
-            async with limit:
-                await store.set(key, default_buffer_prototype().buffer.from_bytes(data))
-
-        await asyncio.gather(*(one(key, data) for key, data in objects.items()))
-
-    with storage_errors(str(store)):
-        sync(put())
+    _side_by_side(store, put, objects)
 
 
 def read_many(store: Store, keys: Sequence[str]) -> list[bytes | None]:
     """The bytes stored under several keys, read side by side; None where there are none."""
 
-    async def get() -> list[bytes | None]:
-        limit = asyncio.Semaphore(16)
+    async def get(key: str) -> bytes | None:
+        try:
+            buffer = await store.get(key, prototype=default_buffer_prototype())
+        except FileNotFoundError:
+            return None
+        return None if buffer is None else buffer.to_bytes()
 
-        async def one(key: str) -> bytes | None:
+    return _side_by_side(store, get, keys)
+
+
+def _side_by_side(store: Store, call: Callable[[str], Awaitable[T]], keys: Iterable[str]) -> list[T]:
+    """What a call gives for each key, a few keys at a time."""
+
+    async def gathered() -> list[T]:
+        limit = asyncio.Semaphore(SIDE_BY_SIDE)
+
+        async def one(key: str) -> T:
             async with limit:
-                try:
-                    buffer = await store.get(key, prototype=default_buffer_prototype())
-                except FileNotFoundError:
-                    return None
-                return None if buffer is None else buffer.to_bytes()
+                return await call(key)
 
-        return list(await asyncio.gather(*(one(key) for key in keys)))
+        return list(await asyncio.gather(*map(one, keys)))
 
     with storage_errors(str(store)):
-        return sync(get())
+        return sync(gathered())
 
 
 def delete_object(store: Store, key: str) -> None:
@@ -248,34 +249,19 @@ def delete_below(store: Store, prefix: str) -> None:
 
 def keys_below(store: Store, prefix: str) -> list[str]:
     """Every key below a prefix."""
-
-    async def collect() -> list[str]:
-        return [key async for key in store.list_prefix(prefix)]
-
-    with storage_errors(str(store)):
-        try:
-            return sync(collect())
-        except FileNotFoundError:
-            return []
+    return keys_below_each(store, [prefix])[0]
 
 
 def keys_below_each(store: Store, prefixes: Sequence[str]) -> list[list[str]]:
     """Every key below each of several prefixes, listed side by side."""
 
-    async def collect() -> list[list[str]]:
-        limit = asyncio.Semaphore(16)
+    async def listing(prefix: str) -> list[str]:
+        try:
+            return [key async for key in store.list_prefix(prefix)]
+        except FileNotFoundError:
+            return []
 
-        async def one(prefix: str) -> list[str]:
-            async with limit:
-                try:
-                    return [key async for key in store.list_prefix(prefix)]
-                except FileNotFoundError:
-                    return []
-
-        return list(await asyncio.gather(*(one(prefix) for prefix in prefixes)))
-
-    with storage_errors(str(store)):
-        return sync(collect())
+    return _side_by_side(store, listing, prefixes)
 
 
 def names_in(store: Store, prefix: str = "") -> list[str]:
