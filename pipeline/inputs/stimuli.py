@@ -27,10 +27,11 @@ SPECTROGRAM = ("(frequency, time)",)
 
 @dataclass(frozen=True)
 class StoredArray:
-    """An array on disk: its shape, and the digest of its numbers."""
+    """An array on disk: its shape, the digest of its numbers, and the least and the greatest of them."""
 
     shape: tuple[int, ...]
     digest: str
+    levels: tuple[float, float]
 
 
 def describe_spectrograms(paths: Sequence[str]) -> dict[str, StoredArray]:
@@ -51,10 +52,14 @@ def describe_arrays(paths: Sequence[str], axes: Sequence[str] = SPECTROGRAM) -> 
 
     def described(*member: Any) -> StoredArray:
         array = read_array(*member)
-        return StoredArray(array.shape, samples_digest(array))
+        return StoredArray(array.shape, samples_digest(array), _levels(array))
 
     with absence_refused():
         return collect_arrays(paths, described, axes)
+
+
+def _levels(numbers: np.ndarray) -> tuple[float, float]:
+    return float(numbers.min()), float(numbers.max())
 
 
 @contextmanager
@@ -235,13 +240,16 @@ def _check_finite(array: np.ndarray, where: str) -> None:
 
 @dataclass(frozen=True)
 class SoundFile:
-    """A sound on disk: its name (the file's, without the ending), rate in Hz, length in samples, digest of them."""
+    """A sound on disk: its name (the file's, without the ending), rate in Hz, length in samples, digest of them, least
+    and greatest of them.
+    """
 
     name: str
     path: str
     sample_rate: float
     samples: int
     digest: str
+    levels: tuple[float, float]
 
 
 def describe_sounds(patterns: Sequence[str]) -> tuple[SoundFile, ...]:
@@ -274,7 +282,7 @@ def _describe_sound(path: str) -> SoundFile:
         _check_sound(file, path)
         rate = file.samplerate
     waveform = read_sound(path)
-    return SoundFile(name, path, float(rate), waveform.size, samples_digest(waveform))
+    return SoundFile(name, path, float(rate), waveform.size, samples_digest(waveform), _levels(waveform))
 
 
 def _open_sound(path: str) -> soundfile.SoundFile:

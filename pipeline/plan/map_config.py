@@ -33,10 +33,11 @@ class Frozen(BaseModel):
 
 @dataclass(frozen=True)
 class Stimuli:
-    """The stimuli of one map: names, files, digests of their samples, lengths, and what their numbers mean.
+    """The stimuli of one map: names, files, digests of their samples, lengths, levels, and what their numbers mean.
 
-    Lengths are frames of spectrograms and samples of sounds. Where responses to them were recorded, there are the file,
-    digests of the numbers, and the shapes (neuron, time) or (neuron, repeat, time), sound by sound.
+    Lengths are frames of spectrograms and samples of sounds; levels the least and the greatest number of each.
+    Where responses to them were recorded, there are the file, digests of the numbers, and the shapes (neuron, time) or
+    (neuron, repeat, time), sound by sound.
     """
 
     names: tuple[str, ...] = ()
@@ -48,6 +49,7 @@ class Stimuli:
     recording: str = ""
     recording_digests: tuple[str, ...] = ()
     recording_shapes: tuple[tuple[int, ...], ...] = ()
+    levels: tuple[tuple[float, float], ...] = ()
 
     def axis(self) -> Axis:
         """The axis of these stimuli."""

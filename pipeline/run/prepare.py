@@ -118,6 +118,7 @@ def _spectrograms(paths: Sequence[str]) -> Stimuli:
         digests=tuple(found.digest for found in described.values()),
         lengths=tuple(found.shape[1] for found in described.values()),
         bands=tuple(found.shape[0] for found in described.values()),
+        levels=tuple(found.levels for found in described.values()),
     )
 
 
@@ -129,6 +130,7 @@ def _sounds(paths: Sequence[str]) -> Stimuli:
         digests=tuple(sound.digest for sound in sounds),
         lengths=tuple(sound.samples for sound in sounds),
         sample_rate=_one_sample_rate(sounds),
+        levels=tuple(sound.levels for sound in sounds),
     )
 
 

@@ -182,7 +182,9 @@ def test_a_sound_keeps_its_scale_where_full_scale_is_one(tmp_path):
     samples = np.array([0, 2**14, -(2**15), 2**15 - 1], dtype=np.int16)
     path = write(tmp_path / "tone.wav", samples, rate=44100)
     waveform = read_sound(path)
-    assert describe_sounds([path]) == (SoundFile("tone", path, 44100.0, 4, samples_digest(waveform)),)
+    assert describe_sounds([path]) == (
+        SoundFile("tone", path, 44100.0, 4, samples_digest(waveform), (float(waveform.min()), float(waveform.max()))),
+    )
     assert waveform.dtype == np.float32
     np.testing.assert_array_equal(waveform, samples / 2**15)
 

@@ -159,6 +159,8 @@ def test_the_cube_is_sound_finished_summarised_shown_and_the_same_in_blocks(lab)
         ("norm = 0.0", "norm"),
         ("lowest = 1.0\nhighest = 0.0", "no level is allowed"),
         ("lowest = 1.0", "outside lowest and highest"),
+        ('start = "one"\nstimuli = "sounds.npz"\nlowest = 0.0', "below lowest = 0, so ascent would begin outside"),
+        ('start = "one"\nstimuli = "sounds.npz"\nhighest = 0.5', "above highest = 0.5"),
         ('space = "waveform"', "no front-end"),
         ("objective = {frame = 6}", "6 frames"),
         ('start = "one"\nstimuli = "sounds.npz"\nframes = 3', "length of its own"),

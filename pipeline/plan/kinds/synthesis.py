@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 from pydantic import Field, model_validator
 
 from pipeline.plan.axes import Axis, lag_ms, waveform_lag_ms
@@ -127,10 +128,24 @@ class SynthesisConfig(ObjectiveConfigured):
                 f"{where}: start = {self.start!r} is none of the stimuli {', '.join(stimuli.names[:8])}; name one of"
                 ' them, or "null" or "silence"'
             )
+        if stimuli.names:
+            self._check_levels(where, *stimuli.levels[stimuli.names.index(self.start)])
         if self.space == "spectrogram":
             check_spectrograms(where, cohort, stimuli)
         else:
             self._check_front_ends(where, cohort, stimuli)
+
+    def _check_levels(self, where: str, least: float, greatest: float) -> None:
+        """Refuse a sound that begins outside the bounds, in the single precision that it is read in."""
+        for bound, outside in ((self.lowest, "below lowest"), (self.highest, "above highest")):
+            if bound is None:
+                continue
+            single = float(np.float32(bound))
+            if least < single if outside == "below lowest" else greatest > single:
+                raise ConfigError(
+                    f"{where}: the start {self.start!r} has levels from {least:g} to {greatest:g}, {outside} ="
+                    f" {bound:g}, so ascent would begin outside its bounds; move the bound, or take another start"
+                )
 
     def _check_front_ends(self, where: str, cohort: CohortFacts, stimuli: Stimuli) -> None:
         for checkpoint in cohort.usable:
