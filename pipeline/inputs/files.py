@@ -242,8 +242,7 @@ def read_file(path: str, limit: int = INPUT_BYTES) -> bytes:
     status = os.stat(path)
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(f"{path} is a folder, not a file")
-    if not stat.S_ISREG(status.st_mode):
-        raise OSError(f"{path} is no ordinary file")  # opening a pipe would wait for ever
+    _refuse_special(path)
     _refuse_large(path, status.st_size, limit)
     with open(path, "rb") as file:
         content = file.read(min(status.st_size, limit) + 1)  # a buffer of the whole limit would be taken at once
@@ -332,4 +331,12 @@ def json_object(content: bytes, name: str) -> dict[str, Any]:
 
 def open_binary(path: str) -> BytesIO | str:
     """Something that a reader of sounds or archives can open: the path itself, or the bytes behind a URL."""
-    return BytesIO(read_file(path, INPUT_BYTES)) if is_url(path) else path
+    if is_url(path):
+        return BytesIO(read_file(path, INPUT_BYTES))
+    _refuse_special(path)
+    return path
+
+
+def _refuse_special(path: str) -> None:
+    if _special(path):
+        raise OSError(f"{path} is no ordinary file")  # opening a pipe would wait for ever

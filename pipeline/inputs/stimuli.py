@@ -7,7 +7,8 @@ import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from io import BytesIO
+from typing import Any, Literal
 
 import numpy as np
 import soundfile
@@ -20,6 +21,9 @@ from pipeline.text import printable
 SPECTROGRAM_BYTES = 2**30
 #: Samples of one sound, at most.
 SOUND_SAMPLES = 2**28
+
+#: What the header of a sound says of its bytes where they were written to a pipe, at least.
+ENDLESS = 2**31 - 2**16
 
 #: The axes of a spectrogram.
 SPECTROGRAM = ("(frequency, time)",)
@@ -290,12 +294,36 @@ def _open_sound(path: str) -> soundfile.SoundFile:
         source = open_binary(path)
         if isinstance(source, str):
             os.stat(source)  # the library reports a file that is not there as one that is damaged
-        return soundfile.SoundFile(source)
+        opened = soundfile.SoundFile(source)
     except (soundfile.SoundFileError, FileTooLargeError, TypeError, ValueError) as error:
         raise ConfigError(
             f"the sound {path} cannot be read ({printable(error)}); give WAV or FLAC files, or leave it out of the"
             " pattern"
         ) from error
+    try:
+        _refuse_cut(source, path)
+    except ConfigError:
+        opened.close()
+        raise
+    return opened
+
+
+def _refuse_cut(source: BytesIO | str, path: str) -> None:
+    """Refuse a WAV or AIFF file that is shorter than it says: the library would take what is there for the sound."""
+    if isinstance(source, str):
+        with open(source, "rb") as file:
+            head, size = file.read(8), os.path.getsize(source)
+    else:
+        head, size = source.getvalue()[:8], len(source.getvalue())
+    order: dict[bytes, Literal["little", "big"]] = {b"RIFF": "little", b"FORM": "big"}
+    if head[:4] not in order:
+        return
+    said = int.from_bytes(head[4:], order[head[:4]]) + 8
+    if size + 1 < said < ENDLESS:  # the last byte may be one that only fills up
+        raise ConfigError(
+            f"the sound {path} has {size:,} bytes, but its header says {said:,}; it is cut off or damaged, so copy it"
+            " again"
+        )
 
 
 def _check_sound(file: soundfile.SoundFile, path: str) -> None:

@@ -1,5 +1,6 @@
 """The run as its user wrote it: a TOML file, checked to the last key."""
 
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -231,6 +232,23 @@ class RunConfig(Frozen):
     folder: str = Field(default=".", exclude=True)
     text: str = Field(default="", exclude=True, repr=False)
 
+    @field_validator("store")
+    @classmethod
+    def _store_is_a_place(cls, store: str) -> str:
+        if not store.isprintable():
+            raise ValueError(f"store = {store!r} holds control characters, which no path should; write it anew")
+        if re.match(r"~|\$", store):
+            raise ValueError(
+                f"store = {store!r} begins with what a shell would replace, and a config does not: a folder of that"
+                " name would be made beside it; write the path in full"
+            )
+        scheme = store.partition("://")[0].lower() if is_url(store) else ""
+        if scheme in ("http", "https"):
+            raise ValueError(f"store = {store!r} can be read and not written to; give a folder, or s3://bucket/prefix")
+        if not is_url(store) and any(len(part.encode()) > 255 for part in store.split("/")):
+            raise ValueError(f"store has a name of more than the 255 bytes that a file system takes: {store[:40]}...")
+        return store
+
     @field_validator("maps")
     @classmethod
     def _names_are_free(cls, maps: dict[str, Any]) -> dict[str, Any]:
@@ -252,6 +270,12 @@ class RunConfig(Frozen):
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"two cohorts are called {name!r}; each is one group of the store, so rename one")
+            twin = next((other for other in names if other != name and other.casefold() == name.casefold()), None)
+            if twin:
+                raise ValueError(
+                    f"the cohorts {name!r} and {twin!r} differ in capitals alone, which some file systems do not tell"
+                    " apart; rename one"
+                )
         asked = {f"maps.{name}": settings.cohorts for name, settings in self.maps.items()}
         asked |= {"checks": self.checks.cohorts, "fitted": self.fitted.cohorts if self.fitted else None}
         for where, cohorts in asked.items():

@@ -38,9 +38,10 @@ def check_sounds(where: str, cohort: CohortFacts, checkpoint: Checkpoint, stimul
     check_frame_width(where, cohort, checkpoint)
     for stimulus, samples in zip(stimuli.names, stimuli.lengths, strict=True):
         if samples % front_end.hop or samples == 0:
+            whole = samples - samples % front_end.hop
             raise ConfigError(
                 f"{where}: the sound {stimulus!r} has {samples} samples, which is no whole number of frames of"
-                f" {front_end.hop} samples; cut it to {samples - samples % front_end.hop} samples"
+                f" {front_end.hop} samples; {f'cut it to {whole} samples' if whole else 'leave it out'}"
             )
 
 

@@ -4,10 +4,10 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, model_validator
 
 from pipeline.plan.axes import Axis, lag_ms
 from pipeline.plan.urls import ConfigError
@@ -29,6 +29,26 @@ class Frozen(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _numbers_were_numbers(cls, given: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        made = handler(given)
+        for name in cls.model_fields if isinstance(given, Mapping) else ():
+            wrong = _bent(given.get(name), getattr(made, name))
+            if wrong is not None:
+                word = str(wrong).lower() if isinstance(wrong, bool) else f'"{wrong}"'
+                raise ValueError(f"{name} = {word} is no number, and {name} needs one; write it as a number")
+        return made
+
+
+def _bent(given: Any, made: Any) -> bool | str | None:
+    """A truth value or a text that was taken for a number, None where there is none."""
+    if isinstance(given, list | tuple) and isinstance(made, list | tuple):
+        return next((one for pair in zip(given, made, strict=False) if (one := _bent(*pair)) is not None), None)
+    if isinstance(given, bool | str) and isinstance(made, int | float) and not isinstance(made, bool):
+        return given
+    return None
 
 
 @dataclass(frozen=True)

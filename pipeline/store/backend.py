@@ -19,6 +19,7 @@ from zarr.storage import FsspecStore, LocalStore
 
 from pipeline.plan.config import ConfigError
 from pipeline.plan.urls import refuse_secrets
+from pipeline.text import printable
 
 T = TypeVar("T")
 
@@ -153,7 +154,15 @@ def open_store(store: str | Path, *, writable: bool = False) -> Store:
     """The Zarr store at a location. Nothing is created before the first write."""
     location = location_of(store)
     with storage_errors(location):
-        return _opened(location, writable, _endpoint(location))
+        try:
+            return _opened(location, writable, _endpoint(location))
+        except (ImportError, ValueError) as error:
+            scheme = urlsplit(location).scheme
+            raise ConfigError(
+                f"the store {scrub(location)} cannot be opened: the package for {scheme}:// is not installed, or there"
+                f" is no such scheme ({type(error).__name__}: {printable(error, 120)}); for s3:// run"
+                " pip install 'gradmap-pipeline[s3]'"
+            ) from error
 
 
 def read_json(store: Store, key: str) -> dict[str, Any] | None:

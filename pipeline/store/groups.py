@@ -1,6 +1,7 @@
 """One cohort's group as it stands in the store, and the metadata that makes it readable."""
 
 import json
+import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,6 +25,7 @@ from pipeline.store.backend import (
     keys_below,
     make_folder,
     names_in,
+    open_store,
     parse_json,
     read_json,
     read_many,
@@ -272,8 +274,36 @@ def copied_group(store: Store, location: str, name: str, arrays: Mapping[str, An
 
 def claim_root(store: Store, location: str) -> bool:
     """Whether the root of the store had to be made; a folder that holds something else is refused."""
-    if is_local(location) and Path(location).is_file():
-        raise ConfigError(f"the store {location} is a file, and a store is a folder; give another path as store")
+    if _has_root(store, location):
+        return False
+    attributes = {"gradmap_format": FORMAT, "title": "gradmaps, one group per cohort"}
+    make_folder(location)
+    write_json(store, METADATA, _root(attributes, {}))
+    return True
+
+
+def refuse_place(location: str) -> None:
+    """Refuse a place that a run could not write its store to, as far as that is known without asking a storage.
+
+    Raises
+    ------
+    ConfigError
+        If a folder holds something else, what stands above it is no folder, or a URL has no package to open it with.
+    """
+    store = open_store(location)
+    if is_local(location):
+        _has_root(store, location)
+
+
+def _has_root(store: Store, location: str) -> bool:
+    """Whether a store is there; anything else that is there is refused."""
+    if is_local(location):
+        above = next(place for place in (Path(location), *Path(location).parents) if os.path.lexists(place))
+        if not above.is_dir():
+            which = "is" if above == Path(location) else f"would lie below {above}, which is"
+            raise ConfigError(
+                f"the store {location} {which} a file, and a store is a folder; give another path as store"
+            )
     root = read_json(store, METADATA)
     if root is not None:
         if "gradmap_format" not in root.get("attributes", {}):
@@ -282,7 +312,7 @@ def claim_root(store: Store, location: str) -> bool:
                 " destroy it; give another store"
             )
         check_format(root, location)
-        return False
+        return True
     others = [name for name in names_in(store) if not name.endswith(".partial")]
     if others and not any(_is_ours(store, name) for name in cohort_names(store)):
         shown = ", ".join(others[:5])
@@ -290,10 +320,7 @@ def claim_root(store: Store, location: str) -> bool:
             f"{scrub(location)} is not empty ({shown}{', ...' if len(others) > 5 else ''}) and is not a store of"
             " gradmaps, so files could be mixed up; give a folder or prefix of its own as store"
         )
-    attributes = {"gradmap_format": FORMAT, "title": "gradmaps, one group per cohort"}
-    make_folder(location)
-    write_json(store, METADATA, _root(attributes, {}))
-    return True
+    return False
 
 
 def _is_ours(store: Store, cohort: str) -> bool:

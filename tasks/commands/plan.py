@@ -37,15 +37,22 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--cohort", metavar="NAME", help="describe only this cohort (default: all, folded if many)")
 
 
+#: Frames shorter than this, in ms, and bands that all lie below this, in Hz, are probably in another unit.
+SHORTEST_FRAME_MS, LOWEST_HZ = 0.1, 20.0
+
+
 def plan(arguments: argparse.Namespace) -> Finished:
     """What a run would be, printed; the exit status is 3 where a checkpoint cannot be used."""
     from pipeline.inputs.foreign import left_behind
     from pipeline.run import prepare_run
     from pipeline.run.contract_checks import with_contracts
     from pipeline.run.driver import Models
+    from pipeline.store.groups import refuse_place
 
     models = Models()
-    loads = prepare_run(load_config(arguments.config), models.keep)
+    config = load_config(arguments.config)
+    refuse_place(config.store_location())
+    loads = prepare_run(config, models.keep)
     prepared = with_contracts(loads, models.modules)
     weight = weight_of(prepared)
     _print_cohorts(prepared, arguments.cohort)
@@ -87,7 +94,7 @@ def _print_cohorts(prepared: RunPlan, name: str | None) -> None:
         raise ConfigError(f"--cohort {name}: the config has no such cohort; name one of {some}")
     if len(chosen) <= MANY:
         for cohort in chosen:
-            tell("\n".join([_cohort_text(cohort), *_notes(cohort.checkpoints)]) + "\n")
+            tell("\n".join([_cohort_text(cohort), *_doubts(cohort), *_notes(cohort.checkpoints)]) + "\n")
         return
     header = ("cohort", "checkpoints", "neurons", "bands", "frames", "classes")
     rows = [
@@ -100,6 +107,18 @@ def _print_cohorts(prepared: RunPlan, name: str | None) -> None:
     for line in _notes([checkpoint for cohort in chosen for checkpoint in cohort.checkpoints]):
         tell(line)
     tell()
+
+
+def _doubts(cohort: CohortPlan) -> list[str]:
+    """What is told of labels that look like another unit's."""
+    told = []
+    if cohort.frame_ms < SHORTEST_FRAME_MS:
+        told.append(f"note: frame_ms = {cohort.frame_ms:g} labels lags in steps of that many ms; is it in seconds?")
+    if max(cohort.frequencies_hz) < LOWEST_HZ:
+        told.append(
+            f"note: frequencies_hz end at {max(cohort.frequencies_hz):g} Hz, which nobody hears; are they in kHz?"
+        )
+    return told
 
 
 def _broken(prepared: RunPlan) -> list[tuple[str, str, str]]:

@@ -229,6 +229,24 @@ def test_a_file_that_is_no_sound_is_refused(tmp_path, content):
     assert "bad.wav cannot be read" in refusal(tmp_path / "bad.wav", describe_sounds)
 
 
+@pytest.mark.parametrize("ending", ["wav", "aiff"])
+def test_a_sound_shorter_than_its_header_says_is_refused(tmp_path, ending):
+    path = Path(write(tmp_path / f"cut.{ending}", noise(51) * 0.1))
+    whole = path.read_bytes()
+    assert describe_sounds([str(path)])[0].samples == 51
+    path.write_bytes(whole[:-20])
+    assert f"has {len(whole) - 20} bytes, but its header says {len(whole)}" in refusal(path, describe_sounds)
+    streamed = whole[:4] + b"\xff" * 4 + whole[8:]
+    path.write_bytes(streamed)
+    assert describe_sounds([str(path)])[0].samples == 51
+
+
+@pytest.mark.parametrize("describe", [describe_sounds, describe_spectrograms])
+def test_a_pipe_is_not_waited_for(tmp_path, describe):
+    os.mkfifo(tmp_path / "pipe.wav")
+    assert "pipe.wav is no ordinary file" in refusal(tmp_path / "pipe.wav", describe)
+
+
 def test_a_pattern_without_sounds_is_refused(tmp_path):
     assert "matches no file with sounds" in refusal(tmp_path / "*.wav", describe_sounds)
 

@@ -67,6 +67,9 @@ path = "x"
 kind = "strf"
 """
 
+#: MINIMAL's cohort under a name that differs in capitals alone.
+ANOTHER_COHORT = MINIMAL[MINIMAL.index("[[cohort]]") : MINIMAL.index("[maps")].replace('"a"', '"A"')
+
 
 def written(folder: Path, text: str) -> Path:
     path = folder / "run.toml"
@@ -122,6 +125,15 @@ def test_a_url_is_left_as_it_is(tmp_path):
         ("frame_ms = 5.0", "frame_ms = inf", "frame_ms"),
         ('store = "out.zarr"', 'store = "out.zarr"\nfolder = "x"', "folder: unknown key"),
         ('store = "out.zarr"', "store = ", "not valid TOML"),
+        ('store = "out.zarr"', 'store = "a\\u0000b"', "control characters"),
+        ('store = "out.zarr"', 'store = "~/out.zarr"', "write the path in full"),
+        ('store = "out.zarr"', 'store = "$HOME/out.zarr"', "write the path in full"),
+        ('store = "out.zarr"', 'store = "https://host/out.zarr"', "not written to"),
+        ('store = "out.zarr"', f'store = "{"x" * 300}"', "255 bytes"),
+        ("lags = 8", "lags = true", "lags = true is no number"),
+        ("lags = 8", 'lags = "8"', 'lags = "8" is no number'),
+        ("frame_ms = 5.0", 'frame_ms = "5"', 'frame_ms = "5" is no number'),
+        ("[maps.strf]", f"{ANOTHER_COHORT}[maps.strf]", "cohorts 'a' and 'A' differ in capitals alone"),
     ],
 )
 def test_what_cannot_be_run_is_refused_with_its_place(tmp_path, old, new, told):

@@ -110,6 +110,27 @@ def test_a_sound_and_complete_store_verifies_with_status_0(tmp_path, gradmap):
     assert "sound and complete: 3 of 3 regions done" in out[-1]
 
 
+def test_plan_refuses_a_place_for_its_store_and_tells_units_that_look_wrong(tmp_path, gradmap):
+    config = write_lab(tmp_path, healthy=1, frequencies="[0.1, 0.2, 0.4, 0.8]")
+    text = config.read_text().replace("frame_ms = 10.0", "frame_ms = 0.01")
+    config.write_text(text)
+    status, out, _ = gradmap("plan", config)
+    assert status == 0
+    assert [line.rpartition("; ")[2] for line in out if line.startswith("note:")] == [
+        "is it in seconds?",
+        "are they in kHz?",
+    ]
+    for store, reason in (
+        (".", "is not empty"),
+        ("run.toml/cube.zarr", "which is a file"),
+        ("none://x", "not installed"),
+    ):
+        config.write_text(text.replace('store = "cube.zarr"', f'store = "{store}"'))
+        status, _, error = gradmap("plan", config)
+        assert status == 2
+        assert reason in "\n".join(error)
+
+
 def test_plan_prints_what_a_run_would_be_and_writes_nothing(tmp_path, gradmap):
     config = write_lab(tmp_path, {"cut": "cut"})
     status, out, _ = gradmap("plan", config, "--json", tmp_path / "plan.json")
