@@ -180,6 +180,7 @@ def test_the_page_says_which_maps_it_shows(page):
     assert "5 of 6 checkpoints, all that have maps; 8 of 9 neurons, evenly spaced in the order of their frequency" in (
         page.words
     )
+    assert "24 x 20 pixels each: all bins" in page.words
 
 
 def test_config_versions_routes_and_fingerprints_are_told(page):

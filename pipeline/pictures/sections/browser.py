@@ -21,6 +21,7 @@ from pipeline.pictures.reading import (
     group_labels,
     in_words,
     metadata_names,
+    own_dims,
     placed,
 )
 from pipeline.pictures.sections.measured import Measured, middle
@@ -207,7 +208,10 @@ def _told(small: Thumbnails, number: _Number) -> dict[str, Any]:
 def _how(entry: Outcome, small: Thumbnails) -> str:
     drawn = int((small.codes[..., 0, 0] != MISSING).sum())
     alone = ", ".join(f"{dim} {label}" for dim, label in small.layers[0].items()) if len(small.layers) == 1 else ""
-    each = "the smallest and the largest sample of each column" if small.trace else "means over neighbouring bins"
+    own = tuple(entry.gradmap.sizes[dim] for dim in own_dims(entry.gradmap))
+    each = "means over neighbouring bins" if own != small.codes.shape[-2:] else "all bins"
+    if small.trace:
+        each = "the smallest and the largest sample of each column"
     words = (
         f"{WORDS} {drawn:,} maps are drawn ({small.chosen.how}{f'; {alone}' if alone else ''}), in 8 bits and"
         f" {_pixels(small)} pixels each: {each}. Colours end at the largest magnitude of a map, or where a few pixels"
