@@ -13,15 +13,18 @@ if TYPE_CHECKING:
 
     from pipeline.numbers.chosen import ChosenMaps
 
+#: The map that is compared unless another is named.
+MAP = "strf"
+
 #: Sentences about cohorts that are printed one by one; what more there are is counted.
 NOTES = 8
 
 
 def choose_cohorts(
     arguments: argparse.Namespace, by: Sequence[str], labels: Sequence[str] = (), site: str | None = None
-) -> dict[str, "ChosenMaps"]:
-    """The maps that count, of each cohort that can answer; refused where none can, or where the one named cannot."""
-    from pipeline.numbers.chosen import choose_maps
+) -> tuple[dict[str, "ChosenMaps"], dict[str, "xr.Dataset"]]:
+    """The maps that count, of each cohort that can answer, and its cube; refused where none can, or the one named."""
+    from pipeline.numbers.chosen import choose_maps, map_named
     from pipeline.store.opened import open_existing
     from pipeline.store.reader import open_cube, open_cubes
 
@@ -37,16 +40,17 @@ def choose_cohorts(
     found: dict[str, ChosenMaps] = {}
     reasons: dict[str, list[str]] = {}
     for name, cube in cubes.items():
-        reason = _why_not(cube, arguments.map, by, labels, site)
+        variable = map_named(cube, arguments.map or MAP)
+        reason = _why_not(cube, variable, by, labels, site)
         if reason is None:
-            chosen = choose_maps(cube, arguments.map, arguments.select, untrusted=arguments.untrusted)
+            chosen = choose_maps(cube, variable, arguments.select, untrusted=arguments.untrusted)
             if chosen.kept:
                 found[name] = chosen
                 continue
             reason = f"no map that counts: {chosen.in_words()}"
         reasons.setdefault(reason, []).append(name)
     _tell_left_aside(location, reasons, nobody=not found)
-    return found
+    return found, {name: cubes[name] for name in found}
 
 
 def _tell_left_aside(location: str, reasons: Mapping[str, Sequence[str]], *, nobody: bool) -> None:

@@ -1,13 +1,13 @@
 """Which maps of a cube count: done, to be trusted, and chosen by a rule."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
 
 from pipeline.numbers.tables import ROW_DIMS, Rules, maps_per_neuron, plain_axes, summary_table
-from pipeline.words import DONE, health_name, owner_of, status_name
+from pipeline.words import DONE, axis_of, health_name, map_of, owner_of, role_of, status_name
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,22 @@ class ChosenMaps:
         return f"{self.kept:,} of {self.total:,} maps counted" + (f"; left out: {', '.join(parts)}" if parts else "")
 
 
+@dataclass(frozen=True)
+class ChosenNumbers:
+    """Numbers that a run took of a map, NaN where the map does not count, and how many maps count of how many."""
+
+    numbers: xr.Dataset
+    kept: int
+    total: int
+
+
+def map_named(dataset: xr.Dataset, name: str) -> str:
+    """The variable that holds a map: of this name, or the only one of the map of this name."""
+    there = maps_per_neuron(dataset)
+    own = [variable for variable in there if owner_of(dataset, variable) == name]
+    return name if name in there or len(own) != 1 else own[0]
+
+
 def choose_maps(
     dataset: xr.Dataset, name: str = "strf", select: Rules | None = None, *, untrusted: bool = False
 ) -> ChosenMaps:
@@ -44,6 +60,7 @@ def choose_maps(
     ValueError
         If the cube has no such map, or a rule names no column.
     """
+    name = map_named(dataset, name)
     there = maps_per_neuron(dataset)
     if name not in there:
         raise ValueError(
@@ -51,9 +68,52 @@ def choose_maps(
             f" {', '.join(there) or 'none'}; name one of them"
         )
     maps = plain_axes(dataset[name])
+    keep, left_out = _counting(dataset, name, maps, select, untrusted)
+    chunks = {dim: sizes for dim, sizes in maps.chunksizes.items() if dim in keep.dims}
+    kept = maps.where(keep.chunk(chunks) if chunks else keep)
+    kept.encoding = maps.encoding  # along whose chunks the functions of agreement read
+    return ChosenMaps(kept, keep.size, left_out)
+
+
+def numbers_per_neuron(dataset: xr.Dataset) -> dict[str, tuple[str, ...]]:
+    """Numbers of each neuron of each checkpoint that a run took of a map, as those of dynamic STRFs: names by map."""
+    found: dict[str, tuple[str, ...]] = {}
+    for variable in maps_per_neuron(dataset):
+        owner = owner_of(dataset, variable)
+        names = [str(name) for name, one in dataset.data_vars.items() if _is_number(one, str(name), owner)]
+        if names:
+            found[owner] = tuple(names)
+    return found
+
+
+def _is_number(variable: xr.DataArray, name: str, owner: str) -> bool:
+    axes = {axis_of(dim) for dim in variable.dims}
+    one = {"checkpoint", "neuron"} <= axes <= {"checkpoint", "neuron", "stimulus"}
+    return one and role_of(variable.attrs) == "measure" and map_of(name, variable.attrs) == owner
+
+
+def choose_numbers(
+    dataset: xr.Dataset, name: str, numbers: Sequence[str], select: Rules | None = None, *, untrusted: bool = False
+) -> ChosenNumbers:
+    """Numbers that a run took of the map of this name, NaN wherever the map does not count.
+
+    What counts is told as by `choose_maps`; ``numbers`` are names of variables, see `numbers_per_neuron`.
+    """
+    variable = map_named(dataset, name)
+    keep, _ = _counting(dataset, variable, plain_axes(dataset[variable]), select, untrusted)
+    plain = {one: plain_axes(dataset[one]) for one in numbers}
+    masks = {one: keep.any([dim for dim in keep.dims if dim not in values.dims]) for one, values in plain.items()}
+    chosen = {one: values.where(masks[one]).transpose(*values.dims).compute() for one, values in plain.items()}
+    return ChosenNumbers(xr.Dataset(chosen), int(keep.sum()), keep.size)
+
+
+def _counting(
+    dataset: xr.Dataset, name: str, maps: xr.DataArray, select: Rules | None, untrusted: bool
+) -> tuple[xr.DataArray, dict[str, int]]:
+    """Which maps count, and how many do not by reason."""
     dims = [dim for dim in maps.dims if dim in ROW_DIMS[:3]]
     alike = xr.DataArray(np.ones([maps.sizes[dim] for dim in dims], dtype=bool), dims=dims)
-    keep, left_out, counted = alike, {}, alike.size
+    keep, left_out, counted = alike, dict[str, int](), alike.size
 
     def without(reason: str, good: xr.DataArray) -> None:
         nonlocal keep, counted
@@ -68,10 +128,7 @@ def choose_maps(
         without("not to be trusted (health flags)", _companion(dataset[health_name(owner)]) == 0)
     if select is not None and not (isinstance(select, list | tuple) and not select):
         without("by the rule", _selected(dataset, select))
-    chunks = {dim: sizes for dim, sizes in maps.chunksizes.items() if dim in keep.dims}
-    kept = maps.where(keep.chunk(chunks) if chunks else keep)
-    kept.encoding = maps.encoding  # along whose chunks the functions of agreement read
-    return ChosenMaps(kept, alike.size, left_out)
+    return keep, left_out
 
 
 def _companion(variable: xr.DataArray) -> xr.DataArray:

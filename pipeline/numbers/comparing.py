@@ -10,6 +10,7 @@ import xarray as xr
 from pipeline.numbers import stats
 from pipeline.numbers.agreement import linear_contrast, mean_map, noise_ceiling, reliability, variance_components
 from pipeline.numbers.agreement.grouping import groups_of
+from pipeline.numbers.agreement.of_numbers import checked_numbers, mean_over_rest
 from pipeline.numbers.agreement.reliability import Null
 from pipeline.numbers.crossed import Numbers, difference, known_mean
 from pipeline.numbers.strf import strf_summaries
@@ -32,6 +33,20 @@ STRF_COMPARED = (
 
 #: Measures of waveform maps that are compared unless others are named.
 WAVEFORM_COMPARED = ("centroid_frequency", "bandwidth", "latency_envelope", "duration")
+
+#: Numbers that a run takes of a map frame by frame, and that are compared unless others are named.
+NUMBERS_COMPARED = (
+    "gain",
+    "gain_change",
+    "complexity",
+    "shape_change",
+    "temporal_hold",
+    "local_linearity",
+    "components_above_floor",
+    "size_90",
+    "size_95",
+    "population_share",
+)
 
 #: Measures whose ratios count, not their differences.
 IN_OCTAVES = ("best_frequency", "centroid_frequency", "peak_frequency")
@@ -213,7 +228,7 @@ def compare_measures(
 
 
 def compare_numbers(
-    numbers: xr.Dataset,
+    numbers: xr.Dataset | Mapping[str, xr.Dataset],
     reference: str,
     other: str,
     by: str = "architecture",
@@ -230,7 +245,8 @@ def compare_numbers(
     ----------
     numbers
         Variables with the dimensions checkpoint and neuron, and perhaps others, such as
-        ``cube[["dstrf_complexity", "dstrf_gain_change"]]``.
+        ``cube[["dstrf_complexity", "dstrf_gain_change"]]``; of one cohort, or of several by name, as for
+        `compare_measures`.
     site, rng
         As for `compare_measures`.
 
@@ -239,17 +255,19 @@ def compare_numbers(
     ValueError
         If a variable has no such dimensions, or a group or the coordinate is not there.
     """
-    flat = [str(name) for name, one in numbers.items() if not {"checkpoint", "neuron"} <= set(one.dims)]
-    if flat or not numbers.data_vars:
-        raise ValueError(
-            f"{', '.join(flat) or 'nothing'} is no number of each neuron of each checkpoint, so there is nothing to"
-            " compare; choose variables with the dimensions checkpoint and neuron"
-        )
-    groups = {str(name): two_groups(one, reference, other, by) for name, one in numbers.items()}
+    cohorts = {"": numbers} if isinstance(numbers, xr.Dataset) else dict(numbers)
+    labels = (reference, other)
+    return _table([_of_numbers(name, one, labels, by, site, len(cohorts)) for name, one in cohorts.items()], rng)
+
+
+def _of_numbers(
+    cohort: str, numbers: xr.Dataset, labels: tuple[str, str], by: str, site: str | None, cohorts: int
+) -> "_Cohort":
+    groups = {str(name): two_groups(one, *labels, by) for name, one in checked_numbers(numbers).items()}
     first, second = next(iter(groups.values()))
     joined = xr.Dataset({name: xr.concat(pair, "checkpoint") for name, pair in groups.items()})
     mask = np.arange(joined.sizes["checkpoint"]) >= first.sizes["checkpoint"]
-    return _table([_Cohort(joined, mask, _sites_of("", second, site, alone=True))], rng)
+    return _Cohort(joined, mask, _sites_of(cohort, second, site, alone=cohorts == 1))
 
 
 def _table(parts: Sequence["_Cohort"], rng: int) -> pd.DataFrame:
@@ -276,9 +294,7 @@ class _Cohort:
 
     def of(self, name: str) -> np.ndarray:
         """A measure (checkpoint, neuron), or its log2: the mean over all else, of the values that there are."""
-        values = self.numbers[name].transpose("checkpoint", "neuron", ...).values
-        rows = values.reshape(*values.shape[:2], -1)
-        return known_mean(np.log2(rows) if name in IN_OCTAVES else rows, 2)
+        return mean_over_rest(self.numbers[name], octaves=name in IN_OCTAVES)
 
 
 def _of_cohort(

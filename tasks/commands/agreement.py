@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.plan.config import ConfigError
 from pipeline.text import counted
-from tasks.answering import NOTES, choose_cohorts
+from tasks.answering import MAP, NOTES, choose_cohorts
+from tasks.commands.number_tests import measures_left, numbers_asked, print_number_agreement, print_number_tests
+from tasks.commands.tested import figures, print_tests, site_of, unit_of
 from tasks.outcome import COMPLETE, Finished, last_line
 from tasks.parsing import new_command
 from tasks.progress import LINE_EVERY_S
@@ -24,10 +26,6 @@ LISTED = 40
 
 #: Of many cohorts, those that have a line of their own.
 FOLDED = 15
-
-
-#: Places of the columns of a table of tests that are printed without ``--details``: all but each test by itself.
-BRIEFLY = (0, 1, 2, 3, 4, 5, 8, 12, 13)
 
 
 def add_parser(commands: Any) -> None:
@@ -93,7 +91,8 @@ def _add_compare(commands: Any) -> None:
 def _common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("store", metavar="CONFIG|STORE", help="run configuration (TOML), or a store")
     parser.add_argument("--cohort", metavar="NAME", help="only this cohort (default: every one that can answer)")
-    parser.add_argument("--map", default="strf", metavar="NAME", help="map of the cube (default: strf)")
+    words = "map of the cube (default: strf, with the numbers of every dynamic map)"
+    parser.add_argument("--map", metavar="NAME", help=words)
     parser.add_argument(
         "--select", action="append", default=[], metavar="RULE", help="count maps by a rule such as 'cc_test > 0.3'"
     )
@@ -107,11 +106,14 @@ def reliability(arguments: argparse.Namespace) -> Finished:
             f"--shuffles {arguments.shuffles}: without null sets nothing says what agreement chance gives; give 100"
             " or more"
         )
-    chosen = choose_cohorts(arguments, arguments.by)
-    _print_counted(chosen, arguments.map)
+    name = arguments.map or MAP
+    chosen, answering = choose_cohorts(arguments, arguments.by)
+    _print_counted(chosen, name)
     groups = _print_reliability({cohort: found.maps for cohort, found in chosen.items()}, arguments)
+    numbers = print_number_agreement(answering, numbers_asked(answering, arguments), arguments)
     counts = f"reliability of {counted(len(groups), 'group')} in {counted(len(chosen), 'cohort')}"
-    return Finished(COMPLETE, last_line(COMPLETE, counts), {"map": arguments.map, "groups": groups})
+    content = {"map": name, "groups": groups, "numbers": numbers}
+    return Finished(COMPLETE, last_line(COMPLETE, counts), content)
 
 
 def compare(arguments: argparse.Namespace) -> Finished:
@@ -121,9 +123,9 @@ def compare(arguments: argparse.Namespace) -> Finished:
             f"{arguments.reference!r} is compared with itself, which can show no difference; name two different"
             f" labels of {arguments.by}; gradmap reliability tells how far the checkpoints of one agree"
         )
-    pair = (arguments.reference, arguments.other)
-    chosen = choose_cohorts(arguments, [arguments.by], pair, arguments.site)
-    _print_counted(chosen, arguments.map)
+    name, pair = arguments.map or MAP, (arguments.reference, arguments.other)
+    chosen, answering = choose_cohorts(arguments, [arguments.by], pair, arguments.site)
+    _print_counted(chosen, name)
     maps = {cohort: found.maps for cohort, found in chosen.items()}
     if len(maps) > 1:
         compared = _print_cohorts(maps, arguments)
@@ -134,12 +136,16 @@ def compare(arguments: argparse.Namespace) -> Finished:
         " if they shared one truth and differed as their seeds do; outside: share of energy of the maps of"
         f" {arguments.other} that is no multiple of the mean map of {arguments.reference}"
     )
-    tests = _print_tests(maps, arguments)
+    asked = numbers_asked(answering, arguments)
+    measures = measures_left(asked, arguments.measure)
+    tests = _tests_of_maps(maps, measures, arguments) if measures or not arguments.measure else None
+    numbers = print_number_tests(answering, asked, arguments, explained=tests is None)
     neurons = sum(int(table.dropna(subset=["correlation"])["neuron"].nunique()) for table in compared.values())
     words = f"{arguments.other} against {arguments.reference}"
     counts = f"{words} for {counted(neurons, 'neuron')} in {counted(len(chosen), 'cohort')}"
-    content = {"map": arguments.map, "by": arguments.by, "reference": arguments.reference, "other": arguments.other}
-    return Finished(COMPLETE, last_line(COMPLETE, counts), {**content, "neurons": compared, "tests": tests})
+    content = {"map": name, "by": arguments.by, "reference": arguments.reference, "other": arguments.other}
+    content |= {"neurons": compared, "tests": [] if tests is None else tests, "numbers": numbers}
+    return Finished(COMPLETE, last_line(COMPLETE, counts), content)
 
 
 def _print_counted(chosen: Mapping[str, "ChosenMaps"], name: str) -> None:
@@ -202,10 +208,10 @@ def _print_pooled(found: Mapping[str, "pd.DataFrame"], by: Sequence[str], noun: 
             *_named(row, by),
             row["cohorts"],
             row["neurons"],
-            _figures(row["median"]),
-            f"{_figures(row['low'])} to {_figures(row['high'])}",
+            figures(row["median"]),
+            f"{figures(row['low'])} to {figures(row['high'])}",
             f"{row['above_chance']} of {row['neurons']}",
-            _figures(row["ceiling"]),
+            figures(row["ceiling"]),
         )
         for _, row in pooled.iterrows()
     ]
@@ -214,7 +220,7 @@ def _print_pooled(found: Mapping[str, "pd.DataFrame"], by: Sequence[str], noun: 
     groups = [_named(row, by) for _, row in pooled.iterrows()][:3]
     medians: list[tuple[object, ...]] = []
     for cohort, table in list(found.items())[:FOLDED]:
-        known = {_named(row, by): _figures(row["median"]) for _, row in table.iterrows()}
+        known = {_named(row, by): figures(row["median"]) for _, row in table.iterrows()}
         medians.append((cohort, *(known.get(group, "-") for group in groups)))
     tell()
     tell_table(("median r of cohort", *(" ".join(group) for group in groups)), medians)
@@ -254,8 +260,8 @@ def _agreement_of(row: Any) -> tuple[str, ...]:
     if not row["neurons"]:
         return ("-", "needs two maps", "-", "-", "-", "-")
     above = f"{row['above_chance']} of {row['neurons']}" if row["p_smallest"] == row["p_smallest"] else "-"
-    middle, extent = _figures(row["median"]), f"{_figures(row['low'])} to {_figures(row['high'])}"
-    return (middle, extent, _figures(row["common"]), _figures(row["specific"]), above, _figures(row["ceiling"]))
+    middle, extent = figures(row["median"]), f"{figures(row['low'])} to {figures(row['high'])}"
+    return (middle, extent, figures(row["common"]), figures(row["specific"]), above, figures(row["ceiling"]))
 
 
 def _print_shares(maps: Mapping[str, "xr.DataArray"], by: Sequence[str]) -> None:
@@ -297,7 +303,7 @@ def _print_neurons(maps: "xr.DataArray", arguments: argparse.Namespace) -> "pd.D
     columns = ("correlation", "ceiling", "corrected", "unexplained")
     counts = ("n_reference", "n_other")
     shown = found[[*columns, *counts]].transpose("neuron", ...)
-    site = _site(maps, arguments)
+    site = site_of(maps, arguments)
     table = shown.to_dataframe().reset_index()
     known = table.dropna(subset=["correlation"])
     extra = [dim for dim in shown["correlation"].dims if dim != "neuron"]
@@ -307,7 +313,7 @@ def _print_neurons(maps: "xr.DataArray", arguments: argparse.Namespace) -> "pd.D
         (
             *(row[name] for name in ("neuron", *extra, *((site,) if site else ()))),
             *(int(row[name]) for name in counts),
-            *(_figures(row[name]) for name in columns),
+            *(figures(row[name]) for name in columns),
         )
         for _, row in table.head(_listed(len(table), LISTED, arguments)).iterrows()
     ]
@@ -343,7 +349,7 @@ def _print_cohorts(maps: Mapping[str, "xr.DataArray"], arguments: argparse.Names
         found = compare_maps(one, arguments.reference, arguments.other, arguments.by)[list(columns)]
         tables[cohort] = found.to_dataframe().reset_index().dropna(subset=["correlation"])
     rows: list[tuple[object, ...]] = [
-        (cohort, table["neuron"].nunique(), *(_figures(table[name].median()) for name in columns))
+        (cohort, table["neuron"].nunique(), *(figures(table[name].median()) for name in columns))
         for cohort, table in tables.items()
     ]
     listed = _listed(len(rows), FOLDED, arguments)
@@ -357,77 +363,29 @@ def _print_cohorts(maps: Mapping[str, "xr.DataArray"], arguments: argparse.Names
     return tables
 
 
-def _site(maps: "xr.DataArray", arguments: argparse.Namespace) -> str | None:
-    """The label of the neurons that were recorded together, where they have it."""
-    name = arguments.site or "site"
-    return name if name in maps.coords and maps.coords[name].dims == ("neuron",) else None
-
-
-def _print_tests(maps: Mapping[str, "xr.DataArray"], arguments: argparse.Namespace) -> "pd.DataFrame":
-    """The paired tests of all cohorts together."""
+def _tests_of_maps(
+    maps: Mapping[str, "xr.DataArray"], measures: Sequence[str], arguments: argparse.Namespace
+) -> "pd.DataFrame":
+    """The paired tests of measures of the maps, of all cohorts together."""
     from pipeline.numbers.comparing import compare_measures
 
-    labelled = [_site(one, arguments) for one in maps.values()]
-    site = next(filter(None, labelled), None)
-    unit = f"{site}s" if site else "cohorts" if len(maps) > 1 else "neurons"
+    unit, site = unit_of(maps.values(), arguments)
     tests = compare_measures(
         dict(maps) if len(maps) > 1 else next(iter(maps.values())),
         arguments.reference,
         arguments.other,
         arguments.by,
-        measures=arguments.measure or None,
-        site=site or ("site" if len(maps) > 1 else None),
+        measures=measures or None,
+        site=site,
     )
-    tell()
-    header = ("measure", arguments.reference, arguments.other, "units", "difference", "95 % interval")
-    spread = (f"± {unit}", "± checkpoints", unit, f"p {unit}", "p checkpoints", "p both", "p", "p adjusted")
-    columns = (*header, *spread)
-    shown = range(len(columns)) if arguments.details else BRIEFLY
-    rows = [_test_row(row) for _, row in tests.iterrows()]
-    tell_table([columns[at] for at in shown], [tuple(row[at] for at in shown) for row in rows])
-    where = f"means of {unit}" if site else f"{unit}, which are taken as independent of each other"
-    errors = f"; ±: its standard error over {unit} and over checkpoints" if arguments.details else ""
-    tell(
-        f"difference: mean over {unit} of {arguments.other} - {arguments.reference}, paired{errors}; p: the largest of"
-        f" three, since a claim needs all: Wilcoxon's signed-rank test over {where} (p {unit}), {arguments.by} labels"
-        " permuted over checkpoints (p checkpoints), Student's t of the sum of both spreads (p both);"
-        f" adjusted: for the number of measures (Benjamini, Hochberg){'' if arguments.details else '; --details: each'}"
-    )
-    for sentence in dict.fromkeys(sentence for words in tests["note"] if words for sentence in words.split("; ")):
-        tell(f"note: {sentence.replace('sites', unit)}")
+    print_tests(tests, arguments, unit)
     return tests
 
 
-def _test_row(row: Any) -> tuple[object, ...]:
-    octaves = "oct" if row["difference_units"] == "octave" else ""
-    known = row["low"] == row["low"]
-    return (
-        row["measure"],
-        _figures(row["reference"]),
-        _figures(row["other"]),
-        row["units"] if row["n"] else "-",
-        f"{_figures(row['difference'], sign=True)} {octaves}".strip(),
-        f"{_figures(row['low'], sign=True)} to {_figures(row['high'], sign=True)}" if known else "-",
-        _figures(row["se_sites"]),
-        _figures(row["se_checkpoints"]),
-        row["n"],
-        *(_figures(row[name]) for name in ("p_sites", "p_checkpoints", "p_both", "p_value", "p_adjusted")),
-    )
-
-
 def _median_and_range(values: Any) -> str:
-    low, middle, high = (_figures(value) for value in values.quantile([0, 0.5, 1]))
+    low, middle, high = (figures(value) for value in values.quantile([0, 0.5, 1]))
     return f"{middle} ({low} to {high})"
 
 
 def _rows_are(maps: "xr.DataArray") -> str:
     return "neurons x stimuli" if "stimulus" in maps.dims else "neurons"
-
-
-def _figures(value: float, sign: bool = False) -> str:
-    """A number with three significant figures; a dash where there is none."""
-    if value != value:
-        return "-"
-    if value == 0:
-        return "0"
-    return f"{value:+.3g}" if sign else f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"

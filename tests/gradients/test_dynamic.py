@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from pipeline.gradients.dynamic import links, sharing
 from pipeline.gradients.dynamic.links import NoWayError
 from pipeline.gradients.dynamic.strfs import dynamic_strfs
 from pipeline.gradients.gradmaps import strf_gradmaps
@@ -433,3 +434,59 @@ def test_what_cannot_be_is_refused_before_anything_is_computed(arguments, messag
 def test_a_model_in_training_mode_is_refused():
     with pytest.raises(ValueError, match="training mode"):
         dynamic_strfs(seeded(Recurrent).train(), torch.randn(4, 30), 8)
+
+
+def rows_sent_back(monkeypatch, model, stimulus) -> tuple[int, Tensor]:
+    """Cotangents that a search for the way along a sound sends back, and all maps."""
+    counts = []
+    plain = links.pulled
+
+    def counting(later, earlier, cotangents, *rest):
+        counts.append(len(cotangents))
+        return plain(later, earlier, cotangents, *rest)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(links, "pulled", counting)
+        maps = together(dynamic_strfs(model, stimulus, LAGS, dtype=torch.float64))
+    return sum(counts), maps
+
+
+@pytest.mark.parametrize("size", [64, 16])
+def test_a_sound_of_as_many_frames_as_there_are_neurons_or_bands_costs_no_more(size, monkeypatch):
+    model = ZOO["StateNet-GRU"](64)
+    usual, _ = rows_sent_back(monkeypatch, model, spectrogram(size + 5))
+    square, maps = rows_sent_back(monkeypatch, model, spectrogram(size))
+    assert square <= usual + 16
+    some = dynamic_strfs(model, spectrogram(size), LAGS, neurons=[1, 5], dtype=torch.float64, route="rows")
+    assert relative(maps[[1, 5]], together(some)) < EXACT
+
+
+class Local(nn.Module):
+    """Responses to three neighbouring bands each, of which neighbours share one."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        bands = x[:, 0].unfold(1, 3, 2)  # (batch, neuron, frame, 3)
+        return torch.tanh((bands * torch.tensor([0.5, -1.0, 0.75])).sum(dim=-1) + bands.prod(dim=-1)).unsqueeze(2)
+
+
+def test_outputs_that_hear_different_bands_share_backward_passes(monkeypatch):
+    stimulus = spectrogram(60, n_bands=41)
+    sent, maps = rows_sent_back(monkeypatch, Local().eval(), stimulus)
+    assert relative(maps, one_backward_per_frame(Local().eval(), stimulus.double(), LAGS)) < EXACT
+    monkeypatch.setattr(links, "shared_passes", lambda *_: None)
+    alone, same = rows_sent_back(monkeypatch, Local().eval(), stimulus)
+    assert sent <= alone - 20 + 2 + sharing.LOOKS + 1
+    assert torch.equal(maps, same)
+
+
+def test_what_an_output_hears_at_rare_frames_only_is_not_lost():
+    class Rare(nn.Module):
+        """Outputs of one band each, and of their neighbour where that is loud."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            return (torch.tanh(x) + torch.relu(x.roll(1, dims=2) - 0.99) * x.square())[:, 0].unsqueeze(2)
+
+    stimulus = torch.rand(12, 50, generator=torch.Generator().manual_seed(5)) * 0.9
+    stimulus[3, 31] = 1.5
+    maps = together(dynamic_strfs(Rare().eval(), stimulus, LAGS, dtype=torch.float64))
+    assert relative(maps, one_backward_per_frame(Rare().eval(), stimulus.double(), LAGS)) < EXACT

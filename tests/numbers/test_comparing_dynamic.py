@@ -3,9 +3,12 @@
 import numpy as np
 import pytest
 import xarray as xr
+from scipy import stats
 
 from pipeline.numbers import dynamic
 from pipeline.numbers.agreement import reliability
+from pipeline.numbers.agreement.of_numbers import number_reliability
+from pipeline.numbers.chosen import choose_numbers, map_named, numbers_per_neuron
 from pipeline.numbers.comparing import compare_numbers
 
 FRAMES, LAGS, BANDS, NEURONS, SEEDS = 60, 6, 5, 12, 6
@@ -77,3 +80,59 @@ def test_what_is_no_number_of_each_neuron_is_refused(cube):
         compare_numbers(xr.Dataset({"frames": ("stimulus", [1.0])}), "one_state", "two_states")
     with pytest.raises(ValueError, match="nothing"):
         compare_numbers(cube[[]], "one_state", "two_states")
+
+
+def test_several_cohorts_without_sites_are_a_site_each(cube):
+    numbers = cube[["dstrf_complexity"]].drop_vars("site")
+    halves = {"north": numbers.isel(neuron=slice(6)), "south": numbers.isel(neuron=slice(6, None))}
+    row = compare_numbers(halves, "one_state", "two_states").iloc[0]
+    assert row["n"] == 2
+    values = numbers["dstrf_complexity"].mean("stimulus").values
+    change = values[SEEDS:].mean(axis=0) - values[:SEEDS].mean(axis=0)
+    assert row["difference"] == pytest.approx(np.mean([change[:6].mean(), change[6:].mean()]))
+
+
+def test_seeds_agree_on_a_number_of_their_neurons_as_a_direct_loop_over_pairs_says():
+    rng = np.random.default_rng(4)
+    own = rng.exponential(size=15)
+    numbers = np.stack([own + 0.3 * rng.standard_normal(15) for _ in range(3)])
+    numbers[1, 4] = np.nan
+    unrelated = rng.standard_normal((3, 15))
+    labels = {"architecture": ("checkpoint", np.array(["gru"] * 3, dtype=object))}
+    dims = ("checkpoint", "neuron")
+    found = number_reliability(xr.Dataset({"gain": (dims, numbers), "noise": (dims, unrelated)}, labels), n_null=200)
+    known = np.delete(numbers, 4, axis=1)
+    pairs = [stats.spearmanr(known[a], known[b]).statistic for a, b in ((0, 1), (0, 2), (1, 2))]
+    gain, noise = found.iloc[0], found.iloc[1]
+    assert gain["r"] == pytest.approx(np.mean(pairs))
+    assert gain["ceiling"] == pytest.approx(np.sqrt(3 * np.mean(pairs) / (1 + 2 * np.mean(pairs))))
+    assert (gain["checkpoints"], gain["neurons"]) == (3, 14)
+    assert gain["p_value"] == pytest.approx(1 / 201)
+    assert noise["p_value"] > 0.05
+
+
+def test_one_checkpoint_or_a_number_alike_for_all_neurons_has_no_reliability():
+    labels = {"architecture": ("checkpoint", np.array(["gru", "gru", "ln"], dtype=object))}
+    cube = xr.Dataset({"hold": (("checkpoint", "neuron"), np.zeros((3, 8)))}, labels)
+    found = number_reliability(cube).set_index("architecture")
+    assert found["r"].isna().all()
+    assert found["p_value"].isna().all()
+    assert found["checkpoints"].to_dict() == {"gru": 2, "ln": 1}
+
+
+def test_numbers_of_maps_that_do_not_count_are_left_out(cube):
+    words = {"role": "measure", "map": "dstrf"}
+    marked = cube.copy()
+    marked["dstrf_mean"].attrs = {"role": "map", "map": "dstrf"}
+    marked["dstrf_complexity"].attrs = words
+    marked["dstrf_sd"] = cube["dstrf_mean"].assign_attrs(words)
+    health = np.zeros((2 * SEEDS, NEURONS), dtype=np.uint16)
+    health[3, 5] = 4
+    marked["dstrf_health"] = (("checkpoint", "neuron"), health)
+    assert numbers_per_neuron(marked) == {"dstrf": ("dstrf_complexity",)}
+    assert map_named(marked, "dstrf") == "dstrf_mean"
+    chosen = choose_numbers(marked, "dstrf", ["dstrf_complexity"])
+    left_out = np.isnan(chosen.numbers["dstrf_complexity"].values[..., 0])
+    assert np.argwhere(left_out).tolist() == [[3, 5]]
+    assert (chosen.kept, chosen.total) == (2 * SEEDS * NEURONS - 1, 2 * SEEDS * NEURONS)
+    assert choose_numbers(marked, "dstrf", ["dstrf_complexity"], untrusted=True).kept == 2 * SEEDS * NEURONS

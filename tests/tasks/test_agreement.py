@@ -59,7 +59,7 @@ def _block(lines):
     header = [lines[0][start:stop].strip() for start, stop in ends]
     rows = []
     for line in lines[2:]:
-        if not line or re.match(r"r: |median and |difference: |\.\.\. and", line):
+        if not line or re.match(r"r: |rank r: |median and |difference: |note: |numbers are |\.\.\. and", line):
             break
         rows.append([line[start:stop].strip() for start, stop in ends])
     return pd.DataFrame(rows, columns=header)
@@ -185,8 +185,33 @@ def test_the_demo_finds_what_was_planted_in_both_architectures(demo_store, capsy
     assert (rows["r"].astype(float) > 0.5).all()
     assert (rows["r"].astype(float) < rows["ceiling"].astype(float)).all()
     # the planted best frequency does not depend on the architecture
-    measures = table_of(told, "measure").set_index("measure")
+    measures = table_of(told[: told.index("numbers of dstrf")], "measure").set_index("measure")
     assert abs(float(measures.loc["best_frequency", "difference"].removesuffix(" oct"))) < 0.2
+
+
+def test_numbers_of_dynamic_maps_are_compared_and_agree_as_a_direct_loop_says(demo_store, capsys):
+    cube = open_cube(demo_store, "demo")
+    told = printed_by(capsys, "compare", demo_store, "ln", "gru", "--map", "dstrf", "--untrusted", "--details")
+    rows = table_of(told[told.index("numbers of dstrf") :], "measure").set_index("measure")
+    sites, architecture = cube["site"].values, cube["architecture"].values
+    for name in ("dstrf_complexity", "dstrf_gain_change", "dstrf_size_90"):
+        values = cube[name].transpose("checkpoint", "neuron", ...).values.reshape(len(architecture), len(sites), -1)
+        of_neuron = [values[architecture == kind].mean(axis=(0, 2), dtype=float) for kind in ("ln", "gru")]
+        change = of_neuron[1] - of_neuron[0]
+        by_site = [change[sites == site].mean() for site in sorted(set(sites))]
+        assert float(rows.loc[name, "difference"]) == pytest.approx(np.mean(by_site), rel=6e-3)
+        assert float(rows.loc[name, "± sites"]) == pytest.approx(stats.sem(by_site), rel=6e-3)
+        assert float(rows.loc[name, "p sites"]) == pytest.approx(stats.wilcoxon(by_site).pvalue, rel=6e-3)
+    # a linear kernel behind a nonlinearity has one shape of map, a recurrence has several
+    assert float(rows.loc["dstrf_complexity", "ln"]) == pytest.approx(1.0, abs=1e-3)
+    assert float(rows.loc["dstrf_complexity", "difference"]) > 0.5
+    told = printed_by(capsys, "reliability", demo_store, "--untrusted", "--shuffles", 10, "--select", "cc_test > -1")
+    rows = table_of(told, "number")
+    gru = cube["dstrf_gain"].isel(checkpoint=cube["architecture"].values == "gru").mean("stimulus").values
+    row = rows[(rows["number"] == "dstrf_gain") & (rows["architecture"] == "gru")].iloc[0]
+    assert float(row["rank r"]) == pytest.approx(stats.spearmanr(*gru).statistic, rel=6e-3)
+    told = printed_by(capsys, "compare", demo_store, "ln", "gru", "--measure", "complexity")
+    assert table_of(told, "measure")["measure"].tolist() == ["dstrf_complexity"]
 
 
 def test_a_rule_and_the_health_flags_decide_which_maps_count(demo_store, tmp_path, capsys):

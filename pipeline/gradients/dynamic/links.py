@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from pipeline.gradients.dynamic.graph import Place, narrows, places_of, pulled, same_edge
+from pipeline.gradients.dynamic.sharing import shared_passes
 from pipeline.gradients.dynamic.steps import Band, Constant, Diagonal, Filter, Framewise, Step
 
 #: Frames at which a filter must hear the past as at the last one, as shares of the sound's length.
@@ -140,6 +141,9 @@ def slopes_between(
     constant = _constant(search, later, earlier)
     if constant is not None:
         return constant if rows is None else Constant(constant.slopes[rows])
+    shared = shared_passes(search, later, earlier) if rows is None or len(rows) == later.width else None
+    if shared is not None:
+        return Framewise(shared if rows is None else shared[:, rows])
     units = torch.eye(later.width, dtype=search.dtype, device=search.device)
     units = (units if rows is None else units[rows]).unsqueeze(1).expand(-1, search.n_frames, -1)
     return Framewise(search.pull(later, earlier, units).transpose(0, 1).contiguous())

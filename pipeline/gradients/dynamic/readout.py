@@ -45,36 +45,39 @@ def readout_of(search: Search, builder: Builder, response: Tensor, neurons: Int[
     return Readout(features, steps, None if gains is None else gains[:, chosen], neurons is None)
 
 
-def _position(places: Sequence[Place], place: Place) -> int:
-    return next((number for number, other in enumerate(places) if other is place), len(places))
+def _position(places: Sequence[Sequence[Place]], place: Place) -> int:
+    return next((number for number, ways in enumerate(places) if any(way is place for way in ways)), len(places))
 
 
-def _own_slopes(search: Search, before: Sequence[Place], whole: Place) -> tuple[Place, Tensor | None]:
+def _own_slopes(
+    search: Search, before: Sequence[Sequence[Place]], whole: Place
+) -> tuple[Place, Float[Tensor, "frame neuron"] | None]:
     """The earliest place of which each neuron's response follows one number of its own, and the slopes from there."""
     wide, gains = whole, None
-    for place in reversed(before):
-        if place.width != whole.width or not acts_frame_by_frame(search, whole, place):
-            break
-        step = own_slopes(search, whole, place)
-        if step is None:
+    for ways in reversed(before):
+        alike = (way for way in ways if way.width == whole.width and acts_frame_by_frame(search, whole, way))
+        place = next(alike, None)
+        step = None if place is None else own_slopes(search, whole, place)
+        if place is None or step is None:
             break
         wide, gains = place, step.slopes
     return wide, gains
 
 
-def _narrowest(search: Search, earlier: Sequence[Place], wide: Place) -> Place | None:
+def _narrowest(search: Search, earlier: Sequence[Sequence[Place]], wide: Place) -> Place | None:
     """The narrowest place before ``wide`` that it follows frame by frame, the latest of equally narrow ones."""
     best: Place | None = None
-    for place in reversed(earlier):
-        if not acts_frame_by_frame(search, wide, place):
+    for ways in reversed(earlier):
+        place = next((way for way in ways if acts_frame_by_frame(search, wide, way)), None)
+        if place is None:
             break
         if best is None or place.width < best.width:
             best = place
     return best
 
 
-def _before_the_last_filter(search: Search, earlier: Sequence[Place], wide: Place) -> Place:
-    for place in reversed(earlier):
+def _before_the_last_filter(search: Search, earlier: Sequence[Sequence[Place]], wide: Place) -> Place:
+    for place in (way for ways in reversed(earlier) for way in ways):
         try:
             if linked(search, place, wide):
                 return place
@@ -99,23 +102,30 @@ def _rows(search: Search, features: Place, wide: Place, chosen: Int[Tensor, "neu
 class Pages:
     """Room for one block of maps after another: writing for the first time to fresh pages takes as long as products.
 
-    A block's room is used again once nobody holds that block any more.
+    A block's room is used again once nobody holds that block any more. A loop over blocks holds one until it has the
+    next, so that there are two to use in turn.
     """
 
     def __init__(self) -> None:
-        self._pages: numpy.ndarray = numpy.empty(0, dtype=numpy.uint8)
+        self._rooms: list[numpy.ndarray] = []
 
     def room(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
         """An uninitialised tensor of this shape."""
         if like.device.type != "cpu":
             return like.new_empty(shape)
         n_bytes = like.element_size() * int(numpy.prod(shape)) + ALIGNMENT
-        # One reference is this object's, one is getrefcount's own.
-        if len(self._pages) < n_bytes or sys.getrefcount(self._pages) > 2:
-            self._pages = numpy.empty(n_bytes, dtype=numpy.uint8)
-        start = -self._pages.ctypes.data % ALIGNMENT
-        used = torch.from_numpy(self._pages)[start : start + n_bytes - ALIGNMENT]
+        pages = self._free(n_bytes)
+        start = -pages.ctypes.data % ALIGNMENT
+        used = torch.from_numpy(pages)[start : start + n_bytes - ALIGNMENT]
         return used.view(like.dtype).view(shape)
+
+    def _free(self, n_bytes: int) -> numpy.ndarray:
+        for number in range(len(self._rooms)):
+            # One reference is the list's, one is getrefcount's own.
+            if len(self._rooms[number]) >= n_bytes and sys.getrefcount(self._rooms[number]) <= 2:
+                return self._rooms[number]
+        self._rooms = [*self._rooms[-1:], numpy.empty(n_bytes, dtype=numpy.uint8)]
+        return self._rooms[-1]
 
 
 def maps_of(

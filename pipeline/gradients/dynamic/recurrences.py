@@ -49,7 +49,8 @@ class Recurrence:
                 self._fill(hidden, carry, fed)
             else:
                 cells = _room(last.get("cells"), fed, n_hidden, lags)
-                self._fill_with_cells(hidden, cells, carry, fed, steps.keep[:, 0, 0], steps.leak[:, 0, 0])
+                fill = self._fill_with_cells if self.by_lag else _fill_frames_with_cells
+                fill(hidden, cells, carry, fed, steps.keep[:, 0, 0], steps.leak[:, 0, 0])
                 last["cells"] = cells[-1:].clone()
             last["hidden"] = hidden[-1:].clone()
             return hidden[1:]
@@ -83,32 +84,44 @@ class Recurrence:
     ) -> None:
         """c_t[l] = keep_t c_(t - 1)[l - 1] + (A_t h_(t - 1)[l - 1] + fed_t[l])_c, h_t[l] = leak_t c_t[l] + (...)_h."""
         n_hidden, lags, reach = hidden.shape[1], hidden.shape[2], fed.shape[2]
-        # Blocks of one lag and all frames, or of one frame and all lags.
-        turns = (
-            [(slice(None), slice(lag, lag + 1)) for lag in range(lags)]
-            if self.by_lag
-            else [(slice(frame, frame + 1), slice(0, lags)) for frame in range(len(carry))]
-        )
-        for frames, now in turns:
-            after = slice((frames.start or 0) + 1, len(carry) + 1 if frames.stop is None else frames.stop + 1)
-            before = slice(frames.start or 0, len(carry) if frames.stop is None else frames.stop)
-            older = slice(max(now.start, 1) - 1, now.stop - 1)
-            cell, state = cells[after, :, now], hidden[after, :, now]
+        for lag in range(lags):
+            cell, state = cells[1:, :, lag], hidden[1:, :, lag]
             cell.zero_()
             state.zero_()
-            if older.stop > older.start:
-                moved = through(carry[before], hidden[before, :, older])
-                skipped = now.stop - now.start - (older.stop - older.start)
-                cell[:, :, skipped:] = moved[:, :n_hidden] + keep[before, :, None, None] * cells[before, :, older]
-                state[:, :, skipped:] = moved[:, n_hidden:]
-            heard = fed[before, :, now.start : min(now.stop, reach)]
-            if heard.shape[2]:
-                cell[:, :, : heard.shape[2]] += heard[:, :n_hidden]
-                state[:, :, : heard.shape[2]] += heard[:, n_hidden:]
-            state += leak[before, :, None, None] * cell
-            if now.start % LAGS_BETWEEN_LOOKS == 0:
+            if lag:
+                moved = torch.bmm(carry, hidden[:-1, :, lag - 1])
+                cell.add_(moved[:, :n_hidden] + keep.unsqueeze(-1) * cells[:-1, :, lag - 1])
+                state.add_(moved[:, n_hidden:])
+            if lag < reach:
+                cell += fed[:, :n_hidden, lag]
+                state += fed[:, n_hidden:, lag]
+            state += leak.unsqueeze(-1) * cell
+            if lag % LAGS_BETWEEN_LOOKS == 0:
                 _drop_underflow(cell)
                 _drop_underflow(state)
+
+
+def _fill_frames_with_cells(
+    hidden: Windows, cells: Windows, carry: Tensor, fed: Windows, keep: Tensor, leak: Tensor
+) -> None:
+    """The same frame after frame, all lags together, in as few passes over them as there are products and sums."""
+    n_hidden, lags, reach, n_bands = hidden.shape[1], hidden.shape[2], fed.shape[2], fed.shape[3]
+    states, kept = hidden.flatten(2), cells.flatten(2)
+    of_cells, of_states = fed[:, :n_hidden], fed[:, n_hidden:]
+    for frame in range(len(carry)):
+        cell, state = cells[frame + 1], hidden[frame + 1]
+        if lags > 1:
+            before, moved = states[frame, :, :-n_bands], (kept[frame + 1], states[frame + 1])
+            torch.mm(carry[frame, :n_hidden], before, out=moved[0][:, n_bands:])
+            torch.mm(carry[frame, n_hidden:], before, out=moved[1][:, n_bands:])
+            moved[0][:, n_bands:] += keep[frame].unsqueeze(-1) * kept[frame, :, :-n_bands]
+        cell[:, 0], state[:, 0] = of_cells[frame, :, 0], of_states[frame, :, 0]
+        if reach > 1:
+            cell[:, 1:reach] += of_cells[frame, :, 1:]
+            state[:, 1:reach] += of_states[frame, :, 1:]
+        states[frame + 1] += leak[frame].unsqueeze(-1) * kept[frame + 1]
+        _drop_underflow(cell[:, LAGS_BETWEEN_LOOKS::LAGS_BETWEEN_LOOKS])
+        _drop_underflow(state[:, LAGS_BETWEEN_LOOKS::LAGS_BETWEEN_LOOKS])
 
 
 def _room(last: Tensor | None, like: Tensor, width: int, lags: int) -> Windows:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pipeline.gradients.dynamic.graph import Place, edge_of, narrows, nearest, places_of, same_edge
-from pipeline.gradients.dynamic.links import NoWayError, Search, linked
+from pipeline.gradients.dynamic.links import NoWayError, Search, acts_frame_by_frame, linked
 from pipeline.gradients.dynamic.mixers import Opened
 from pipeline.gradients.dynamic.steps import Advance, Step, Windows, added
 from pipeline.gradients.passes.layout import Layout
@@ -72,8 +72,11 @@ class Builder:
         self.kinds: list[str] = []
 
     @property
-    def narrows_after_mixers(self) -> list[Place]:
-        """Places after all mixers that everything the responses hear of the sound passes, the earliest first."""
+    def narrows_after_mixers(self) -> list[list[Place]]:
+        """Tensors after all mixers that everything the responses hear of the sound passes, the earliest first.
+
+        Each with every way in which it could hold one vector per frame: of as many numbers as frames, either axis.
+        """
         cut = [self._known[0][0].edge, *(mixer.gave.edge for mixer in self._opened.mixers)]
         edges = []
         for edge in reversed(self._narrows):
@@ -82,7 +85,8 @@ class Builder:
             if nearest(self._narrows[-1], stops) not in ([0], []):
                 break
             edges.append(edge)
-        return [place for edge in reversed(edges) for place in list(places_of(edge, self._search.n_frames))[:1]]
+        places = [list(places_of(edge, self._search.n_frames)) for edge in reversed(edges)]
+        return [ways for ways in places if ways]
 
     def _entry(self, given: Place) -> Place | None:
         """The last narrow place before a mixer, where what passes it by has not yet parted from what it hears."""
@@ -91,8 +95,17 @@ class Builder:
             if any(same_edge(edge, narrow) for narrow in self._narrows):
                 if same_edge(edge, given.edge):
                     return given
-                return next(places_of(edge, self._search.n_frames), None)
+                return self._likeliest(list(places_of(edge, self._search.n_frames)), given)
         return None
+
+    def _likeliest(self, ways: list[Place], given: Place) -> Place | None:
+        """Of several ways in which a tensor could hold frames, one that frames pass one by one to or from here."""
+        if len(ways) < 2:
+            return next(iter(ways), None)
+        sound = self._known[0][0]
+        onward = (place for place in ways if acts_frame_by_frame(self._search, given, place))
+        along = (place for place in ways if acts_frame_by_frame(self._search, place, sound))
+        return next(onward, None) or next(along, None) or ways[0]
 
     def stage_of(self, target: Place) -> int:
         """The number of the stage that gives tangents of this place, which is looked for where it is not known yet."""
