@@ -2,6 +2,7 @@
 
 import unicodedata
 from collections.abc import Iterable
+from difflib import get_close_matches
 
 #: Characters that are kept of one message; an exception may carry a whole array in its text.
 LONGEST_MESSAGE = 600
@@ -118,3 +119,9 @@ def _shown(character: str) -> str:
     if character.isascii():
         return character if character.isprintable() else PLACEHOLDER
     return PLACEHOLDER if unicodedata.category(character) in _STEERING else character
+
+
+def meant(name: str, known: Iterable[str]) -> str:
+    """The question whether a name that is known was meant; nothing where none is close."""
+    close = get_close_matches(name, [word for word in known if not word.startswith("_")], n=1, cutoff=0.6)
+    return f"did you mean {close[0]!r}?" if close else ""

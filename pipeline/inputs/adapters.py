@@ -140,6 +140,8 @@ def _selected(given: Any, select: str | int | None) -> Tensor:
         except (KeyError, IndexError, TypeError, AttributeError):
             pass
     asked = "adapt needs `select`" if select is None else f"adapt: select = {select!r} is no tensor of it"
+    if isinstance(given, Tensor):
+        raise AdaptError(f"the module gives {_told(given)} and nothing beside it, so {asked}; take `select` out")
     raise AdaptError(
         f"the module gives {_told(given)}, of which one is the response, and {asked}; write one of"
         f" {', '.join(_choices(given)) or 'them'}"

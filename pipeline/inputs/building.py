@@ -24,7 +24,7 @@ from pipeline.inputs.names import (
 from pipeline.inputs.recipes import Recipe, toml_example
 from pipeline.inputs.torchaudio_standin import ensure_lightning
 from pipeline.plan.config import ConfigError, ModuleSpec
-from pipeline.text import listed, printable
+from pipeline.text import listed, meant, printable
 
 #: Numbers in a model above which its sizes are checked against the weights before memory is taken.
 LARGE = 2**28
@@ -115,7 +115,7 @@ def _arguments(
         if strange:
             raise ConfigError(
                 f"{recipe.where}: {kind} has {listed(strange)}, but {model_class.__name__} is built with"
-                f" {', '.join(named) or 'nothing'}; take it out or mend its spelling"
+                f" {', '.join(named) or 'nothing'}; {meant(strange[0], named) or 'take it out or mend its spelling'}"
             )
     twice = sorted(set(recipe.arguments) & set(recipe.modules))
     if twice:
@@ -180,7 +180,7 @@ def _module(spec: ModuleSpec | nn.Module, where: str) -> nn.Module:
     if strange:
         raise ConfigError(
             f"{where} has {listed(strange)}, but {spec.class_name} is built with {', '.join(named) or 'nothing'};"
-            " take it out or mend its spelling"
+            f" {meant(strange[0], named) or 'take it out or mend its spelling'}"
         )
     arguments = {
         name: _module(_spec(value, f"{where}.{name}"), f"{where}.{name}")

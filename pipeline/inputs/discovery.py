@@ -14,7 +14,7 @@ from pipeline.inputs.learnt import Memory
 from pipeline.plan.config import CheckpointsConfig, CohortConfig, ConfigError, RunConfig, is_url
 from pipeline.plan.shards import CheckpointSource
 from pipeline.plan.wildcards import Value, as_expression, as_glob, refuse_words, typed, words_in
-from pipeline.text import listed
+from pipeline.text import listed, meant
 
 #: Names of a checkpoint folder's weights; where a folder has both, the first one counts.
 WEIGHT_NAMES = ("model.safetensors", "best.pt")
@@ -204,7 +204,8 @@ def _fill(template: str, words: dict[str, str], where: str) -> str:
     try:
         asked = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
         if not set(asked) <= set(words):
-            raise ValueError(f"it asks for {listed(sorted(set(asked) - set(words)))}")
+            strange = sorted(set(asked) - set(words))
+            raise ValueError(f"it asks for {listed(strange)}: {meant(strange[0], words) or 'no word of the path'}")
         return template.format_map(words)
     except (ValueError, KeyError, IndexError) as error:
         raise ConfigError(

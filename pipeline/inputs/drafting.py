@@ -1,5 +1,6 @@
 """A config for what lies in a folder, with comments, and marks where only its user knows what to write."""
 
+import os
 from collections.abc import Iterator
 
 from pipeline.inputs.survey import EntryGroup, Survey
@@ -65,8 +66,13 @@ def _identity(group: EntryGroup, found: Survey) -> Iterator[str]:
     """An id where the folder's name alone would not tell the checkpoints apart."""
     name = group.pattern.rpartition("/")[2]
     of_checkpoint = [word for word in group.words if word != found.site]
-    if of_checkpoint and (set(of_checkpoint) - set(words_in(name)) or "." in name):
-        yield f'id = "{"-".join(f"{{{word}}}" for word in of_checkpoint)}"'
+    if not of_checkpoint or not (set(of_checkpoint) - set(words_in(name)) or "." in name):
+        return
+    parts = [part for part in group.pattern.split("/") if part != f"{{{found.site}}}"]
+    literal = "-".join(parts[-2:]).removesuffix(os.path.splitext(name)[1])
+    # Of several entries in one cohort each may count its seeds from 0: what they have written before tells them apart.
+    apart = len(found.groups) > 1 and "[" not in literal and set(words_in(literal)) == set(of_checkpoint)
+    yield f'id = "{literal if apart else "-".join(f"{{{word}}}" for word in of_checkpoint)}"'
 
 
 def _maps(found: Survey) -> Iterator[str]:

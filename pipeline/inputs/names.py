@@ -12,7 +12,7 @@ from torch import nn
 from pipeline.inputs.foreign import FOREIGN
 from pipeline.inputs.torchaudio_standin import ensure_torchaudio
 from pipeline.plan.config import ConfigError
-from pipeline.text import printable
+from pipeline.text import meant, printable
 
 
 @lru_cache(maxsize=1)
@@ -67,7 +67,7 @@ def import_named(name: str, where: str) -> Any:
         if not hasattr(found, attribute):
             raise ConfigError(
                 f"{where} cannot be imported: {getattr(found, '__name__', found)} has no {attribute!r};"
-                " mend the name's spelling"
+                f" {meant(attribute, dir(found)) or 'mend its spelling'}"
             )
         found = getattr(found, attribute)
     return found

@@ -1,7 +1,6 @@
 """What a config gets wrong, one line for each mistake, with the key that was probably meant."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from difflib import get_close_matches
 from types import NoneType
 from typing import Any, get_args
 
@@ -9,6 +8,7 @@ from pydantic import BaseModel, ValidationError
 
 from pipeline.plan.kinds import KINDS
 from pipeline.plan.map_config import MapConfig
+from pipeline.text import meant
 
 #: What a key may hold, where the types alone do not tell a reader.
 FORMS = {
@@ -108,9 +108,8 @@ def _at(raw: Any, where: Location) -> Any:
 def _advice(location: Sequence[str | int], raw: Mapping[str, Any], config: type[BaseModel]) -> str:
     key = str(location[-1])
     known = _keys(_models_at(location[:-1], raw, config))
-    close = get_close_matches(key, known, n=1, cutoff=0.6)
-    if close:
-        return f"did you mean {close[0]!r}?"
+    if question := meant(key, known):
+        return question
     elsewhere = next((name for name, model in _tables(config) if key in _keys([model])), None)
     if elsewhere:
         return f"it belongs to {elsewhere}, so move it there"

@@ -1,6 +1,7 @@
 """`gradmap plan`: what a run would compute and write, before anything is."""
 
 import argparse
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,8 @@ MOST_NOTES = 10
 MANY = 4
 FOLDED = 20
 
-#: Checkpoints at fault that are listed on the screen.
-LISTED = 15
+#: Faults of checkpoints that are listed on the screen, and checkpoints that are named for one of them.
+LISTED, NAMED = 15, 3
 
 
 def add_parser(commands: Any) -> None:
@@ -57,11 +58,11 @@ def plan(arguments: argparse.Namespace) -> Finished:
     weight = weight_of(prepared)
     _print_cohorts(prepared, arguments.cohort)
     broken, unloadable = _broken(prepared), _broken(loads)
-    for one in broken[:LISTED]:
-        why = "cannot be loaded" if one in unloadable else "breaks the contract of models"
-        tell(printable(f"{why}: {one[0]}/{one[1]}: {one[2]}", LONGEST_LINE), BAD)
-    if len(broken) > LISTED:
-        tell(f"... and {counted(len(broken) - LISTED, 'checkpoint')} more; --json lists all", BAD)
+    faults = _alike(broken, unloadable)
+    for line in faults[:LISTED]:
+        tell(printable(line, LONGEST_LINE), BAD)
+    if len(faults) > LISTED:
+        tell(f"... and {counted(len(faults) - LISTED, 'fault')} more; --json lists all", BAD)
     figures: dict[str, Any] = {
         "checkpoints": weight.checkpoints,
         "shards": weight.shards,
@@ -128,6 +129,20 @@ def _broken(prepared: RunPlan) -> list[tuple[str, str, str]]:
         for checkpoint in cohort.checkpoints
         if checkpoint.error is not None
     ]
+
+
+def _alike(broken: Sequence[tuple[str, str, str]], unloadable: Sequence[tuple[str, str, str]]) -> list[str]:
+    """One line for each fault, with the checkpoints that have it: their messages differ in paths and counts at most."""
+    found: dict[tuple[str, str], list[tuple[str, str, str]]] = {}
+    for one in broken:
+        why = "cannot be loaded" if one in unloadable else "breaks the contract of models"
+        found.setdefault((why, re.sub(r"\S*/\S*|\d+", "", one[2])), []).append(one)
+    lines = []
+    for (why, _), members in found.items():
+        names = [f"{cohort}/{label}" for cohort, label, _ in members]
+        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        lines.append(f"{why}: {', '.join(names[:NAMED])}{more}: {members[0][2]}")
+    return lines
 
 
 def _cohort_text(cohort: CohortPlan) -> str:

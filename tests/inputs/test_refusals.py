@@ -76,6 +76,21 @@ def test_a_dropped_argument_that_is_no_module_may_be_given_as_one(tmp_path):
     assert describe_checkpoint(source(tmp_path / "net", arguments={"stride": 3})).error is None
 
 
+@pytest.mark.parametrize(
+    ("entry", "meant"),
+    [
+        ({"class": f"{HERE}.Cels"}, "Cells"),
+        ({"class": f"{HERE}.Cells", "arguments": {"n_cell": 3}}, "n_cells"),
+        ({"class": f"{HERE}.Cells", "modules": {"activaton": {"class": "torch.nn.ReLU"}}}, "activation"),
+        ({"class": f"{HERE}.Cells", "modules": {"activation": {"class": "torch.nn.LeakyReLU", "negslope": 1}}},
+         "negative_slope"),
+    ],
+)  # fmt: skip
+def test_a_misspelt_name_is_asked_for_by_the_one_that_was_meant(tmp_path, entry, meant):
+    torch.save(cells().state_dict(), tmp_path / "net.pt")
+    assert f"did you mean {meant!r}?" in message(tmp_path / "net.pt", **entry)
+
+
 # Weights that do not fit
 
 

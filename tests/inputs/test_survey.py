@@ -116,6 +116,23 @@ def test_the_command_writes_a_config_and_plan_says_what_to_fill_in(tmp_path, cap
     assert main(["plan", str(tmp_path / "run.toml")]) == 0
 
 
+def test_entries_have_ids_of_their_own_and_one_fault_is_one_line(tmp_path, capsys):
+    for seed in range(4):
+        for kind in ("plain", "whole"):
+            (tmp_path / kind).mkdir(exist_ok=True)
+            torch.save(cells(seed=seed).state_dict() if kind == "plain" else cells(), tmp_path / f"{kind}/{seed}.pt")
+        torch.save(cells(seed=seed).state_dict(), tmp_path / f"epoch={seed}.ckpt")
+    text, _ = drafted(tmp_path)
+    text = text.replace('lags = "auto"', "lags = 3")
+    run = fill_in(tmp_path, text, class_=f'"{HERE}.Cells"', frame_ms_="10.0", frequencies_hz_="[1, 2, 3, 4]")
+    ids = {source.id for source in discover(run, run.cohort[0])}
+    assert ids == {f"{begin}{seed}" for begin in ("plain-", "whole-", "epoch=") for seed in range(4)}
+    assert main(["plan", str(tmp_path / "run.toml")]) == 3
+    faults = [line for line in capsys.readouterr().out.splitlines() if line.startswith("cannot be loaded")]
+    assert len(faults) == 1
+    assert faults[0].startswith("cannot be loaded: all/whole-0, all/whole-1, all/whole-2 and 1 more: ")
+
+
 def test_a_folder_without_checkpoints_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="holds no checkpoint"):
         survey(str(tmp_path))
