@@ -13,6 +13,9 @@ from pipeline.numbers import stats
 #: Ways to give the checkpoints their labels that are gone through; more are drawn at random.
 MOST_LABELLINGS = 9999
 
+#: Checkpoints of a group from which on their spread is known well enough beside a group of twice as many.
+FEW_SEEDS = 4
+
 #: Labellings x neurons that are worked on at one time.
 ROOM = 2_000_000
 
@@ -204,8 +207,14 @@ def _enough(parts: Sequence[_Part]) -> str:
 
 
 def _on_checkpoints(counts: tuple[int, int], least: float, enough: str) -> tuple[str, ...]:
+    few, many = sorted(counts)
     if least <= 0.05:
-        return ()
+        if few >= FEW_SEEDS or 2 * few > many:
+            return ()
+        return (
+            f"{few} checkpoints against {many} tell little of how far their seeds stray; where they stray further than"
+            " the others, p is too small (.09 for .05 at three times as far); train more of them",
+        )
     words = f"with {counts[0]} + {counts[1]} checkpoints the smallest p value possible is {least:.3g}, so that no"
     return (f"{words} difference can be told from one between seeds; train more of them ({enough} are enough)",)
 

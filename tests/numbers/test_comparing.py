@@ -92,6 +92,14 @@ def test_too_few_checkpoints_are_pointed_out():
     assert four["note"].str.contains("one measure alone cannot pass the adjustment for 2").all()
 
 
+@pytest.mark.parametrize(("counts", "told"), [((2, 6), True), ((6, 3), True), ((4, 9), False), ((3, 5), False)])
+def test_few_seeds_against_many_are_pointed_out(counts, told):
+    rng = np.random.default_rng(0)
+    second = np.arange(sum(counts)) >= counts[0]
+    found = difference([Numbers(rng.standard_normal((len(second), 12)), second, np.repeat(range(4), 3).tolist())])
+    assert any(f"{min(counts)} checkpoints against {max(counts)}" in note for note in found.notes) == told
+
+
 def test_cohorts_are_pooled_with_each_as_a_site():
     cohorts = {
         f"site{k}": cube(seeds=2, octaves=0.5, rng=k)["strf"].isel(neuron=slice(k, k + 6)).drop_vars("site")

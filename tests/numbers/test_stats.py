@@ -226,6 +226,16 @@ def test_intervals_of_few_sites_cover_as_often_as_they_say(sites):
     assert 0.91 <= covered / 300 <= 0.985
 
 
+def test_an_interval_of_skewed_sites_says_so():
+    def notes(values):
+        return stats.bootstrap(pd.DataFrame({"site": np.arange(len(values)), "value": values}), "value").notes
+
+    even = np.linspace(-1, 1, 9)
+    assert notes(even) == ()
+    assert "skewed (1.3)" in notes(np.exp(2 * even))[0]
+    assert "skewed (-1.3)" in notes(-np.exp(2 * even))[0]
+
+
 def test_benjamini_hochberg_equals_the_step_up_rule_and_keeps_labels():
     p = np.array([0.01, 0.04, 0.03, 0.5, 0.005])
     order = np.argsort(p)

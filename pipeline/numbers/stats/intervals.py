@@ -14,6 +14,10 @@ from pipeline.numbers.stats.sites import site_means
 #: Independent values from which on resampling them gives an interval that covers as often as it says.
 MANY = 30
 
+#: Skewness from which on Student's interval carries a note: of normal values a tenth (30) to a third (4) have it, of
+#: exponential ones nine tenths to a half.
+SKEWED = 0.65
+
 Method = Literal["BCa", "percentile", "basic", "t"]
 
 
@@ -91,7 +95,7 @@ def bootstrap(
         return Interval(estimate, estimate, estimate, confidence, n, chosen)
     if chosen == "t":
         low, high = stats.t.interval(confidence, n - 1, loc=estimate, scale=stats.sem(values))
-        return Interval(estimate, float(low), float(high), confidence, n, chosen)
+        return Interval(estimate, float(low), float(high), confidence, n, chosen, _skewed(values, site or "row"))
     found = stats.bootstrap(
         (values,),
         function,
@@ -102,6 +106,16 @@ def bootstrap(
         rng=np.random.default_rng(rng),
     ).confidence_interval
     return Interval(estimate, float(found.low), float(found.high), confidence, n, chosen, _few(n, site or "row"))
+
+
+def _skewed(values: np.ndarray, unit: str) -> tuple[str, ...]:
+    skew = float(stats.skew(values))
+    if abs(skew) < SKEWED:
+        return ()
+    return (
+        f"the {len(values)} {unit}s are skewed ({skew:.1f}), and Student's interval takes them to spread evenly to both"
+        " sides: of exponential ones it misses 10 to 12 % instead of 5 %; take their logarithm, or the median",
+    )
 
 
 def _few(n: int, unit: str) -> tuple[str, ...]:
