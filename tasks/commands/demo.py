@@ -47,14 +47,13 @@ def demo(arguments: argparse.Namespace) -> Finished:
     with Stages() as stages:
         files = prepare_demo(arguments.folder, seed=arguments.seed, quick=arguments.quick, report=stages.show)
     ended = compute(load_config(files.config), local=arguments.local)
+    ended.tell()
     recovered: dict[str, Any] = {}
     if ended.status == COMPLETE:
         recovered = _compare(files)
-        tell(
-            f"the run was described by {files.config}; `gradmap report {files.config}` writes a page about its maps,"
-            f" `gradmap status {files.config}` says what the cube holds"
-        )
-    ended.tell()
+        tell(f"the run was described by {files.config}; next:")
+        tell(f"    gradmap report {files.config}    # a page about its maps")
+        tell(f"    gradmap status {files.config}    # what the cube holds")
     return ended.finished({"config": str(files.config), **recovered})
 
 
