@@ -141,6 +141,20 @@ def test_a_shared_scale_is_that_of_the_largest_map(cube):
     assert len(own) == 4
 
 
+def test_waveforms_of_a_grid_have_the_scale_that_was_asked_for_and_say_it(cube):
+    some = {"checkpoints": ["linear-seed0", "gru-seed1"], "neurons": ["n001", "n005"]}
+    louder = cube.assign(waveform=cube["waveform"] * xr.where(cube["neuron"] == "n005", 3.0, 1.0))
+    louder["waveform"].attrs = cube["waveform"].attrs
+    drawn = louder["waveform"].isel(stimulus=0).sel(checkpoint=some["checkpoints"], neuron=some["neurons"])
+    own = plots.plot_grid(louder, "waveform", **some).child_axes
+    for panel, (n, c) in zip(own, [(n, c) for n in some["neurons"] for c in some["checkpoints"]], strict=True):
+        peak = float(abs(drawn.sel(neuron=n, checkpoint=c)).max())
+        assert panel.get_ylim() == pytest.approx((-1.1 * peak, 1.1 * peak))
+        assert f"±{peak:.2g}" in [text.get_text() for text in panel.texts]
+    shared = {panel.get_ylim() for panel in plots.plot_grid(louder, "waveform", scale="shared", **some).child_axes}
+    assert shared == {(-1.1 * float(abs(drawn).max()), 1.1 * float(abs(drawn).max()))}
+
+
 def test_a_grid_reads_only_the_maps_it_draws():
     dask = pytest.importorskip("dask.array")
     cube = planted_cube(waveform=False)

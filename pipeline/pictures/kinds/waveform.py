@@ -23,10 +23,14 @@ TOLD = Told(
 )
 
 
+#: How a map is read.
+WORDS = "Gradient against lag in ms; lag 0, the response, is at the left. The corner gives the end of the scale."
+
+
 @SECTIONS.register("waveform")
 def section(entry: Outcome) -> Markup:
     """Maps, one of them with its spectrogram, population, agreement and neurons."""
-    return standard_section(entry, TOLD, "Lag 0, the response, is at the left.", _one_with_its_spectrogram)
+    return standard_section(entry, TOLD, WORDS, _one_with_its_spectrogram)
 
 
 def _one_with_its_spectrogram(entry: Outcome, drawn: Choice) -> Markup:

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from pipeline.numbers.agreement import mean_map
-from pipeline.pictures.plots.maps import plot_map
+from pipeline.pictures.plots.maps import corner, plot_map
 from pipeline.pictures.plots.waveforms import plot_waveform
 from pipeline.pictures.reading import (
     COMPUTED,
@@ -208,9 +208,20 @@ def _draw(ax: Axes, panel: Panel, limit: float | None) -> None:
         plot_waveform(panel.gradmap, ax, spectrogram=False, standing=panel.standing, flags=words)
         ax.set_yticks([])
         ax.set_title("", loc="left")
+        _scale_wave(ax, panel, limit)
     ax.tick_params(labelsize=SMALL, length=2)
     if ax.get_xticks().size:
         ax.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+
+
+def _scale_wave(ax: Axes, panel: Panel, limit: float | None) -> None:
+    """Give a waveform the scale of the grid, or its own, and write its end into the corner as for other maps."""
+    magnitudes = np.abs(np.asarray(panel.gradmap.values, dtype=float))
+    if panel.standing != DONE or not np.isfinite(magnitudes).any():
+        return
+    top = limit or float(np.nanmax(magnitudes)) or 1.0
+    ax.set_ylim(-1.1 * top, 1.1 * top)
+    corner(ax, f"±{top:.2g}")
 
 
 def _label(ax: Axes, panel: Panel, row: int, column: int, *, last: bool, same_titles: bool) -> None:
