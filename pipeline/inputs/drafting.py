@@ -66,13 +66,17 @@ def _identity(group: EntryGroup, found: Survey) -> Iterator[str]:
     """An id where the folder's name alone would not tell the checkpoints apart."""
     name = group.pattern.rpartition("/")[2]
     of_checkpoint = [word for word in group.words if word != found.site]
-    if not of_checkpoint or not (set(of_checkpoint) - set(words_in(name)) or "." in name):
+    told_by_name = set(of_checkpoint) <= set(words_in(name)) and "." not in name
+    shared = [other.pattern.rpartition("/")[2] for other in found.groups].count(name) > 1
+    if not shared and (told_by_name or not of_checkpoint):
         return
+    # Of several entries in one cohort each may count its seeds from 0: what they have written before tells them apart.
     parts = [part for part in group.pattern.split("/") if part != f"{{{found.site}}}"]
     literal = "-".join(parts[-2:]).removesuffix(os.path.splitext(name)[1])
-    # Of several entries in one cohort each may count its seeds from 0: what they have written before tells them apart.
     apart = len(found.groups) > 1 and "[" not in literal and set(words_in(literal)) == set(of_checkpoint)
-    yield f'id = "{literal if apart else "-".join(f"{{{word}}}" for word in of_checkpoint)}"'
+    label = literal if apart else "-".join(f"{{{word}}}" for word in of_checkpoint)
+    if label:
+        yield f'id = "{label}"'
 
 
 def _maps(found: Survey) -> Iterator[str]:

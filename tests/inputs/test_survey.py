@@ -89,6 +89,18 @@ def test_a_folder_of_sites_becomes_a_cohort_per_site(tmp_path):
     assert run.maps["strf_sounds"].stimuli == "sounds.npz"
 
 
+def test_folders_of_one_name_in_two_entries_have_ids_of_their_own(tmp_path):
+    for seed in range(2):
+        save_deepstrf(tmp_path / f"linear/seed{seed}", "Linear", seed=seed, **SMALL)
+        save_deepstrf(tmp_path / f"gru/seed{seed}", "StateNet", output_activation=torch.nn.Tanh(), seed=seed, **SMALL)
+    text, _ = drafted(tmp_path)
+    tanh = '"torch.nn.Tanh"'
+    run = fill_in(tmp_path, text, class_=tanh, frame_ms_="10.0", frequencies_hz_="[1, 2, 3, 4, 5, 6, 7, 8]")
+    assert {source.id for source in discover(run, run.cohort[0])} == {
+        f"{name}-seed{seed}" for name in ("linear", "gru") for seed in range(2)
+    }
+
+
 def test_what_deepstrf_does_not_record_is_marked_for_the_checkpoints_that_need_it(tmp_path):
     for seed in range(2):
         save_deepstrf(tmp_path / f"linear-seed{seed}", "Linear", seed=seed, **SMALL)
