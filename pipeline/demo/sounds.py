@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 
 Samples = NDArray[np.float64]
 
+#: Bands of the noise, and the fastest wandering of their levels, in Hz.
+NOISE_BANDS, FASTEST_HZ = 16, 40.0
+
 
 def natural_clip(rng: np.random.Generator, seconds: float, audio_fs: int) -> Samples:
     """One clip of unit root mean square: modulated noise, harmonic complexes and frequency sweeps.
@@ -29,9 +32,9 @@ def natural_clip(rng: np.random.Generator, seconds: float, audio_fs: int) -> Sam
     return clip / np.sqrt(np.mean(clip**2))
 
 
-def _modulated_noise(rng: np.random.Generator, n_samples: int, audio_fs: int, n_bands: int = 16) -> Samples:
+def _modulated_noise(rng: np.random.Generator, n_samples: int, audio_fs: int) -> Samples:
     """Noise in log-spaced bands, each with its own slowly wandering level in dB."""
-    edges = np.geomspace(90.0, 0.49 * audio_fs, n_bands + 1)
+    edges = np.geomspace(90.0, 0.49 * audio_fs, NOISE_BANDS + 1)
     frequencies = np.fft.rfftfreq(n_samples, 1.0 / audio_fs)
     spectrum = np.fft.rfft(rng.standard_normal(n_samples))
     noise = np.zeros(n_samples)
@@ -41,14 +44,14 @@ def _modulated_noise(rng: np.random.Generator, n_samples: int, audio_fs: int, n_
         level_db = 8.0 * _pink_walk(rng, n_samples, audio_fs)
         # Equal level per octave is the 1/f spectrum of natural scenes.
         noise += band / (band.std() + 1e-12) * 10.0 ** (level_db / 20.0)
-    return noise / np.sqrt(n_bands)
+    return noise / np.sqrt(NOISE_BANDS)
 
 
-def _pink_walk(rng: np.random.Generator, n_samples: int, audio_fs: int, fastest_hz: float = 40.0) -> Samples:
-    """Gaussian process of unit variance with a 1/f power spectrum up to ``fastest_hz``."""
+def _pink_walk(rng: np.random.Generator, n_samples: int, audio_fs: int) -> Samples:
+    """Gaussian process of unit variance with a 1/f power spectrum up to `FASTEST_HZ`."""
     frequencies = np.fft.rfftfreq(n_samples, 1.0 / audio_fs)
     weights = np.zeros_like(frequencies)
-    audible = (frequencies > 0) & (frequencies <= fastest_hz)
+    audible = (frequencies > 0) & (frequencies <= FASTEST_HZ)
     weights[audible] = frequencies[audible] ** -0.5
     n = frequencies.size
     walk = np.fft.irfft(weights * (rng.standard_normal(n) + 1j * rng.standard_normal(n)), n_samples)

@@ -14,6 +14,7 @@ from pipeline.store.backend import scrub
 from pipeline.store.groups import Group, consolidate, create_arrays, delete_array, write_attributes
 from pipeline.store.opened import open_existing
 from pipeline.store.refusals import same_labels
+from pipeline.text import listed
 
 
 def write_summaries(store: str | Path, summaries: Mapping[str, xr.Dataset], *, held: Store | None = None) -> None:
@@ -56,11 +57,7 @@ def _specs(group: Group, summaries: xr.Dataset) -> list[ArraySpec]:
             " overwritten; give the summary another name"
         )
     labels = {name: group.read(name) for name in fixed & {str(dim) for dim in summaries.dims}}
-    specs = [
-        _spec(str(name), variable, summaries, group.name, labels)
-        for name, variable in summaries.variables.items()
-        if str(name) not in fixed
-    ]
+    specs = [_spec(summaries[name], group.name, labels) for name in summaries.variables if str(name) not in fixed]
     _new_axes_agree(specs, group, ours)
     return specs
 
@@ -75,20 +72,18 @@ def _write(group: Group, specs: list[ArraySpec], extra: list[str]) -> None:
         write_attributes(group.store, group.name, group.attributes | {"coordinates": coordinates})
 
 
-def _spec(
-    name: str, variable: xr.Variable, summaries: xr.Dataset, cohort: str, labels: Mapping[str, np.ndarray]
-) -> ArraySpec:
+def _spec(summary: xr.DataArray, cohort: str, labels: Mapping[str, np.ndarray]) -> ArraySpec:
+    name = str(summary.name)
     if not name.isidentifier():
         raise ValueError(
             f"{name!r} cannot be the name of a variable in the store, as names become paths; use letters, digits and _"
         )
-    values, dtype, fill = _storable(name, variable)
-    for axis, dim in enumerate(variable.dims):
+    for dim in summary.dims:
         if str(dim) in labels:
-            stored = labels[str(dim)]
-            values, dtype, fill = _placed(name, values, dtype, fill, axis, dim, summaries, cohort, stored)
-    dims = tuple(str(dim) for dim in variable.dims)
-    attributes = {**_json_attributes(variable.attrs), "role": "summary"}
+            summary = _placed(summary, dim, labels[str(dim)], cohort)
+    values, dtype, fill = _storable(summary.variable, name)
+    dims = tuple(str(dim) for dim in summary.dims)
+    attributes = {**_json_attributes(summary.attrs), "role": "summary"}
     if dtype == "str" and bool((values == NONE_OF[dtype]).any()):
         attributes["missing_value"] = NONE_OF[dtype]
     if dims == ("checkpoint",):
@@ -98,7 +93,7 @@ def _spec(
     return ArraySpec(name, dims, values.shape, chunks, dtype, fill, attributes, values=values)
 
 
-def _storable(name: str, variable: xr.Variable) -> tuple[np.ndarray, str, Any]:
+def _storable(variable: xr.Variable, name: str) -> tuple[np.ndarray, str, Any]:
     values = np.asarray(variable.values)
     if values.dtype.kind in "biuf":
         return values, str(values.dtype.newbyteorder("=")), np.nan if values.dtype.kind == "f" else 0
@@ -113,42 +108,27 @@ def _storable(name: str, variable: xr.Variable) -> tuple[np.ndarray, str, Any]:
     )
 
 
-def _placed(
-    name: str,
-    values: np.ndarray,
-    dtype: str,
-    fill: Any,
-    axis: int,
-    dim: Hashable,
-    summaries: xr.Dataset,
-    cohort: str,
-    stored: np.ndarray,
-) -> tuple[np.ndarray, str, Any]:
-    """Values in the order of the cube's labels along one axis."""
-    if dim not in summaries.coords:
+def _placed(summary: xr.DataArray, dim: Hashable, stored: np.ndarray, cohort: str) -> xr.DataArray:
+    """A summary in the order of the cube's labels along one axis; what it leaves out is missing."""
+    if dim not in summary.coords:
         raise ValueError(
-            f"{name} has no labels along {dim}, so nothing says which entries of the cube it is about; keep the"
+            f"{summary.name} has no labels along {dim}, so nothing says which entries of the cube it is about; keep the"
             " coordinates of the cube"
         )
-    given = summaries.coords[dim].values
+    given = summary.coords[dim].values
     given = given if given.dtype.kind in "biuf" else given.astype(object)
     if same_labels(stored, given):
-        return values, dtype, fill
-    place = {label: position for position, label in enumerate(stored.tolist())}
-    foreign = [label for label in given.tolist() if label not in place]
+        return summary
+    foreign = sorted(set(given.tolist()) - set(stored.tolist()), key=given.tolist().index)
     if foreign or len(set(given.tolist())) < len(given):
         raise ValueError(
-            f"{name} has labels along {dim} that the cube {cohort!r} has not, or twice"
-            f" ({', '.join(str(label) for label in foreign[:5]) or 'twice'}), so its entries have no place; select the"
-            " cube's own labels"
+            f"{summary.name} has labels along {dim} that the cube {cohort!r} has not, or twice"
+            f" ({listed(foreign) or 'twice'}), so its entries have no place; select the cube's own labels"
         )
-    if values.dtype.kind in "biu":
-        # Whole numbers have none to spare for what is missing.
-        values, dtype, fill = values.astype(float), "float64", np.nan
-    shape = (*values.shape[:axis], len(stored), *values.shape[axis + 1 :])
-    placed = np.full(shape, fill, dtype=values.dtype)
-    placed[(slice(None),) * axis + ([place[label] for label in given.tolist()],)] = values
-    return placed, dtype, fill
+    # Whole numbers have none to spare for what is missing.
+    kind = summary.dtype.kind
+    summary = summary.astype(float) if kind in "biu" else summary if kind == "f" else summary.astype(object)
+    return summary.reindex({dim: stored})
 
 
 def _new_axes_agree(specs: list[ArraySpec], group: Group, ours: set[str]) -> None:

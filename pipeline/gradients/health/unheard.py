@@ -16,7 +16,7 @@ NUDGE = 1e-6
 
 
 def clamped_bins(
-    front_end: nn.Module, waveforms: Float[Tensor, "stimulus sample"], seed: int = 0
+    front_end: nn.Module, waveforms: Float[Tensor, "stimulus sample"]
 ) -> Bool[Tensor, "stimulus frequency time"]:
     """Bins of the front-end's spectrogram that no sample of the sound moves, as under the floor of a logarithm.
 
@@ -25,14 +25,14 @@ def clamped_bins(
     """
     try:
         with undisturbed(front_end, torch.float64), torch.no_grad():
-            return _unmoved(in_double(front_end), waveforms.double(), seed)
+            return _unmoved(in_double(front_end), waveforms.double())
     except (RuntimeError, TypeError):
         with undisturbed(front_end, waveforms.dtype), torch.no_grad():
-            return _unmoved(twin_of(front_end), waveforms, seed)
+            return _unmoved(twin_of(front_end), waveforms)
 
 
-def _unmoved(front_end: Callable[[Tensor], Tensor], waveforms: Tensor, seed: int) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
+def _unmoved(front_end: Callable[[Tensor], Tensor], waveforms: Tensor) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
     rms = waveforms.square().mean(dim=-1, keepdim=True).sqrt()
     nudge = NUDGE * rms.where(rms > 0, NUDGE)
     if waveforms.dtype != torch.float64:

@@ -15,13 +15,11 @@ from pipeline.numbers.measures import regions
 MOST_CLUSTERED = 20_000
 
 
-def population_geometry(
-    maps: xr.DataArray, n_components: int = 10, *, normalise: bool = True, centre: bool = True
-) -> xr.Dataset:
+def population_geometry(maps: xr.DataArray, n_components: int = 10, *, normalise: bool = True) -> xr.Dataset:
     """Principal components of a population of maps.
 
     One row per map (neuron x checkpoint, or what other dimensions there are), one column per entry; maps at norm 1
-    with ``normalise``, without their mean map with ``centre``.
+    with ``normalise``, all without their mean map.
 
     Memory holds one block of maps and one square matrix of entries, or all maps where there are fewer of them than
     entries.
@@ -49,7 +47,7 @@ def population_geometry(
     maps = maps.transpose(*others, *entries)
     shape = [maps.sizes[dim] for dim in entries]
     p = int(np.prod(shape))
-    n, mean, values, vectors = _principal(maps, others, p, normalise, centre)
+    n, mean, values, vectors = _principal(maps, others, p, normalise)
     kept = min(n_components, p, n)
     components = vectors[:kept]
     components = components * np.where(components.sum(axis=1) < 0, -1.0, 1.0)[:, None]
@@ -82,7 +80,7 @@ def population_geometry(
 
 
 def _principal(
-    maps: xr.DataArray, others: Sequence[Hashable], p: int, normalise: bool, centre: bool
+    maps: xr.DataArray, others: Sequence[Hashable], p: int, normalise: bool
 ) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
     """Number of maps, mean row, eigenvalues and eigenvectors (as rows), descending, of the covariance of the maps."""
     count = int(np.prod([maps.sizes[dim] for dim in others]))
@@ -100,8 +98,7 @@ def _principal(
             f"{n} of {count} maps are finite and not all zero; principal components describe how maps differ from each"
             " other; pass two or more"
         )
-    mean = total / n if centre else np.zeros(p)
-    degrees = n - 1 if centre else n
+    mean, degrees = total / n, n - 1
     if few:
         _, singular, vectors = np.linalg.svd(np.concatenate(few) - mean, full_matrices=False)
         return n, mean, singular**2 / degrees, vectors
@@ -124,12 +121,10 @@ def participation_ratio(variances: xr.DataArray, dim: str = "component") -> xr.D
     return ratio.assign_attrs(long_name="participation ratio", units="1")
 
 
-def cluster_by_shape(
-    maps: xr.DataArray, n_clusters: int, *, align_frequency: bool = False, method: str = "average"
-) -> xr.DataArray:
+def cluster_by_shape(maps: xr.DataArray, n_clusters: int, *, align_frequency: bool = False) -> xr.DataArray:
     """Cluster of each map, 1 the largest; 0 for maps that are not finite or do not vary.
 
-    Agglomerative clustering (scipy, ``method`` of linkage) of the distances 1 - Pearson correlation, which leave
+    Agglomerative clustering (scipy, average linkage) of the distances 1 - Pearson correlation, which leave
     out the gain.
 
     Parameters
@@ -181,7 +176,7 @@ def cluster_by_shape(
         labels[usable] = 1
     elif usable.any():
         distance = np.clip(1 - rows[usable] @ rows[usable].T, 0.0, 2.0)
-        raw = fcluster(linkage(squareform(distance, checks=False), method), n_clusters, "maxclust")
+        raw = fcluster(linkage(squareform(distance, checks=False), "average"), n_clusters, "maxclust")
         order = np.argsort(-np.bincount(raw)[1:], kind="stable")
         rank = np.empty(order.size, dtype=np.int64)
         rank[order] = np.arange(1, order.size + 1)

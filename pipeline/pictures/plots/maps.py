@@ -131,7 +131,7 @@ def _colour_bar(ax: Axes, mesh: QuadMesh, top: float, label: str, *, all_inside:
     bar.set_label(label, size=SMALL + 1)
 
 
-def plot_ripple_transfer(transfer: xr.DataArray, ax: Axes | None = None, *, colorbar: bool = True) -> Axes:
+def plot_ripple_transfer(transfer: xr.DataArray, ax: Axes | None = None) -> Axes:
     """A ripple transfer function drawn: magnitude over temporal rate in Hz and spectral scale in cycles per octave.
 
     The axes end where magnitudes fall under 2 % of the largest, and where those of noise in the map begin: under four
@@ -189,7 +189,7 @@ def plot_ripple_transfer(transfer: xr.DataArray, ax: Axes | None = None, *, colo
         ax.set_xlim(step_edges(rate)[:-1][inside].min(), step_edges(rate)[1:][inside].max())
         ax.set_ylim(top=float(step_edges(scale)[1:][seen.any(axis=1)].max()))
     ax.set_ylim(bottom=max(0.0, ax.get_ylim()[0]))
-    if colorbar and ax.figure is not None:
+    if ax.figure is not None:
         ax.figure.colorbar(mesh, ax=ax, format="%.2g").set_label("magnitude", size=SMALL + 1)
     return ax
 

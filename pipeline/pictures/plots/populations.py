@@ -177,7 +177,7 @@ def plot_population(
     return ax
 
 
-def plot_similarity(matrix: xr.DataArray, ax: Axes | None = None, *, colorbar: bool = True) -> Axes:
+def plot_similarity(matrix: xr.DataArray, ax: Axes | None = None) -> Axes:
     """Picture of how alike checkpoints are: a square of correlations between their maps, from -1 blue to 1 red.
 
     Parameters
@@ -209,7 +209,7 @@ def plot_similarity(matrix: xr.DataArray, ax: Axes | None = None, *, colorbar: b
     size = SMALL - 1 if len(shown) > FEW_CHECKPOINTS else SMALL + 2
     ax.set_yticks(shown, labels=[labels[row] for row in shown], size=size)
     ax.set_xticks(shown, labels=[labels[row] for row in shown], size=size, rotation=90)
-    if colorbar and ax.figure is not None:
+    if ax.figure is not None:
         ax.figure.colorbar(image, ax=ax, ticks=[-1, -0.5, 0, 0.5, 1]).set_label("correlation of maps", size=SMALL + 1)
     return ax
 
