@@ -91,6 +91,7 @@ def _table(agreement: xr.Dataset) -> Markup:
         "checkpoints",
         "correlation over seeds (median)",
         "quartiles",
-        "neurons above chance (against maps of other neurons, false discovery rate 5 %)",
+        "neurons above chance",
     ]
-    return table(header, rows)
+    words = "Above chance: more alike than maps of different neurons, at a false discovery rate of 5 %."
+    return joined([table(header, rows), element("p", words, class_="note")])
