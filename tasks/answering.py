@@ -24,7 +24,7 @@ def choose_cohorts(
     arguments: argparse.Namespace, by: Sequence[str], labels: Sequence[str] = (), site: str | None = None
 ) -> tuple[dict[str, "ChosenMaps"], dict[str, "xr.Dataset"]]:
     """The maps that count, of each cohort that can answer, and its cube; refused where none can, or the one named."""
-    from pipeline.numbers.chosen import choose_maps, map_named
+    from pipeline.numbers.chosen import choose_maps, variable_of_map
     from pipeline.store.opened import open_existing
     from pipeline.store.reader import open_cube, open_cubes
 
@@ -40,7 +40,7 @@ def choose_cohorts(
     found: dict[str, ChosenMaps] = {}
     reasons: dict[str, list[str]] = {}
     for name, cube in cubes.items():
-        variable = map_named(cube, arguments.map or MAP)
+        variable = variable_of_map(cube, arguments.map or MAP)
         reason = _why_not(cube, variable, by, labels, site)
         if reason is None:
             chosen = choose_maps(cube, variable, arguments.select, untrusted=arguments.untrusted)

@@ -8,7 +8,7 @@ from typing import Protocol
 from pipeline.plan.pace import Pace
 from pipeline.plan.reports import Problem, ShardReport
 from pipeline.plan.shards import Shard
-from tasks.executor import Ended, Executor, Item, Started, Ticket
+from tasks.executor import BundleEnded, Executor, Item, Started, Ticket
 from tasks.ledger import Assignment, Ledger
 from tasks.outcome import readable_seconds
 
@@ -164,7 +164,7 @@ class Dispatcher:
         """Take one item of a bundle: that it started, or the report of its current shard, or how it ended."""
         flight = self._flights[bundle]
         self._alive = time.monotonic()
-        if isinstance(item, Ended):
+        if isinstance(item, BundleEnded):
             del self._flights[bundle]
             if item.problem is None:
                 self._finish(flight)

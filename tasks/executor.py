@@ -19,7 +19,7 @@ class Started:
 
 
 @dataclass(frozen=True)
-class Ended:
+class BundleEnded:
     """A bundle came to its end.
 
     Attributes
@@ -35,7 +35,7 @@ class Ended:
 
 
 #: What comes back of a bundle: first that it started, then a report for each of its shards in order, then its end.
-Item = Started | ShardReport | Ended
+Item = Started | ShardReport | BundleEnded
 
 
 class Executor(Protocol):

@@ -13,7 +13,7 @@ from pipeline.plan.shards import RunPlan, Shard
 from pipeline.plan.weight import weight_of
 from pipeline.text import of_error, printable
 from tasks import importing
-from tasks.executor import Ended, Item, Started
+from tasks.executor import BundleEnded, Item, Started
 from tasks.ledger import Assignment
 from tasks.session import head_address, head_answers
 
@@ -142,9 +142,9 @@ def _next_of(bundle: Any) -> Item:
     try:
         item: Item = ray.get(next(bundle))
     except StopIteration:
-        return Ended()
+        return BundleEnded()
     except ray.exceptions.RayError as error:
-        return Ended(classify(error), setup_failure(error))
+        return BundleEnded(classify(error), setup_failure(error))
     return item
 
 

@@ -62,6 +62,16 @@ def test_no_two_modules_of_the_library_share_a_name():
     assert not [homes for homes in named.values() if len(homes) > 1]
 
 
+def test_no_two_modules_of_the_library_define_one_public_name():
+    homes = defaultdict(list)
+    for path in FILES:
+        if inside(path).startswith("pipeline/") and not inside(path).startswith(HOMES):
+            for node in ast.parse(path.read_text(encoding="utf-8")).body:
+                if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+                    homes[node.name].append(inside(path))
+    assert not {name: paths for name, paths in homes.items() if len(paths) > 1}
+
+
 def asks_for_a_kind(node: ast.AST) -> bool:
     """Whether an expression compares something with the name of a kind of map, or asks whether it is one's config."""
     if isinstance(node, ast.Compare):

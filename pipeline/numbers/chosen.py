@@ -38,7 +38,7 @@ class ChosenNumbers:
     total: int
 
 
-def map_named(dataset: xr.Dataset, name: str) -> str:
+def variable_of_map(dataset: xr.Dataset, name: str) -> str:
     """The variable that holds a map: of this name, or the only one of the map of this name."""
     there = maps_per_neuron(dataset)
     own = [variable for variable in there if owner_of(dataset, variable) == name]
@@ -60,7 +60,7 @@ def choose_maps(
     ValueError
         If the cube has no such map, or a rule names no column.
     """
-    name = map_named(dataset, name)
+    name = variable_of_map(dataset, name)
     there = maps_per_neuron(dataset)
     if name not in there:
         raise ValueError(
@@ -99,7 +99,7 @@ def choose_numbers(
 
     What counts is told as by `choose_maps`; ``numbers`` are names of variables, see `numbers_per_neuron`.
     """
-    variable = map_named(dataset, name)
+    variable = variable_of_map(dataset, name)
     keep, _ = _counting(dataset, variable, plain_axes(dataset[variable]), select, untrusted)
     plain = {one: plain_axes(dataset[one]) for one in numbers}
     masks = {one: keep.any([dim for dim in keep.dims if dim not in values.dims]) for one, values in plain.items()}

@@ -33,7 +33,7 @@ from pipeline.store.groups import (
     write_attributes,
 )
 from pipeline.store.growth import ABSENT, aligned, as_stored, extend
-from pipeline.store.opened import groups_of
+from pipeline.store.opened import groups_of_plan
 from pipeline.store.refusals import check_plan, outdated_arrays, refuse_foreign
 from pipeline.store.regions import forget
 from pipeline.words import Flag
@@ -134,7 +134,7 @@ def _create(store: Store, plan: RunPlan, cohort: CohortPlan, health_flags: Mappi
 
 def positions(plan: RunPlan) -> dict[str, dict[str, int]]:
     """Position of every checkpoint of the store by its id, cohort by cohort."""
-    return {group.name: {label: row for row, label in enumerate(group.labels())} for group in groups_of(plan)}
+    return {group.name: {label: row for row, label in enumerate(group.labels())} for group in groups_of_plan(plan)}
 
 
 def align(plan: RunPlan, groups: Sequence[Group] | None = None) -> RunPlan:
@@ -154,7 +154,7 @@ def align(plan: RunPlan, groups: Sequence[Group] | None = None) -> RunPlan:
         If the store does not hold a checkpoint of the plan yet.
     """
     cohorts = []
-    for cohort, group in zip(plan.cohorts, groups or groups_of(plan), strict=True):
+    for cohort, group in zip(plan.cohorts, groups or groups_of_plan(plan), strict=True):
         labels = group.labels()
         lacking = sorted({entry.id for entry in cohort.checkpoints} - set(labels))
         if lacking:

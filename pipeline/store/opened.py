@@ -80,7 +80,7 @@ class OpenStore:
         return (self._group(name, told, any_state) for name in (self.cohorts() if cohorts is None else cohorts))
 
 
-def groups_of(plan: RunPlan) -> list[Group]:
+def groups_of_plan(plan: RunPlan) -> list[Group]:
     """The groups of a plan's cohorts, in their order, as they stand now.
 
     Raises

@@ -10,7 +10,7 @@ from pipeline.plan.reports import Failure
 from pipeline.plan.shards import CohortPlan, MapPlan, RunPlan, Shard, cut_blocks
 from pipeline.store.failures import Failures
 from pipeline.store.groups import Group
-from pipeline.store.opened import groups_of, open_existing
+from pipeline.store.opened import groups_of_plan, open_existing
 from pipeline.store.regions import shard_extents
 from pipeline.words import DEGREES, DONE, FAILED, PENDING, Degree, flags_of, health_name, status_name
 
@@ -42,7 +42,7 @@ def backlog(plan: RunPlan, groups: Sequence[Group] | None = None) -> Backlog:
     """
     pending: list[Shard] = []
     done = failed = 0
-    for cohort, group in zip(plan.cohorts, groups or groups_of(plan), strict=True):
+    for cohort, group in zip(plan.cohorts, groups or groups_of_plan(plan), strict=True):
         rows, changed = _rows(cohort, group)
         cut = [
             _Blocks(entry, group.read(status_name(entry.name)), changed, group.rows_of(entry.name))

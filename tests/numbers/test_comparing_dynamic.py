@@ -8,7 +8,7 @@ from scipy import stats
 from pipeline.numbers import dynamic
 from pipeline.numbers.agreement import reliability
 from pipeline.numbers.agreement.of_numbers import number_reliability
-from pipeline.numbers.chosen import choose_numbers, map_named, numbers_per_neuron
+from pipeline.numbers.chosen import choose_numbers, numbers_per_neuron, variable_of_map
 from pipeline.numbers.comparing import compare_numbers
 
 FRAMES, LAGS, BANDS, NEURONS, SEEDS = 60, 6, 5, 12, 6
@@ -130,7 +130,7 @@ def test_numbers_of_maps_that_do_not_count_are_left_out(cube):
     health[3, 5] = 4
     marked["dstrf_health"] = (("checkpoint", "neuron"), health)
     assert numbers_per_neuron(marked) == {"dstrf": ("dstrf_complexity",)}
-    assert map_named(marked, "dstrf") == "dstrf_mean"
+    assert variable_of_map(marked, "dstrf") == "dstrf_mean"
     chosen = choose_numbers(marked, "dstrf", ["dstrf_complexity"])
     left_out = np.isnan(chosen.numbers["dstrf_complexity"].values[..., 0])
     assert np.argwhere(left_out).tolist() == [[3, 5]]

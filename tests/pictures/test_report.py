@@ -21,7 +21,7 @@ from pipeline.pictures.choosing import choose_measured
 from pipeline.pictures.kinds import strf, waveform
 from pipeline.pictures.page import LARGEST_NUMBERS, cell, document, element, numbers, table
 from pipeline.pictures.report import write_report
-from pipeline.pictures.sections.measured import measure
+from pipeline.pictures.sections.measured import measures_of
 from pipeline.pictures.sections.methods import CITED
 from pipeline.pictures.sections.outcome import outcomes
 from tests.pictures.cubes import failed, planted_cube
@@ -136,7 +136,7 @@ def test_a_neurons_number_is_the_median_over_the_sounds_whose_map_is_to_be_trust
     cube["waveform_centroid_frequency"] = cube["waveform_status"] * 0 + per_sound
     cube["waveform_health"].loc[{"stimulus": "bark", "neuron": "n001"}] = 1
     (entry,) = [one for one in outcomes({"a": cube}) if one.name == "waveform"]
-    found = measure(entry, choose_measured(entry.best, entry.cube, entry.sounds), waveform.TOLD)
+    found = measures_of(entry, choose_measured(entry.best, entry.cube, entry.sounds), waveform.TOLD)
     assert found.numbers["centroid_frequency"].sel(neuron="n000").values.tolist() == [300.0, 300.0]
     assert found.numbers["centroid_frequency"].sel(neuron="n001").values.tolist() == [600.0, 600.0]
     assert str(found.maps["stimulus"].values) == "rain"
@@ -342,7 +342,7 @@ def large_cube(read: list[tuple[int, ...]]) -> xr.Dataset:
 def test_a_large_cube_is_measured_in_small_part():
     read: list[tuple[int, ...]] = []
     (entry,) = outcomes({"large": large_cube(read)})
-    found = measure(entry, choose_measured(entry.best, entry.cube), strf.TOLD)
+    found = measures_of(entry, choose_measured(entry.best, entry.cube), strf.TOLD)
     assert found.how.startswith("24 of 300 checkpoints, in turn from each architecture")
     assert 1000 < found.maps.sizes["checkpoint"] * found.maps.sizes["neuron"] <= 2400
     assert sum(np.prod(shape[:2]) for shape in read) < 0.1 * 300 * 1000

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from pipeline.plan.reports import Problem, ShardReport
 from pipeline.plan.shards import Shard
-from tasks.executor import Ended, Item, Started
+from tasks.executor import BundleEnded, Item, Started
 from tasks.ledger import Assignment
 
 #: What becomes of a shard at its n-th attempt: None where it is done, a cause that its report tells, a cause after
@@ -42,14 +42,14 @@ class FakeExecutor:
     def _next(self, bundle: int) -> Item | None:
         assignment, position = self._running[bundle]
         if self.setup is not None:
-            return self._end(bundle, Ended(Problem("compute", self.setup), self.setup))
+            return self._end(bundle, BundleEnded(Problem("compute", self.setup), self.setup))
         if bundle in self.cancelled:
-            return self._end(bundle, Ended(Problem("crash", "it was cancelled")))
+            return self._end(bundle, BundleEnded(Problem("crash", "it was cancelled")))
         if position == -1:
             self._running[bundle] = (assignment, 0)
             return Started("a node")
         if position == len(assignment.shards):
-            return self._end(bundle, Ended())
+            return self._end(bundle, BundleEnded())
         shard = assignment.shards[position]
         self.begun[shard] += 1
         told = self.fate(shard, self.begun[shard])
@@ -57,11 +57,11 @@ class FakeExecutor:
             self.begun[shard] -= 1
             return None
         if told is not None and told.startswith("dies: "):
-            return self._end(bundle, Ended(Problem(told.removeprefix("dies: "), "told so")))
+            return self._end(bundle, BundleEnded(Problem(told.removeprefix("dies: "), "told so")))
         self._running[bundle] = (assignment, position + 1)
         return ShardReport(shard, None if told is None else Problem(told, "told so"), seconds=0.01)
 
-    def _end(self, bundle: int, ended: Ended) -> Ended:
+    def _end(self, bundle: int, ended: BundleEnded) -> BundleEnded:
         del self._running[bundle]
         return ended
 

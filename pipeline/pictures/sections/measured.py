@@ -46,7 +46,7 @@ class Measured:
         return self.numbers.get(self.told.frequency)
 
 
-def measure(entry: Outcome, choice: Choice, told: Told) -> Measured | None:
+def measures_of(entry: Outcome, choice: Choice, told: Told) -> Measured | None:
     """The summaries that the cube holds as ``<map>_<measure>``, or else those of the chosen maps.
 
     Of several sounds, a neuron's number is the median over those whose map is to be trusted, and the maps are those of

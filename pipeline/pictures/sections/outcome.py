@@ -34,7 +34,7 @@ from pipeline.pictures.reading import (
     standing,
 )
 from pipeline.pictures.style import STANDING_COLOURS
-from pipeline.text import counted
+from pipeline.text import counted, listed
 from pipeline.words import ENSEMBLE, FAILED, PENDING, Flag, health_name, map_names, owner_of, role_of, status_name
 
 #: Failures on the page, at most.
@@ -256,12 +256,6 @@ def _health_in_words(entry: Outcome, raised: Mapping[Flag, xr.DataArray]) -> str
     )
 
 
-def listed(names: Sequence[str]) -> str:
-    """The first names of a list, and how many follow."""
-    more = len(names) - MOST_NAMES
-    return ", ".join(names[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
-
-
 def _verdicts(cohorts: Mapping[str, xr.Dataset], results: Sequence[Outcome]) -> list[Markup]:
     causes: dict[tuple[str, str], dict[str, None]] = defaultdict(dict)
     for cohort, checkpoint, cause, _, _ in _failure_rows(cohorts, results):
@@ -302,13 +296,13 @@ def _doubt(entry: Outcome, codes: Sequence[int]) -> Markup:
     return element(
         "p",
         f"{entry.cohort}, {entry.name}: {entry.count(*codes)} of {entry.size} maps ({by_degree}; by flag {reasons}) in"
-        f" {counted(len(names), 'checkpoint')}: {listed(names)}.",
+        f" {counted(len(names), 'checkpoint')}: {listed(names, MOST_NAMES)}.",
     )
 
 
 def _verdict(kind: str, start: str, names: Mapping[str, list[str]]) -> Markup:
     text = "; ".join(
-        f"{cohort}: {counted(len(checkpoints), 'checkpoint')} ({listed(checkpoints)})"
+        f"{cohort}: {counted(len(checkpoints), 'checkpoint')} ({listed(checkpoints, MOST_NAMES)})"
         for cohort, checkpoints in names.items()
     )
     return element("div", element("p", element("strong", start), text + "."), class_=f"verdict {kind}")
@@ -383,7 +377,7 @@ def _flagged_table(entry: Outcome, raised: Mapping[Flag, xr.DataArray]) -> Marku
             str(entry.standing["checkpoint"].values[c]),
             *(str(names[at]) for names, at in zip(axes, sound, strict=True)),
             ", ".join(map(in_words, carried)),
-            f"all {total}" if len(names) == total > 1 else listed(names),
+            f"all {total}" if len(names) == total > 1 else listed(names, MOST_NAMES),
         ]
         for (c, sound, carried), names in found.items()
     ]

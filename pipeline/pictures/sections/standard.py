@@ -7,7 +7,7 @@ from pipeline.pictures.page import Markup, joined
 from pipeline.pictures.sections.agreement import agreement_section
 from pipeline.pictures.sections.browser import browser_section
 from pipeline.pictures.sections.gallery import gallery_section
-from pipeline.pictures.sections.measured import Told, measure, over_seeds
+from pipeline.pictures.sections.measured import Told, measures_of, over_seeds
 from pipeline.pictures.sections.neurons import frequency_order, neuron_table
 from pipeline.pictures.sections.outcome import Outcome
 from pipeline.pictures.sections.population import population_section
@@ -29,7 +29,7 @@ def standard_section(
     alone
         Draws one map by itself.
     """
-    found = measure(entry, choose_measured(entry.best, entry.cube, entry.sounds), told)
+    found = measures_of(entry, choose_measured(entry.best, entry.cube, entry.sounds), told)
     agreement = over_seeds(found) if found is not None else None
     if entry.brief:
         return joined([browser_section(entry, found, agreement), neuron_table(entry, found, agreement)])
