@@ -1,6 +1,7 @@
 """What a command that could not do its work comes to: an exit status, and a message in three parts."""
 
 import os
+import re
 import sys
 import tempfile
 import traceback
@@ -14,6 +15,9 @@ from tasks.terminal import LONGEST_LINE, complain
 
 #: Errors of files that the one who gave the command has to see to; with any other the same command may work later.
 _REFUSING = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError)
+
+#: A line of a traceback in the packages that decode the store.
+_DECODING = re.compile(r'File ".*[/\\](?:zarr|numcodecs|xarray[/\\]backends)[/\\]')
 
 #: Packages whose errors are our own words: each says what was wrong, why it matters and what to do.
 _OURS = ("pipeline", "tasks")
@@ -48,6 +52,12 @@ def ending_of(error: BaseException) -> Ending:
     if type(error).__module__.partition(".")[0] == "ray" or _lease_lost(error):
         words = f"{of_error(error)}; what was recorded stays, and the same command goes on from there"
         return Ending(STOPPED, words)
+    if isinstance(error, Exception) and _while_reading_a_store(error):
+        words = (
+            f"a piece of the store cannot be read ({of_error(error)}), so the work is not done; `gradmap verify STORE`"
+            " names what is damaged, and its --requeue has those maps computed again"
+        )
+        return Ending(REFUSED, words)
     return Ending(STOPPED, of_error(error), foreseen=False)
 
 
@@ -82,6 +92,11 @@ def _is_refusal(error: ValueError) -> bool:
     while step is not None and step.tb_next is not None:
         step = step.tb_next
     return step is not None and str(step.tb_frame.f_globals.get("__name__", "")).partition(".")[0] in _OURS
+
+
+def _while_reading_a_store(error: Exception) -> bool:
+    """Whether the libraries that decode the store raised it, here or in a process of ours."""
+    return _DECODING.search("".join(traceback.format_exception(error))) is not None
 
 
 def _of_system(error: OSError) -> Ending:

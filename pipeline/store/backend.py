@@ -188,6 +188,11 @@ def parse_json(data: bytes, what: str) -> dict[str, Any]:
             f"{what} is not a JSON object ({str(value)[:80]}), so what it describes cannot be read; restore it from a"
             " copy, or delete the store and run again"
         )
+    if not isinstance(value.get("attributes", {}), dict):
+        raise DamagedStoreError(
+            f"{what} has attributes that are no JSON object ({str(value['attributes'])[:80]}), so what it describes"
+            " cannot be told; restore it from a copy, or delete the store and run again"
+        )
     return value
 
 

@@ -200,9 +200,10 @@ def descriptions(store):
     return sorted(str(path.relative_to(store)) for path in store.rglob("zarr.json"))
 
 
-@pytest.mark.parametrize("how", ["cut", "empty", "list", "gibberish"])
+@pytest.mark.parametrize("how", ["cut", "empty", "list", "gibberish", "no attributes"])
 def test_a_spoiled_description_is_named_by_every_door(plan, store, how):
     content = {"empty": b"", "list": b"[1, 2]", "gibberish": b'{"node_type": "array", "attributes": {}}'}
+    content["no attributes"] = b'{"zarr_format": 3, "node_type": "group", "attributes": null}'
     for name in descriptions(store):
         if how == "gibberish" and name.count("/") < 2:
             continue

@@ -142,6 +142,18 @@ def test_code_of_a_lab_may_print_close_its_output_change_the_folder_or_interrupt
     assert json.loads((tmp_path / "plan.json").read_text())["broken"] == [broken]
 
 
+@pytest.mark.parametrize("name", ["strf", "strf_status"])
+def test_a_damaged_piece_of_a_store_is_no_surprise_to_whoever_reads_it(tmp_path, capsys, name):
+    config = write_lab(tmp_path, healthy=2)
+    assert main(["run", "--local", str(config)]) == 0
+    store = tmp_path / "cube.zarr"
+    next(path for path in (store / "lab" / name / "c").rglob("*") if path.is_file()).write_bytes(b"")
+    for command in (["summarise", str(store)], ["reliability", str(store), "--shuffles", "5"], ["report", str(store)]):
+        assert main(command) == 2
+        assert "a piece of the store cannot be read" in capsys.readouterr().err
+    assert main(["verify", str(store)]) == 3
+
+
 def test_a_process_that_a_command_forks_may_end_as_it_likes():
     with exits_refused():
         child = os.fork()
