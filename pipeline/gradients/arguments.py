@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from pipeline import words
+from pipeline.gradients.naming import name_of
 from pipeline.gradients.objectives import Objective, check_objective
 from pipeline.gradients.question import SPACES, Neurons, Question
 from pipeline.gradients.torch_state.copies import Inventory
@@ -76,7 +77,7 @@ def bands_of(model: nn.Module) -> int:
     bands = getattr(model, "F", None)
     if not isinstance(bands, int):
         raise ValueError(
-            f"{type(model).__name__} has no attribute F, so the number of bands of a spectrogram for it is unknown; set"
+            f"{name_of(model)} has no attribute F, so the number of bands of a spectrogram for it is unknown; set"
             " self.F in the class, or give a spectrogram to take the gradient around"
         )
     return bands
@@ -109,7 +110,7 @@ def sounds(model: nn.Module, waveforms: Tensor) -> Float[Tensor, "stimulus sampl
     """The sounds to take gradients around."""
     if not has_front_end(model):
         raise ValueError(
-            f"{type(model).__name__} has no front-end (its wav2spec is an identity), so its response does not depend on"
+            f"{name_of(model)} has no front-end (its wav2spec is an identity), so its response does not depend on"
             " a waveform; use strf_gradmaps, or give a model that hears sound"
         )
     if waveforms.dim() != 2 or 0 in waveforms.shape:
@@ -132,7 +133,7 @@ def check_common(model: nn.Module, objective: Objective, route: str) -> None:
     """Refuse what is no model, objective or route."""
     if not isinstance(model, nn.Module):
         raise ValueError(
-            f"model is a {type(model).__name__}, which cannot be differentiated part by part; give a torch.nn.Module"
+            f"model is a {name_of(model)}, which cannot be differentiated part by part; give a torch.nn.Module"
         )
     check_objective(objective)
     if route not in ROUTE_NAMES:
@@ -153,7 +154,7 @@ def check_question(model: nn.Module, question: Question) -> None:
 
 def check_eval(twin: nn.Module, model: nn.Module) -> None:
     """Refuse a model that would behave as in training: ``twin`` is what will be run of it."""
-    name = type(model).__name__
+    name = name_of(model)
     if model.training:
         raise ValueError(
             f"{name} is in training mode, where dropout is random and batch statistics mix the gradients of different"

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from pipeline.gradients.arguments import bands_of, check_eval, has_front_end
 from pipeline.gradients.front_end.hop import hop_of
+from pipeline.gradients.naming import name_of
 from pipeline.gradients.passes.forward_pass import check_frames, frames_of
 from pipeline.gradients.torch_state.arithmetic import quiet
 from pipeline.gradients.torch_state.copies import Inventory, parts_of, twin_of
@@ -201,7 +202,7 @@ def _broken_if_refused() -> Iterator[None]:
 
 
 def _checked(model: nn.Module, twin: nn.Module, trials: _Trials, causal: bool, weigh: bool) -> Contract:
-    name, n_trials = type(model).__name__, len(trials.stimuli)
+    name, n_trials = name_of(model), len(trials.stimuli)
     given = trials.stimuli[-1:].clone()  # forward may write into what it is given
     alone, numbers = _measured(twin, given) if weigh else (twin(given), 0)
     first = _response(alone, 1, trials, model)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from pipeline.gradients.arguments import bands_of
 from pipeline.gradients.gradmaps import strf_gradmaps
 from pipeline.gradients.health import memory_length, oldest_share
+from pipeline.gradients.naming import name_of
 from pipeline.gradients.question import Neurons
 from pipeline.gradients.torch_state.arithmetic import undisturbed
 from pipeline.gradients.torch_state.copies import home_of, twin_of
@@ -261,7 +262,7 @@ def _found(
     return Window(
         lags,
         converged,
-        f"{type(model).__name__}: {reason}",
+        f"{name_of(model)}: {reason}",
         window_dependent,
         memory_length(some, 0.9)[0],
         memory_length(some, 0.99)[0],

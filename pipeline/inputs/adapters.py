@@ -86,6 +86,11 @@ class Adapted(nn.Module):
         self.train(module.training)
         self.O = layout.neurons if layout.neurons is not None else _own_neurons(self)
 
+    @property
+    def stands_for(self) -> str:
+        """What messages call it: the class that was written by its author."""
+        return type(self.module).__name__
+
     def forward(self, spectrogram: Tensor) -> Tensor:
         """Response (batch, neuron, 1, time) to a spectrogram (batch, 1, frequency, time)."""
         return self.after(self.module(self.before(spectrogram)))
@@ -174,16 +179,29 @@ class Seen:
     given: str
     response: tuple[int, ...]
     causal: bool
+    repeats: bool
     parameters: int
 
     def text(self) -> str:
         """One line for a person."""
-        ears = "causal" if self.causal else "hears the future"
+        if self.response[3] != self.stimulus[3]:
+            ears = "so lags cannot be counted"
+        elif not self.repeats:
+            ears = "another response each time"
+        else:
+            ears = "causal" if self.causal else "hears the future"
         return (
             f"a spectrogram {self.stimulus} goes in as {self.taken}, {self.given} comes out and becomes"
             f" {self.response}: {self.response[1]} neurons, {self.stimulus[2]} bands, {self.response[3]} frames for"
             f" {self.stimulus[3]}, {ears}, {self.parameters:,} parameters"
         )
+
+
+def _cure(error: BaseException) -> str:
+    """What helps a module that cannot be run with what it was given."""
+    if isinstance(error, TypeError) and "positional argument" in str(error):
+        return "give a `factory` that returns a module whose forward takes the spectrogram alone and fills in the rest"
+    return f"mend `bands` or `input`, for example {INPUT_EXAMPLE}"
 
 
 def look_at(adapted: Adapted) -> Seen:
@@ -204,14 +222,14 @@ def look_at(adapted: Adapted) -> Seen:
         taken = adapted.before(stimulus)
         try:
             given = adapted.module(taken)
-            response, other = adapted.after(given), adapted(changed)
+            response, again, other = adapted.after(given), adapted(stimulus), adapted(changed)
         except AdaptError:
             raise
         except FOREIGN as error:
             raise AdaptError(
                 f"{type(adapted.module).__name__} cannot be run with a tensor of shape {tuple(taken.shape)}, which"
                 f" adapt makes of a spectrogram (batch, 1, frequency, time) = {tuple(stimulus.shape)}"
-                f" ({type(error).__name__}: {printable(error)}); mend `bands` or `input`, for example {INPUT_EXAMPLE}"
+                f" ({type(error).__name__}: {printable(error)}); {_cure(error)}"
             ) from error
     if response.ndim != 4 or response.shape[0] != 1 or response.shape[2] != 1:
         raise AdaptError(
@@ -225,6 +243,8 @@ def look_at(adapted: Adapted) -> Seen:
             f" response {tuple(response.shape)} has {response.shape[1]}; mend `neurons`, `select` or `output`"
         )
     before = slice(0, max(1, response.shape[3] // 2))
-    same = torch.allclose(response[..., before], other[..., before], rtol=1e-4, atol=1e-6)
+    same, repeats = (
+        torch.allclose(response[..., before], one[..., before], rtol=1e-4, atol=1e-6) for one in (other, again)
+    )
     count = sum(entry.numel() for entry in adapted.parameters())
-    return Seen(tuple(stimulus.shape), tuple(taken.shape), _told(given), tuple(response.shape), same, count)
+    return Seen(tuple(stimulus.shape), tuple(taken.shape), _told(given), tuple(response.shape), same, repeats, count)

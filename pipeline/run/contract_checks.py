@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.gradients.contract import Contract, ContractError, NotFiniteError, check_contract
+from pipeline.gradients.naming import name_of
 from pipeline.gradients.torch_state.memory import is_out_of_memory
 from pipeline.inputs.checkpoints import load_checkpoint
 from pipeline.inputs.foreign import OverdueError, within
@@ -61,7 +62,7 @@ def _checked(
         return _unchecked(cohort)  # which neuron and stimulus it is, the maps tell
     except OSError as error:
         # Nothing but the model's own code ran, so the storage that maps are written to has nothing to do with it.
-        raise ContractError(f"{type(model).__name__} cannot be called: {of_error(error)}; mend its forward") from error
+        raise ContractError(f"{name_of(model)} cannot be called: {of_error(error)}; mend its forward") from error
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from pipeline.gradients.contract import ContractError
+from pipeline.gradients.naming import name_of
 from pipeline.gradients.torch_state.memory import is_out_of_memory
 from pipeline.inputs.checkpoints import CheckpointError, load_checkpoint, probe_response
 from pipeline.plan.config import ConfigError
@@ -165,7 +166,7 @@ def _loaded(key: "_ModelKey") -> nn.Module:
     for name, described in (("O", checkpoint.n_neurons), ("F", checkpoint.n_bands)):
         if getattr(model, name, described) != described:
             raise CheckpointError(
-                f"{type(model).__name__} of {checkpoint.id} has {name} = {getattr(model, name)}, and {described} when"
+                f"{name_of(model)} of {checkpoint.id} has {name} = {getattr(model, name)}, and {described} when"
                 " the run was planned, so its code is not the same; plan the run again, on the machine that computes"
             )
     return model

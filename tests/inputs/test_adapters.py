@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from pipeline import RunConfig, adapt, dynamic_strfs, run_locally, strf_gradmaps
+from pipeline.gradients.contract import check_contract
 from pipeline.inputs.adapters import AdaptError, look_at
 from pipeline.inputs.checkpoints import load_checkpoint
 from tests.inputs import foreign_models
@@ -121,12 +122,40 @@ def test_a_model_that_hears_the_future_is_seen():
         ({"output": "b t n -> b m 1 t"}, "does not suit a tensor"),
         ({"neurons": 6}, "neurons = 6, but RateGRU gives .* has 5"),
         ({"bands": 7}, "mend `bands` or `input`"),
-        ({"select": "rates"}, "select = 'rates' is no tensor of it"),
+        ({"select": "rates"}, "select = 'rates' is no tensor of it; take `select` out"),
     ],
 )
 def test_a_layout_that_does_not_fit_is_told_with_the_shapes(layout, told):
     with pytest.raises(AdaptError, match=told):
         adapt(trained("RateGRU"), **{"bands": BANDS, **LAYOUTS["RateGRU"], **layout})
+
+
+class Noisy(nn.Conv1d):
+    """Another response each time."""
+
+    def forward(self, x):
+        return nn.functional.dropout(super().forward(x), training=True)
+
+
+class OfASubject(nn.Conv1d):
+    """It takes more than a spectrogram."""
+
+    def forward(self, x, subject):
+        return super().forward(x) + subject
+
+
+def test_what_cannot_be_mapped_is_said_of_the_class_that_its_author_knows():
+    patterns = {"bands": BANDS, "input": "b 1 f t -> b f t", "output": "b n t -> b n 1 t"}
+    shorter = adapt(nn.Conv1d(BANDS, 3, 9).eval(), **patterns)
+    assert look_at(shorter).text().endswith("56 frames for 64, so lags cannot be counted, 165 parameters")
+    with pytest.raises(ValueError, match=r"^Conv1d gave 4 response frames for a stimulus of 12 frames"):
+        check_contract(shorter, None, frames=12)
+    noisy = adapt(Noisy(BANDS, 3, 1).eval(), **patterns)
+    assert "another response each time" in look_at(noisy).text()
+    with pytest.raises(ValueError, match=r"^Noisy answers to the same stimulus twice"):
+        check_contract(noisy, None, frames=12)
+    with pytest.raises(AdaptError, match=r"missing 1 .*'subject'.* give a `factory` that returns a module"):
+        adapt(OfASubject(BANDS, 3, 1).eval(), **patterns)
 
 
 def test_several_outputs_are_listed_where_none_is_selected():

@@ -7,6 +7,7 @@ from typing import Protocol
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from pipeline.gradients.naming import name_of
 from pipeline.gradients.passes.known import Known
 from pipeline.gradients.passes.trace import Trace, traced
 from pipeline.gradients.passes.windows import windowed
@@ -87,7 +88,7 @@ def frames_of(response: Tensor, n_stimuli: int, model: nn.Module) -> Float[Tenso
     ValueError
         If the model did not give such a response, or not one output for each neuron that it says it has.
     """
-    name = type(model).__name__
+    name = name_of(model)
     if (
         not isinstance(response, Tensor)
         or response.dim() != 4
@@ -124,7 +125,7 @@ def check_frames(n_frames: int, n_positions: int, hop: int, model: nn.Module) ->
     """
     if n_frames * hop == n_positions:
         return
-    name, expected = type(model).__name__, n_positions // hop
+    name, expected = name_of(model), n_positions // hop
     if hop == 1:
         raise ValueError(
             f"{name} gave {n_frames} response frames for a stimulus of {n_positions} frames, so it is not known which"
