@@ -265,6 +265,17 @@ def test_false_discoveries_stay_under_the_rate():
     assert np.mean(share) <= 0.1
 
 
+def test_truth_values_are_ones_and_zeros(rng):
+    table = recorded(rng, nested=False)
+    table["value"] = table["value"] > table["value"].median()
+    numbers = table.assign(value=table["value"].astype(float))
+    for call in (
+        lambda given: stats.bootstrap(given, "value"),
+        lambda given: stats.mixed_model(given, "value ~ condition").coefficients.to_numpy().tolist(),
+    ):
+        assert call(table) == call(numbers)
+
+
 def test_what_cannot_be_tested_is_refused(rng):
     nested, within = recorded(rng), recorded(rng, nested=False)
     for call, match in (
@@ -277,6 +288,12 @@ def test_what_cannot_be_tested_is_refused(rng):
         (lambda: stats.bootstrap(nested, "value", statistic="mode"), "'median'"),
         (lambda: stats.mixed_model(nested, "y ~ x"), "names no column"),
         (lambda: stats.mixed_model(nested, "value ~ 1", group="value"), "random effect"),
+        (lambda: stats.mixed_model(nested, "value ~ nothing"), r"cannot be made of the table \(PatsyError"),
+        (
+            lambda: stats.mixed_model(nested.assign(value="much"), "value ~ condition"),
+            "'value' holds what is no number",
+        ),
+        (lambda: stats.bootstrap(nested.assign(value="much"), "value"), "'value' holds what is no number"),
     ):
         with pytest.raises(ValueError, match=match):
             call()

@@ -10,7 +10,7 @@ def complete(table: pd.DataFrame, value: str, labels: Sequence[str]) -> pd.DataF
     """The rows in which the value is a finite number and no label is missing."""
     require(table, [value, *labels])
     kept = table[[*dict.fromkeys([*labels, value])]].copy()
-    kept[value] = pd.to_numeric(kept[value]).astype(float).replace([np.inf, -np.inf], np.nan)
+    kept[value] = numbers_of(kept[value]).replace([np.inf, -np.inf], np.nan)
     kept = kept.dropna()
     if kept.empty:
         raise ValueError(
@@ -18,6 +18,17 @@ def complete(table: pd.DataFrame, value: str, labels: Sequence[str]) -> pd.DataF
             " numbers are missing in the column that ends in _degenerate, and in the health flags"
         )
     return kept
+
+
+def numbers_of(column: pd.Series) -> pd.Series:
+    """A column as numbers, truth values as 1 and 0."""
+    try:
+        return pd.to_numeric(column).astype(float)
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"the column {column.name!r} holds what is no number ({error}); a test needs numbers; name another column,"
+            " or turn its entries into numbers"
+        ) from error
 
 
 def require(table: pd.DataFrame, columns: Sequence[str]) -> None:

@@ -110,7 +110,7 @@ def bootstrap(
 
 def _skewed(values: np.ndarray, unit: str) -> tuple[str, ...]:
     skew = float(stats.skew(values))
-    if abs(skew) < SKEWED:
+    if not abs(skew) >= SKEWED:
         return ()
     return (
         f"the {len(values)} {unit}s are skewed ({skew:.1f}), and Student's interval takes them to spread evenly to both"

@@ -11,7 +11,7 @@ import pandas as pd
 from scipy import stats
 from statsmodels.regression.mixed_linear_model import MixedLM
 
-from pipeline.numbers.stats.columns import require
+from pipeline.numbers.stats.columns import numbers_of, require
 
 #: Groups from which on the t approximation of a coefficient needs no note.
 MANY = 10
@@ -81,7 +81,7 @@ def mixed_model(
     (('depth',), True)
     """
     kept = _rows(table, formula, group)
-    design = MixedLM.from_formula(formula, groups=group, data=kept)
+    design = _design(formula, group, kept)
     response, labels = np.asarray(design.endog, dtype=float), kept[group].to_numpy()
     fixed = pd.DataFrame(np.asarray(design.exog, dtype=float), columns=design.exog_names)
     if np.ptp(response) == 0:
@@ -139,6 +139,21 @@ def _rows(table: pd.DataFrame, formula: str, group: str) -> pd.DataFrame:
             " residual by several rows in each of several groups; use another grouping, or ordinary least squares"
         )
     return kept
+
+
+def _design(formula: str, group: str, kept: pd.DataFrame) -> MixedLM:
+    """The response and the effects that the formula makes of the rows; truth values of the response are 1 and 0."""
+    response = formula.partition("~")[0].strip()
+    if response in kept.columns:
+        kept = kept.assign(**{response: numbers_of(kept[response])})
+    try:
+        return MixedLM.from_formula(formula, groups=group, data=kept)
+    except Exception as error:  # patsy evaluates the formula, which may raise anything
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f"the formula {formula!r} cannot be made of the table ({type(error).__name__}: {reason}); nothing can be"
+            f" fitted; the columns are {', '.join(map(str, kept.columns))}"
+        ) from error
 
 
 def _with_slopes(fixed: pd.DataFrame, within: Sequence[str], labels: np.ndarray) -> list[str]:
