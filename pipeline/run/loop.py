@@ -12,6 +12,7 @@ from pipeline.plan.reports import ShardReport
 from pipeline.plan.shards import RunPlan, Shard
 from pipeline.run.driver import STORAGE_PAUSES, Bundle, Models, OpenedRun
 from pipeline.run.shard import compute_shard, store_shard
+from pipeline.run.whereabouts import noted
 
 T = TypeVar("T")
 
@@ -28,12 +29,14 @@ def compute_bundles(
     stop
         Asked before every shard; once it answers True nothing more is started.
     """
-    with _Writer(opened) as writer:
+    with _Writer(opened) as writer, noted(opened.plan.store) as note:
         for bundle in waiting:
-            model = models.take(opened.plan.cohort(bundle.cohort).checkpoints[bundle.checkpoint])
+            checkpoint = opened.plan.cohort(bundle.cohort).checkpoints[bundle.checkpoint]
+            model = models.take(checkpoint)
             for number, shard in enumerate(bundle.shards):
                 if writer.failure or stop():
                     break
+                note(f"{bundle.cohort}/{checkpoint.id} {shard.map}")
                 writer.write(*_computed(opened.plan, shard, device, number == 0, model))
             else:
                 continue

@@ -189,9 +189,12 @@ def _executor(
         device = "cuda" if gpus else "cpu"
         if gpus:
             _check_cuda(gpus)
-        return lambda config: run_locally(
-            config, report=progress.update, stop=stop, device=device, reading=progress.reading
-        )
+
+        def compute(config: RunConfig) -> Any:
+            _tell_of_a_crash(config, progress)
+            return run_locally(config, report=progress.update, stop=stop, device=device, reading=progress.reading)
+
+        return compute
     from tasks.cluster import Watch, run_on_ray
 
     def ready() -> None:
@@ -203,6 +206,18 @@ def _executor(
 
     watch = Watch(progress.update, progress.say, stop, begin, ready, progress.reading)
     return lambda config: run_on_ray(config, address=address, gpus=gpus, watch=watch)
+
+
+def _tell_of_a_crash(config: RunConfig, progress: Progress) -> None:
+    """Say what the last local run of the store was at, where its process crashed."""
+    from pipeline.run.whereabouts import left_behind_at
+
+    at = left_behind_at(config.store_location())
+    if at is not None:
+        progress.say(
+            f"the last run of this store ended without a word while it computed {at}; if this one does as well, take"
+            " that checkpoint out of `path`, or leave --local out: on Ray a model that crashes is set aside alone"
+        )
 
 
 def _check_cuda(gpus: Share) -> None:

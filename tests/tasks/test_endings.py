@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from pipeline.plan.config import ConfigError
+from pipeline.run.whereabouts import left_behind_at, noted
 from pipeline.store.lease import LeaseLostError
 from tasks.cli import main
 from tasks.endings import end, ending_of
@@ -148,10 +150,46 @@ def test_a_damaged_piece_of_a_store_is_no_surprise_to_whoever_reads_it(tmp_path,
     assert main(["run", "--local", str(config)]) == 0
     store = tmp_path / "cube.zarr"
     next(path for path in (store / "lab" / name / "c").rglob("*") if path.is_file()).write_bytes(b"")
-    for command in (["summarise", str(store)], ["reliability", str(store), "--shuffles", "5"], ["report", str(store)]):
+    for command in (["summarise", str(store)], ["reliability", str(store), "--shuffles", "5"]):
         assert main(command) == 2
         assert "a piece of the store cannot be read" in capsys.readouterr().err
     assert main(["verify", str(store)]) == 3
+
+
+def test_what_a_crashed_process_was_at_is_told_once(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with noted("here.zarr") as note:
+        note("lab/a strf")
+        assert left_behind_at("here.zarr") is None  # it lives
+        (place,) = tmp_path.iterdir()
+        gone = subprocess.Popen(["true"])
+        gone.wait()
+        place.write_text(f"{gone.pid} lab/a strf")
+        assert left_behind_at("there.zarr") is None
+        assert left_behind_at("here.zarr") == "lab/a strf"
+        assert left_behind_at("here.zarr") is None
+        note("lab/b strf")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_crash_of_a_local_run_is_named_by_the_next(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    config = write_lab(tmp_path, {"crashing": "crash in a run"}, healthy=1)
+    command = [sys.executable, "-m", "tasks", "run", "--local", str(config)]
+    crashed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert crashed.returncode == -signal.SIGSEGV
+    assert main(["status", str(config)]) != 0
+    (weights,) = (tmp_path / "checkpoints/crashing").glob("*.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-50])
+    capsys.readouterr()
+    assert main(["run", "--local", str(config)]) in (2, 3)
+    printed = capsys.readouterr()
+    assert "ended without a word while it computed lab/crashing strf" in printed.out + printed.err
+    main(["run", "--local", str(config)])
+    printed = capsys.readouterr()
+    assert "without a word" not in printed.out + printed.err
 
 
 def test_a_process_that_a_command_forks_may_end_as_it_likes():
