@@ -3,6 +3,7 @@
 import json
 import platform
 from collections.abc import Mapping
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -59,6 +60,7 @@ def group_attributes(
     }
 
 
+@lru_cache(maxsize=1)  # the same for every cohort, and slow to read
 def _versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for name in ("gradmap-pipeline", "torch", "deepSTRF", "ray", "numpy", "xarray", "zarr"):

@@ -1,6 +1,6 @@
 """The cubes of a run, laid out before any number is computed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from zarr.abc.store import Store
@@ -26,6 +26,7 @@ from pipeline.store.groups import (
     claim_root,
     clear_group,
     consolidate,
+    copies,
     create_arrays,
     delete_array,
     read_group,
@@ -68,7 +69,10 @@ def create_or_extend(plan: RunPlan, *, health_flags: Mapping[str, int | Flag], h
     forget(location)
     claim_root(store, location)
     settled = [(cohort, _settled(store, location, cohort.name)) for cohort in plan.cohorts]
-    groups = {cohort.name: _sound(group, cohort, health_flags) for cohort, group in settled}
+    copied = copies(store)  # once: the root tells of all cohorts in one object
+    groups = {
+        cohort.name: _sound(group, cohort, copied.get(cohort.name, {}), health_flags) for cohort, group in settled
+    }
     outdated = {
         cohort.name: outdated_arrays(cohort, group, health_flags)
         for cohort in plan.cohorts
@@ -84,12 +88,14 @@ def create_or_extend(plan: RunPlan, *, health_flags: Mapping[str, int | Flag], h
     forget(location)
 
 
-def _sound(group: Group | None, cohort: CohortPlan, health_flags: Mapping[str, int | Flag]) -> Group | None:
+def _sound(
+    group: Group | None, cohort: CohortPlan, copied: Iterable[str], health_flags: Mapping[str, int | Flag]
+) -> Group | None:
     """The group of a cohort, with all that it needs; None where there is none, or one without anything in it yet."""
     if group is None or group.state != READY:
         return None
     refuse_foreign(cohort, group)
-    refuse_losses(group)
+    refuse_losses(group, copied)
     damaged = damaged_labels(group)
     if damaged:
         labels = recorded_labels(group)

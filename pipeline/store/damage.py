@@ -40,17 +40,20 @@ def refuse_leftovers(store: Store, location: str, cohort: str) -> None:
         )
 
 
-def refuse_losses(group: Group) -> None:
+def refuse_losses(group: Group, copied: Iterable[str]) -> None:
     """Refuse to go on with a cohort of which a description or a chunk of the driver's own arrays is gone.
+
+    Parameters
+    ----------
+    copied
+        Names of the cohort's arrays as the root has them.
 
     Raises
     ------
     DamagedStoreError
         Naming what is gone.
     """
-    lost = [
-        f"{name}/{METADATA}" for name in copied_arrays(group.store, group.name) if name and name not in group.arrays
-    ]
+    lost = [f"{name}/{METADATA}" for name in copied if name not in group.arrays]
     lost = lost or missing_chunks(group, group.with_role(*BOOKKEEPING))
     if lost:
         raise DamagedStoreError(
