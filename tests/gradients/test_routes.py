@@ -9,6 +9,7 @@ from torch import nn
 
 from pipeline.gradients.gradmaps import compute_strf_gradmaps, strf_gradmaps
 from pipeline.gradients.passes.forward_pass import pass_through
+from pipeline.gradients.passes.vjp import vjp
 from pipeline.gradients.passes.windows import windowed
 from pipeline.gradients.routes import cheapest
 from pipeline.gradients.routes.backward import _encoder_before
@@ -458,3 +459,25 @@ def test_five_thousand_neurons_stay_under_a_gibibyte():
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
     assert gradmaps.shape == (5000, 34, 64)
     assert grown < 2**30
+
+
+class _Reversed(torch.autograd.Function):
+    """The same numbers, and the gradient with the other sign."""
+
+    @staticmethod
+    def forward(context, x):
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(context, gradient):
+        return -gradient
+
+
+def test_numbers_turned_round_and_back_have_the_gradient_of_themselves_unless_a_step_changes_it():
+    leaf = torch.randn(3, 4, requires_grad=True)
+    inside = leaf * 2.0
+    cotangents = torch.randn(5, 3, 4)
+    assert vjp(inside.transpose(0, 1).permute(1, 0), inside, cotangents) is cotangents
+    changed = _Reversed.apply(inside.transpose(0, 1)).transpose(0, 1)
+    assert changed.data_ptr() == inside.data_ptr()
+    torch.testing.assert_close(vjp(changed, inside, cotangents, {"vmap"}), -cotangents)

@@ -52,15 +52,22 @@ class Linearised:
         n_hidden = cotangents.shape[-1]
         reached = first
         cell: Tensor | None = None
-        each, carries = states.unbind(), self.carry.unbind()
+        of_frames, of_steps, keep, leak = states, self.carry, self.keep, self.leak
+        multiply: Callable[..., Tensor] = torch.matmul
+        if states.shape[1] == 1:
+            # Around one stimulus these are products of two matrices, which start sooner than batches of one.
+            cotangents, of_frames, of_steps = cotangents.squeeze(1), states.squeeze(1), of_steps.squeeze(1)
+            keep, leak = (None if one is None else one.squeeze(1) for one in (keep, leak))
+            multiply = torch.mm
+        each, carries = of_frames.unbind(), of_steps.unbind()
         for frame in range(last, first - 1, -1):
             state = each[frame - first]
-            hidden = state if self.keep is None else state[..., -n_hidden:]
+            hidden = state if keep is None else state[..., -n_hidden:]
             if frame in occupied:
                 hidden += cotangents[frame]
             # An LSTM's cell c_t besides: g^c_t = g^h_t leak_t + g^c_(t+1) keep_(t+1), entry by entry.
-            if self.keep is not None and self.leak is not None:
-                leaked = hidden * self.leak[frame]
+            if leak is not None:
+                leaked = hidden * leak[frame]
                 state[..., :n_hidden] = leaked if cell is None else cell + leaked
             # Once everything has died away and no output is left to come, the earlier frames have zeros.
             if (last - frame) % FRAMES_BETWEEN_LOOKS == FRAMES_BETWEEN_LOOKS - 1:
@@ -71,11 +78,11 @@ class Linearised:
             if frame == first:
                 continue
             before = each[frame - first - 1]
-            if self.keep is None:
-                torch.matmul(state, carries[frame], out=before)
+            if keep is None:
+                multiply(state, carries[frame], out=before)
             else:
-                cell = state[..., :n_hidden] * self.keep[frame]
-                before[..., n_hidden:] = torch.matmul(state, carries[frame])
+                cell = state[..., :n_hidden] * keep[frame]
+                before[..., n_hidden:] = multiply(state, carries[frame])
         # All frames' inputs in one batched product: (stimulus, row, state) @ (stimulus, state, input) per frame.
         given = states[reached - first :] @ self.feed[reached : last + 1]
         if len(given) == len(cotangents):
