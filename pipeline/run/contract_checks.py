@@ -4,10 +4,12 @@ import weakref
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from pipeline.gradients.contract import Contract, ContractError, NotFiniteError, check_contract
+from pipeline.gradients.health.raising import raised
 from pipeline.gradients.naming import name_of
 from pipeline.gradients.torch_state.memory import is_out_of_memory
 from pipeline.inputs.checkpoints import load_checkpoint
@@ -50,6 +52,30 @@ def contract_of(
         heard = None if stimuli is None else stimuli[0, ..., : LONGEST * positions]
         found[key] = _checked(model, job.cohort, heard, hears, level)
     return found[key]
+
+
+def contract_flags(job: Job, hears: Hearing | None = None) -> np.ndarray:
+    """Health flags (neuron,) by what is known of the contract of the models that a map is computed from.
+
+    Parameters
+    ----------
+    hears
+        What the models are given, where that is not the map's stimuli.
+
+    Raises
+    ------
+    ContractError
+        If a model breaks it.
+    """
+    asked = hears or _hearing(job.map)
+    heard = None
+    if job.map.stimuli.names:
+        first = job.sounds()[0] if asked == "waveform" else job.spectrograms()[0]
+        heard = torch.as_tensor(first, dtype=torch.float32, device=job.device)[None]
+    ahead = np.zeros(len(job.neurons), dtype=bool)
+    for model, neurons in job.members():
+        ahead |= contract_of(model, job, heard, hears=asked).hears_future[list(neurons)].numpy()
+    return raised("hears_the_future", torch.from_numpy(ahead)[None])[0].numpy().astype(np.uint16)
 
 
 def _checked(

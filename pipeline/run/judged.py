@@ -11,6 +11,7 @@ from pipeline.gradients.gradmaps import Gradmaps, gradmaps_around_spectrograms
 from pipeline.gradients.health.raising import raised
 from pipeline.plan.judging import Judging
 from pipeline.plan.kinds.strf import StrfMapConfig
+from pipeline.run.contract_checks import contract_flags
 from pipeline.run.gradients import question_of
 from pipeline.run.job import Job
 from pipeline.run.kinds.strf import around
@@ -45,7 +46,9 @@ def judged(job: Job) -> Judged:
     assert isinstance(settings, Judging)
     entry = job.cohort.map_plan(settings.of)
     asked = cast(StrfMapConfig, entry.settings)  # a plan has checks of judgeable maps alone
-    return Judged(replace(job, map=entry, shard=replace(job.shard, map=entry.name, stimuli=None)), asked)
+    found = Judged(replace(job, map=entry, shard=replace(job.shard, map=entry.name, stimuli=None)), asked)
+    contract_flags(found.job)
+    return found
 
 
 def flags_of_check(maps: Tensor) -> Tensor:

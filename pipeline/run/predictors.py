@@ -8,6 +8,7 @@ import torch
 from pipeline.gradients.attribution.listening import listening
 from pipeline.numbers.prediction import HeardFrames, RidgeBasis, ridge_basis, windows_of
 from pipeline.plan.map_config import Stimuli
+from pipeline.run.contract_checks import contract_flags
 from pipeline.run.job import Job, read_stimuli
 
 
@@ -23,6 +24,7 @@ def basis(job: Job) -> RidgeBasis:
 
 def model_responses(job: Job) -> np.ndarray:
     """Responses (neuron, row) of the model at the rows of the windows; a front-end is left out."""
+    contract_flags(job)
     found = []
     with listening(job.model, job.dtype) as listener, torch.no_grad():
         for spectrogram in job.all_spectrograms():

@@ -70,7 +70,31 @@ class Missing(LabModel):
         Path("/nowhere/table.csv").read_text()
 
 
-def mixed(folder, bad, more=""):
+#: Maps of the other kinds, and what can be asked of maps.
+OTHERS = """
+[maps.dyn]
+kind = "dynamic"
+stimuli = "spectrograms.npz"
+[maps.path]
+kind = "integrated"
+stimuli = "spectrograms.npz"
+[maps.best]
+kind = "synthesis"
+steps = 2
+"""
+JUDGED = """
+[maps.strf]
+kind = "strf"
+[fitted]
+stimuli = "spectrograms.npz"
+[checks]
+filter_test = "spectrograms.npz"
+randomise = true
+infidelity = true
+"""
+
+
+def mixed(folder, bad, more="", maps='[maps.strf]\nkind = "strf"\n' + AROUND):
     """Two good checkpoints, and a bad one of that class, in one cohort."""
     for name in ("good0", "good1"):
         write_checkpoint(folder / "checkpoints" / name, len(name))
@@ -78,7 +102,7 @@ def mixed(folder, bad, more=""):
     description.write_text(description.read_text().replace("LabModel", bad))
     entries = entry() + entry("others/*", f"tests.run.test_contract.{bad}")
     write_spectrograms(folder / "spectrograms.npz")
-    path = write_config(folder, entries=entries, maps='[maps.strf]\nkind = "strf"\n' + AROUND)
+    path = write_config(folder, entries=entries, maps=maps)
     path.write_text(path.read_text().replace("[[cohort.checkpoints]]", f"{more}\n[[cohort.checkpoints]]", 1))
     return load_config(path)
 
@@ -101,6 +125,23 @@ def test_a_checkpoint_that_breaks_it_falls_alone(tmp_path, bad, message):
     assert (report.done, report.failed) == (4, 2)
     assert {(failure.checkpoint, failure.cause) for failure in report.failures} == {("bad", "contract")}
     assert any(re.search(message, failure.message) for failure in report.failures)
+
+
+@pytest.mark.parametrize("maps", [OTHERS, JUDGED], ids=["kinds", "checks"])
+def test_nothing_of_any_kind_is_computed_of_a_model_that_breaks_it(tmp_path, maps):
+    report = run_locally(mixed(tmp_path, "Ahead", maps=maps))
+    failed = {(failure.checkpoint, failure.cause, failure.message[:5]) for failure in report.failures}
+    assert failed == {("bad", "contract", "Ahead")}
+    assert report.done == 2 * report.failed
+
+
+def test_maps_of_any_kind_of_a_model_that_may_hear_ahead_say_so(tmp_path):
+    assert run_locally(mixed(tmp_path, "Ahead", "causal = false", OTHERS)).failed == 0
+    cube = open_cube(tmp_path / "cube.zarr", "lab")
+    for name in ("dyn", "path", "best"):
+        flagged = (cube[f"{name}_health"] & FLAGS["hears_the_future"]) > 0
+        assert flagged.sel(checkpoint="bad").all()
+        assert not flagged.sel(checkpoint=["good0", "good1"]).any()
 
 
 def test_a_sound_is_heard_as_far_as_its_frames_go(tmp_path):

@@ -16,6 +16,7 @@ from pipeline.gradients.health.raising import raised
 from pipeline.numbers import dynamic
 from pipeline.numbers.sliding import stimulus_windows
 from pipeline.plan.kinds.dynamic import DynamicConfig
+from pipeline.run.contract_checks import contract_flags
 from pipeline.run.job import Computed, Job
 from pipeline.run.kinds import COMPUTE
 
@@ -64,6 +65,7 @@ def compute(job: Job) -> Computed:
     """
     settings = job.map.settings
     assert isinstance(settings, DynamicConfig)
+    told = contract_flags(job)
     records = _Records()
     sounds = [_heard(job, settings, name, heard, records) for name, heard in _stimuli(job)]
     maps = np.concatenate([sound.maps for sound in sounds], axis=1)
@@ -79,12 +81,12 @@ def compute(job: Job) -> Computed:
         arrays["kept"] = np.stack(kept, axis=1)
     return Computed(
         arrays={suffix: np.asarray(values, dtype=np.float32) for suffix, values in arrays.items()},
-        companions=_companions(job, maps, records),
+        companions=_companions(job, maps, records, told),
         route=records.route,
     )
 
 
-def _companions(job: Job, maps: np.ndarray, records: _Records) -> dict[str, np.ndarray]:
+def _companions(job: Job, maps: np.ndarray, records: _Records, told: np.ndarray) -> dict[str, np.ndarray]:
     """Health and memory of each neuron, by the energy of all its maps at each lag."""
     energy = np.stack([np.einsum("tlf,tlf->l", one, one, dtype=np.float64, casting="same_kind") for one in maps])
     # As one map of one band whose entries are the roots of the energies.
@@ -105,7 +107,7 @@ def _companions(job: Job, maps: np.ndarray, records: _Records) -> dict[str, np.n
         return np.where(lags > 0, (lags - 1) * step_ms, np.float32(np.nan))
 
     return {
-        "health": flags[0].numpy().astype(np.uint16),
+        "health": flags[0].numpy().astype(np.uint16) | told,
         "memory_90": memory(0.9),
         "memory_99": memory(0.99),
         "oldest_share": oldest[0].numpy(),

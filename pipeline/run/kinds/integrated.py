@@ -13,6 +13,7 @@ from pipeline.gradients.health.flags import TRUNCATED_SHARE
 from pipeline.gradients.health.raising import raised
 from pipeline.numbers.lags import reach
 from pipeline.plan.kinds.integrated import IntegratedConfig
+from pipeline.run.contract_checks import contract_flags
 from pipeline.run.gradients import question_of
 from pipeline.run.job import Computed, Job
 from pipeline.run.kinds import COMPUTE
@@ -23,6 +24,7 @@ def compute(job: Job) -> Computed:
     """Contributions, their completeness and what lies before the window, sound by sound."""
     asked = job.map.settings
     assert isinstance(asked, IntegratedConfig)
+    told = contract_flags(job)
     level = _level(job, asked)
     heard = zip(job.stimulus_names(), job.spectrograms(), strict=True)
     found = [_of_sound(job, asked, name, spectrogram, level) for name, spectrogram in heard]
@@ -33,7 +35,7 @@ def compute(job: Job) -> Computed:
     values = stacked["values"].astype(np.float32)
     measures = {name: stacked[name].astype(np.float32) for name in ("completeness", "outside", "difference")}
     accompanying = {
-        "health": _health(asked, stacked, job.cohort.lags),
+        "health": _health(asked, stacked, job.cohort.lags) | told,
         **reach(values, job.cohort.frame_ms),
         "frame": stacked["frames"].astype(np.int32),
     }

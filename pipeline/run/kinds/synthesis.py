@@ -8,6 +8,7 @@ from pipeline.gradients.attribution.synthesis import Synthesised, synthesise
 from pipeline.gradients.health.raising import raised
 from pipeline.numbers.lags import reach
 from pipeline.plan.kinds.synthesis import SynthesisConfig
+from pipeline.run.contract_checks import contract_flags
 from pipeline.run.gradients import question_of
 from pipeline.run.job import Computed, Job
 from pipeline.run.kinds import COMPUTE
@@ -22,6 +23,7 @@ def compute(job: Job) -> Computed:
     """The sounds, lag 0 first, with the response after every step; a neuron that no step moves keeps its start."""
     asked = job.map.settings
     assert isinstance(asked, SynthesisConfig)
+    told = contract_flags(job, "waveform" if asked.space == "waveform" else "spectrogram")
     start = _start(job, asked)
     found = synthesise(
         job.model,
@@ -46,7 +48,7 @@ def compute(job: Job) -> Computed:
     return Computed(
         arrays=arrays | ({"added": added.astype(np.float32)} if asked.is_change else {}),
         companions={
-            "health": flags[0].numpy().astype(np.uint16),
+            "health": flags[0].numpy().astype(np.uint16) | told,
             **{name: numbers[0] for name, numbers in accompanying.items()},
         },
         route="ascent",
