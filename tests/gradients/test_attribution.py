@@ -224,6 +224,23 @@ def test_the_gradient_of_integrated_gradients_is_plain_autograds():
 
 
 @pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated:FutureWarning")
+def test_weights_outside_the_parts_of_a_model_are_shuffled_last():
+    class Bare(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.F, self.O = 4, 3
+            self.weight = nn.Parameter(torch.randn(3, 4))
+            self.gain = nn.Linear(4, 4)
+
+        def forward(self, x):
+            return (self.weight @ self.gain(x[:, 0].mT).mT).unsqueeze(2)
+
+    model = seeded(Bare)
+    found = randomised_maps(model, lambda one: strf_gradmaps(one, 2))
+    assert found.parts == ("gain", "itself")
+    assert (found.correlation[1] != found.correlation[0]).any()
+
+
 def test_a_model_whose_weights_follow_others_can_be_shuffled():
     model = seeded(lambda: Recurrent("GRU", hidden_readout=5))
     torch.nn.utils.weight_norm(model.encoder[0])

@@ -1,6 +1,6 @@
 """Whether a map can be believed: it falls apart with the weights, and it tells what small changes of the sound do."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +17,10 @@ from pipeline.gradients.torch_state.copies import Inventory, copied
 TOGETHER = 16
 
 
+#: What the weights are called that a model holds outside its parts.
+ITSELF = "itself"
+
+
 @dataclass(frozen=True)
 class Randomised:
     """How alike maps stay when the weights are shuffled, from the output down.
@@ -25,7 +29,7 @@ class Randomised:
     ----------
     parts
         Names of the parts whose weights were shuffled, in the order in which that was done; each step keeps the
-        earlier ones shuffled.
+        earlier ones shuffled. What the model holds outside its parts comes last, as ``ITSELF``.
     correlation
         Pearson correlation of each neuron's map with the one of the trained model, after each step; NaN where a map
         is constant.
@@ -57,23 +61,24 @@ def randomised_maps(
     inventory = Inventory.of(model)
     shuffled, generator = copied(model, inventory, inventory.dtype), torch.Generator().manual_seed(seed)
     names, rows = [], []
-    for name, part in reversed(list(shuffled.named_children())):
-        if not any(parameter.numel() > 1 for parameter in part.parameters()):
+    parts = [(name, list(part.parameters())) for name, part in reversed(list(shuffled.named_children()))]
+    for name, weights in [*parts, (ITSELF, list(shuffled.parameters(recurse=False)))]:
+        if not any(parameter.numel() > 1 for parameter in weights):
             continue
-        _shuffle(part, generator)
+        _shuffle(weights, generator)
         names.append(name)
         rows.append(_correlation(maps_of(shuffled).flatten(1).double(), trained))
     if not names:
         raise ValueError(
-            f"{type(model).__name__} has no parts with weights, so nothing can be shuffled; give a model whose layers"
-            " are its children"
+            f"{type(model).__name__} has no weights of more than one number, so nothing can be shuffled; give a model"
+            " that has learnt some"
         )
     return Randomised(tuple(names), torch.stack(rows))
 
 
-def _shuffle(part: nn.Module, generator: torch.Generator) -> None:
+def _shuffle(weights: Iterable[Tensor], generator: torch.Generator) -> None:
     with torch.no_grad():
-        for parameter in part.parameters():
+        for parameter in weights:
             order = torch.randperm(parameter.numel(), generator=generator).to(parameter.device)
             parameter.copy_(parameter.flatten()[order].reshape(parameter.shape))
 
