@@ -40,8 +40,7 @@ class Linearised:
         self, cotangents: Float[Tensor, "frame stimulus row hidden"], first: int
     ) -> Float[Tensor, "frame stimulus row input"]:
         """Cotangents of the output back to the input, at frames from ``first`` on; 0 at the frames before."""
-        busy = cotangents.flatten(1).ne(0).any(dim=1).nonzero().flatten().tolist()
-        busy = [frame for frame in busy if frame >= first]
+        busy = [n for n in cotangents.flatten(1).ne(0).any(dim=1).nonzero().flatten().tolist() if n >= first]
         if not busy:
             return cotangents.new_zeros((*cotangents.shape[:-1], self.feed.shape[-1]))
         # Backwards in time, with g_t the cotangent of the state h_t and y_t that of the output:
@@ -49,8 +48,7 @@ class Linearised:
         # All rows at once: states (frame, stimulus, row, state), carry and feed one matrix per frame and stimulus.
         last, occupied = busy[-1], set(busy)
         states = cotangents.new_zeros((last + 1 - first, *cotangents.shape[1:-1], self.carry.shape[-2]))
-        n_hidden = cotangents.shape[-1]
-        reached = first
+        n_hidden, reached = cotangents.shape[-1], first
         cell: Tensor | None = None
         of_frames, of_steps, keep, leak = states, self.carry, self.keep, self.leak
         multiply: Callable[..., Tensor] = torch.matmul
