@@ -77,10 +77,10 @@ measures' own entries: `python -m pipeline.numbers.catalogue docs/measures.md`.
   more than an octave apart the measure is left out, with the reason in `left_out`.
 - **Threshold**: a class, and a number that would describe noise, is NaN where the map does not stand out. The null is
   simulated normal noise of as many entries, as smooth as the map, of even spread or decaying exponentially over the
-  lags. Noise that is larger in some bands, or of heavier tails, is called significant (and sparse) more often. A field
-  that covers most of a small window (8 bands, 10 lags) cannot be told from smooth noise, and is not called significant.
-  Whether maps mean anything is told by seeds: `gradmap reliability`. How often each threshold is passed under nulls
-  stands in [statistics.md](statistics.md).
+  lags. Noise that is larger in some bands, or of heavier tails, is called significant, sparse and inseparable more
+  often. A field that covers most of a small window (8 bands, 10 lags) cannot be told from smooth noise, and is not
+  called significant. Whether maps mean anything is told by seeds: `gradmap reliability`. How often each threshold is
+  passed under nulls stands in [statistics.md](statistics.md).
 - `gradmap summarise --threshold 3` measures maps whose entries under three robust standard deviations are set to 0.
 
 ## Spectro-temporal maps
