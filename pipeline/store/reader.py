@@ -108,12 +108,16 @@ def _hidden(group: Group, without: Collection[str] = ()) -> xr.Dataset:
     return _ordered(cube.assign(hidden))
 
 
+#: Kinds of dtype that text has: which of them depends on the versions of numpy, pandas and xarray.
+TEXT = "TOU"
+
+
 def _ordered(cube: xr.Dataset) -> xr.Dataset:
     """The cube with its maps first, and its labels as ordinary text, which pandas, matplotlib and netCDF know."""
     order: dict[str, int] = {role: rank for rank, role in enumerate(ROLES)}
     attributes = {name: cube.variables[name].attrs for name in cube.data_vars}
     names = sorted(attributes, key=lambda name: (order.get(role_of(attributes[name]), len(ROLES)), str(name)))
-    text = {name: _as_text(entry) for name, entry in cube.variables.items() if entry.dtype.kind == "T"}
+    text = {name: _as_text(entry) for name, entry in cube.variables.items() if entry.dtype.kind in TEXT}
     return cube.assign(text)[names]
 
 

@@ -92,8 +92,11 @@ def _selected(entry: Outcome, labels: Mapping[str, Any]) -> xr.DataArray:
     """The maps of a picture: those at ``labels``, and the first of any other axis but their own."""
     gradmap = entry.gradmap
     others = [dim for dim in gradmap.dims if dim not in labels and dim not in own_dims(gradmap)]
-    chosen = {dim: given for dim, given in labels.items() if dim in gradmap.dims}
-    return gradmap.isel(dict.fromkeys(others, 0)).sel(chosen).load()
+    chosen = gradmap.isel(dict.fromkeys(others, 0))
+    for dim, given in labels.items():
+        if dim in chosen.dims:  # one by one: the oldest dask that is allowed takes no list beside a number
+            chosen = chosen.sel({dim: given})
+    return chosen.load()
 
 
 def _flagged_panel(entry: Outcome, place: tuple[int, ...]) -> Panel:
