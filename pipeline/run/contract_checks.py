@@ -2,7 +2,7 @@
 
 import weakref
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -82,23 +82,30 @@ def _checked(
     model: nn.Module, cohort: CohortPlan, heard: Tensor | None, hears: Hearing, level: float, *, weigh: bool = False
 ) -> Contract:
     frames = FRAMES_OF_SOUND if hears == "waveform" else min(cohort.lags, MOST_OF_NULL)
+    found = contract_if_told(model, heard, frames=frames, level=level, hears=hears, causal=cohort.causal, weigh=weigh)
+    nobody = torch.zeros(len(cohort.neurons), dtype=torch.bool)
+    return Contract(nobody, ~nobody, 0) if found is None else found
+
+
+def contract_if_told(model: nn.Module, heard: Tensor | None, **asked: Any) -> Contract | None:
+    """What `check_contract` tells with these words; None where the model gets no further for reasons of its own.
+
+    Raises
+    ------
+    ContractError
+        If the model breaks its contract.
+    """
     try:
-        return check_contract(model, heard, frames=frames, level=level, hears=hears, causal=cohort.causal, weigh=weigh)
+        return check_contract(model, heard, **asked)
     except NotFiniteError:
-        return _unchecked(cohort)  # which neuron and stimulus it is, the maps tell
+        return None  # which neuron and stimulus it is, the maps tell
     except OSError as error:
         # Nothing but the model's own code ran, so the storage that maps are written to has nothing to do with it.
         raise ContractError(f"{name_of(model)} cannot be called: {of_error(error)}; mend its forward") from error
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        # The engine takes smaller blocks; a few stimuli side by side are already too many for this check.
-        return _unchecked(cohort)
-
-
-def _unchecked(cohort: CohortPlan) -> Contract:
-    nobody = torch.zeros(len(cohort.neurons), dtype=torch.bool)
-    return Contract(nobody, ~nobody, 0)
+        return None  # the engine takes smaller blocks; a few stimuli side by side are already too many for this check
 
 
 def with_contracts(plan: RunPlan, modules: "dict[str, nn.Module]", deadline_s: float = DEADLINE_S) -> RunPlan:

@@ -8,11 +8,11 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
-from pipeline.gradients.contract import Contract, NotFiniteError, check_contract
+from pipeline.gradients.contract import Contract
 from pipeline.gradients.gradmaps import compute_strf_gradmaps
 from pipeline.plan.axes import Axis, lag_ms
 from pipeline.plan.kinds.strf import StrfMapConfig
-from pipeline.run.contract_checks import LONGEST, MOST_OF_NULL
+from pipeline.run.contract_checks import LONGEST, MOST_OF_NULL, contract_if_told
 from pipeline.store.array_specs import SIGN
 from pipeline.words import Route
 
@@ -111,7 +111,9 @@ def gradmaps(
     level = silence_level or 0.0
     if stimuli is None and not isinstance(getattr(model, "F", None), int):
         stimuli = torch.full((1, len(bands), lags), level)
-    contract = _contract(model, stimuli, len(bands), lags, level, causal)
+    null = torch.full((len(bands), max(1, min(lags, MOST_OF_NULL))), level)
+    heard = null if stimuli is None else stimuli[0, :, :LONGEST]
+    contract = contract_if_told(model, heard, level=level, causal=causal)
     labels = _labels(model, neuron_names, contract)
     rows = _rows(labels, neurons)
     found = compute_strf_gradmaps(
@@ -137,18 +139,6 @@ def _axes(values: np.ndarray, names: tuple[str, ...], neuron: Axis, frequency: A
     stimulus = (Axis("stimulus", names),) if names else ()
     channels = (Axis("channel", tuple(range(values.shape[2]))),) if values.ndim == 5 else ()
     return (*stimulus, neuron, *channels, frequency, lag)
-
-
-def _contract(
-    model: nn.Module, stimuli: Tensor | None, bands: int, lags: int, level: float, causal: bool
-) -> Contract | None:
-    """What the model was found to do; None where it answers with NaN, which the maps of each neuron tell."""
-    length = max(1, min(lags, MOST_OF_NULL))
-    heard = torch.full((bands, length), level) if stimuli is None else stimuli[0, :, :LONGEST]
-    try:
-        return check_contract(model, heard, level=level, causal=causal)
-    except NotFiniteError:
-        return None
 
 
 def _told(contract: Contract | None, labels: Sequence[str], rows: Sequence[int]) -> dict[str, list[str]]:

@@ -113,7 +113,7 @@ def _in_own_precision(
             (one - other).abs().amax()
             / torch.maximum(one.abs(), other.abs()).amax().clamp(min=torch.finfo(torch.float32).tiny)
         )
-        rounding = float(torch.finfo(one.dtype).tiny)
+        rounding = one.new_tensor(torch.finfo(one.dtype).tiny)
         best = min(best, (apart, _error(one, rounding, along, placed)))
     return best[1] if best[0] <= AGREEING else math.nan
 
@@ -167,36 +167,45 @@ def _moved(
     return [_Moved(evaluate(objective, mine[:, :, 0, :]), step) for mine in parts]
 
 
-def _slope(setting: Setting, moved: _Moved, row: int) -> tuple[Tensor, float]:
-    """Central differences of one map's objective, and what rounding may add to them."""
-    number = moved.numbers.sum(dim=1) if setting.neurons is None else moved.numbers[:, setting.neurons[row]]
+def _slope(setting: Setting, moved: _Moved, rows: int | list[int]) -> tuple[Tensor, Tensor]:
+    """Central differences of the objective of a map, or of each of some, and what rounding may add to them."""
+    if setting.neurons is None:
+        number = moved.numbers.sum(dim=1)
+    else:
+        number = moved.numbers[
+            :, setting.neurons[rows] if isinstance(rows, int) else [setting.neurons[n] for n in rows]
+        ]
     half = len(number) // 2
     slope = (number[:half] - number[half:]) / (2 * moved.step)
-    return slope, float(1e2 * torch.finfo(number.dtype).eps * number.abs().amax() / moved.step)
+    return slope, 1e2 * torch.finfo(number.dtype).eps * number.abs().amax(dim=0) / moved.step
 
 
 def _errors_along(
     setting: Setting, moved: _Moved, direction: Tensor, maps: Float[Tensor, "row ..."], rows: list[int]
 ) -> Float[Tensor, " row"]:
     """What `_error` tells of maps that look at one window, along one direction of it."""
-    assert setting.neurons is not None
-    numbers = moved.numbers[:, [setting.neurons[row] for row in rows]]
-    slope = (numbers[0] - numbers[1]) / (2 * moved.step)
-    rounding = 1e2 * torch.finfo(numbers.dtype).eps * numbers.abs().amax(dim=0) / moved.step
+    slope, rounding = _slope(setting, moved, rows)
     # In the precision of the maps: twice as wide a copy of thousands of them takes longer than all else here.
     within = maps[..., : direction.shape[-1]].flatten(1)
     along = direction.flip(-1).flatten().to(within)  # a map begins with its newest frame
-    if not bool((within @ along).isfinite().all()):
+    told = within @ along
+    if not bool(told.isfinite().all()):
         within = within.nan_to_num(nan=0.0)
-    told = (within @ along).to(slope)
+        told = within @ along
     typical = within.norm(dim=1).to(slope) * direction.norm() / math.sqrt(direction.numel())
-    scale = torch.stack([told.abs(), slope.abs(), typical, rounding]).amax(dim=0)
-    return ((slope - told).abs() / scale.clamp(min=torch.finfo(torch.float32).tiny)).cpu()
+    return _relative(slope[0], told.to(slope), typical, rounding).cpu()
 
 
-def _error(slope: Tensor, rounding: float, directions: Tensor, placed: Tensor) -> float:
+def _error(slope: Tensor, rounding: Tensor, directions: Tensor, placed: Tensor) -> float:
     told = (directions * placed).flatten(1).sum(dim=1)
-    # A random direction meets the map at about this much; less than that, or than rounding, is no measure of an error.
     typical = placed.norm() * directions.flatten(1).norm(dim=1) / math.sqrt(placed.numel())
-    scale = torch.stack([told.abs(), slope.abs(), typical, torch.full_like(told, rounding)]).amax(dim=0)
-    return float(((slope - told).abs() / scale.clamp(min=torch.finfo(torch.float32).tiny)).amax())
+    return float(_relative(slope, told, typical, rounding).amax())
+
+
+def _relative(slope: Tensor, told: Tensor, typical: Tensor, rounding: Tensor) -> Tensor:
+    """Difference of slopes from what maps tell, relative to the largest that counts.
+
+    A random direction meets a map at about ``typical``; less than that, or than rounding, is no measure of an error.
+    """
+    scale = torch.stack([told.abs(), slope.abs(), typical, rounding.expand_as(told)]).amax(dim=0)
+    return (slope - told).abs() / scale.clamp(min=torch.finfo(torch.float32).tiny)
