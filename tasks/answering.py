@@ -4,8 +4,8 @@ import argparse
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from pipeline.text import counted
 from tasks.commands.inspect import store_named
-from tasks.outcome import counted
 from tasks.terminal import tell
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from pipeline.plan.config import ConfigError
 from pipeline.text import counted
 from tasks.answering import MAP, NOTES, choose_cohorts
 from tasks.commands.number_tests import measures_left, numbers_asked, print_number_agreement, print_number_tests
-from tasks.commands.tested import figures, print_tests, site_of, unit_of
+from tasks.commands.tested import figures, pooled, print_tests, site_of, unit_of
 from tasks.outcome import COMPLETE, Finished, last_line
 from tasks.parsing import new_command
 from tasks.progress import LINE_EVERY_S
@@ -371,7 +371,7 @@ def _tests_of_maps(
 
     unit, site = unit_of(maps.values(), arguments)
     tests = compare_measures(
-        dict(maps) if len(maps) > 1 else next(iter(maps.values())),
+        pooled(maps),
         arguments.reference,
         arguments.other,
         arguments.by,

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipeline.text import counted
-from tasks.commands.tested import figures, print_tests, unit_of
+from tasks.commands.tested import figures, pooled, print_tests, unit_of
 from tasks.terminal import tell, tell_table
 
 if TYPE_CHECKING:
@@ -65,13 +65,8 @@ def print_number_tests(
             continue
         parts = {cohort: found.numbers for cohort, found in chosen.items()}
         unit, site = unit_of(parts.values(), arguments)
-        tests = compare_numbers(
-            dict(parts) if len(parts) > 1 else next(iter(parts.values())),
-            arguments.reference,
-            arguments.other,
-            arguments.by,
-            site=site,
-        )
+        pair = (arguments.reference, arguments.other)
+        tests = compare_numbers(pooled(parts), *pair, arguments.by, site=site)
         tell()
         tell(_counted(owner, chosen))
         print_tests(tests, arguments, unit, explained=explained and not rows)

@@ -1,14 +1,16 @@
 """Tests between two groups of checkpoints as tables on the screen."""
 
 import argparse
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tasks.terminal import tell, tell_table
 
 if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
+
+Data = TypeVar("Data")
 
 #: Places of the columns of a table of tests that are printed without ``--details``: all but each test by itself.
 BRIEFLY = (0, 1, 2, 3, 4, 5, 8, 12, 13)
@@ -18,6 +20,11 @@ def site_of(data: "xr.DataArray | xr.Dataset", arguments: argparse.Namespace) ->
     """The label of the neurons that were recorded together, where they have it."""
     name = arguments.site or "site"
     return name if name in data.coords and data.coords[name].dims == ("neuron",) else None
+
+
+def pooled(parts: Mapping[str, Data]) -> dict[str, Data] | Data:
+    """What a comparison takes: the parts by cohort, which is their site then, or the only one as it is."""
+    return dict(parts) if len(parts) > 1 else next(iter(parts.values()))
 
 
 def unit_of(parts: Iterable["xr.DataArray | xr.Dataset"], arguments: argparse.Namespace) -> tuple[str, str | None]:
