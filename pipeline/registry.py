@@ -11,12 +11,8 @@ T = TypeVar("T")
 class Registry(Mapping[str, T], Generic[T]):
     """What the modules of one folder have registered, by name; they are imported when the first name is looked up.
 
-    Parameters
-    ----------
-    folder
-        Name of the package whose modules register their entries when they are imported.
-    what
-        What an entry is, for messages.
+    ``folder``: Name of the package whose modules register their entries when they are imported. ``what``: What an entry
+    is, for messages.
     """
 
     def __init__(self, folder: str, what: str) -> None:
@@ -27,10 +23,7 @@ class Registry(Mapping[str, T], Generic[T]):
     def register(self, name: str) -> Callable[[T], T]:
         """Decorator that makes an entry known under a name, also from outside of the folder.
 
-        Raises
-        ------
-        ValueError
-            If another entry has that name.
+        Raises `ValueError` if another entry has that name.
         """
 
         def add(entry: T) -> T:

@@ -25,27 +25,18 @@ class ClusterReport(RunReport):
 
 @dataclass(frozen=True)
 class Watch:
-    """Who follows a run, and may stop it.
+    """Who follows a run, and may stop it."""
 
-    Attributes
-    ----------
-    report
-        Called when the run is open, then after every record, for a progress display.
-    say
-        Takes sentences for the user: what the run waits for, or works around.
-    stop
-        Asked several times a second; once it answers True, nothing more is started and what came back is recorded.
-    begin, ready
-        Called before Ray is started or joined, which takes some seconds, and once it runs.
-    reading
-        Called with how many checkpoints are described, and of how many.
-    """
-
+    #: Called when the run is open, then after every record, for a progress display.
     report: Callable[[OpenedRun], None] | None = None
+    #: Takes sentences for the user: what the run waits for, or works around.
     say: Callable[[str], None] = lambda sentence: None
+    #: Asked several times a second; once it answers True, nothing more is started and what came back is recorded.
     stop: Callable[[], bool] = lambda: False
+    #: Called before Ray is started or joined, which takes some seconds, and once it runs.
     begin: Callable[[], None] = lambda: None
     ready: Callable[[], None] = lambda: None
+    #: Called with how many checkpoints are described, and of how many.
     reading: Callable[[int, int], None] = lambda done, total: None
 
 

@@ -46,23 +46,15 @@ class Recorder(Protocol):
 
 @dataclass(frozen=True)
 class Limits:
-    """How long things may take before something is done about them.
+    """How long things may take before something is done about them."""
 
-    Attributes
-    ----------
-    shard_s
-        Time for one shard, counted from when a worker started on it. Longer counts as a hang.
-    silence_s
-        Time after which a run that has nothing but waiting bundles says what it waits for, again and again.
-    infrastructure
-        Losses of nodes or objects that a run takes.
-    head_s
-        Time for which a cluster's head may not answer before the run stops.
-    """
-
+    #: Time for one shard, counted from when a worker started on it. Longer counts as a hang.
     shard_s: float = 1800.0
+    #: Time after which a run that has nothing but waiting bundles says what it waits for, again and again.
     silence_s: float = 60.0
+    #: Losses of nodes or objects that a run takes.
     infrastructure: int = 100
+    #: Time for which a cluster's head may not answer before the run stops.
     head_s: float = 15.0
 
 
@@ -87,26 +79,18 @@ class _Flight:
 
 @dataclass
 class Dispatcher:
-    """The shards of a plan on their way to an executor and back, until none is left or it must stop.
+    """The shards of a plan on their way to an executor and back, until none is left or it must stop."""
 
-    Attributes
-    ----------
-    executor
-        Computes the bundles.
-    recorder
-        Takes every final report; the only thing that writes a record.
-    say
-        Takes sentences for the user.
-    pace
-        Knows which shards take too long for their kind; without it none is told.
-    """
-
+    #: Computes the bundles.
     executor: Executor
     ledger: Ledger
+    #: Takes every final report; the only thing that writes a record.
     recorder: Recorder
     limits: Limits = Limits()
     stop: Callable[[], bool] = lambda: False
+    #: Takes sentences for the user.
     say: Callable[[str], None] = lambda sentence: None
+    #: Knows which shards take too long for their kind; without it none is told.
     pace: Pace | None = None
     _flights: dict[Ticket, _Flight] = field(default_factory=dict)
     _answers: bool = True

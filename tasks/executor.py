@@ -20,17 +20,11 @@ class Started:
 
 @dataclass(frozen=True)
 class BundleEnded:
-    """A bundle came to its end.
+    """A bundle came to its end."""
 
-    Attributes
-    ----------
-    problem
-        Why it ended before its last report; None where it ended in good order.
-    setup
-        Why no worker can begin with any bundle, if that is what the problem says.
-    """
-
+    #: Why it ended before its last report; None where it ended in good order.
     problem: Problem | None = None
+    #: Why no worker can begin with any bundle, if that is what the problem says.
     setup: str | None = None
 
 

@@ -24,15 +24,8 @@ ANSWER_S = 120.0
 def gpus_per_task(asked: float | Literal["auto"] | None, plan: RunPlan, say: Callable[[str], None]) -> float:
     """Share of a GPU per task on the Ray that is connected; 0 for CPUs.
 
-    Parameters
-    ----------
-    asked
-        A share; ``"auto"`` for as many tasks on a GPU as its memory takes; None for a whole GPU where there are any.
-
-    Raises
-    ------
-    ConfigError
-        If the share depends on GPUs, and the cluster has none.
+    ``asked``: A share; ``"auto"`` for as many tasks on a GPU as its memory takes; None for a whole GPU where there are
+    any. Raises `ConfigError` if the share depends on GPUs, and the cluster has none.
     """
     import ray
 

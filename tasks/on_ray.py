@@ -30,13 +30,9 @@ LOOK_S = 5.0
 class RayExecutor:
     """The Ray that this process is connected to.
 
-    Parameters
-    ----------
-    gpus
-        Share of a GPU per task; 0 computes on CPUs. Bookkeeping only: nothing limits the memory of a task to it.
-    head_s
-        Time for which the head may not answer before nothing more is expected of it. Ray ends the driver after a
-        minute of it, without a word that says how far the run came; leaving it takes up to 15 s.
+    ``gpus``: Share of a GPU per task; 0 computes on CPUs. Bookkeeping only: nothing limits the memory of a task to it.
+    ``head_s``: Time for which the head may not answer before nothing more is expected of it. Ray ends the driver after
+    a minute of it, without a word that says how far the run came; leaving it takes up to 15 s.
     """
 
     def __init__(self, plan: RunPlan, work: Work, *, gpus: float = 0.0, head_s: float = 15.0) -> None:

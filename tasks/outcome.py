@@ -32,23 +32,15 @@ ENDINGS = {
 
 @dataclass(frozen=True)
 class Finished:
-    """How a command ended.
+    """How a command ended."""
 
-    Attributes
-    ----------
-    status
-        The exit status.
-    line
-        The last line that is printed, which says so.
-    content
-        The outcome for other programs.
-    at_once
-        Whether the process was told to end, and has no time to take its parts down one by one, or cannot do so.
-    """
-
+    #: The exit status.
     status: int
+    #: The last line that is printed, which says so.
     line: str
+    #: The outcome for other programs.
     content: Mapping[str, Any] = field(default_factory=dict)
+    #: Whether the process was told to end, and has no time to take its parts down one by one, or cannot do so.
     at_once: bool = False
 
 
@@ -62,10 +54,7 @@ def trust_line(cohorts: Iterable[Any]) -> str:
 
     In lines that fit 80 columns.
 
-    Parameters
-    ----------
-    cohorts
-        What `pipeline.store.status.store_status` says of them.
+    ``cohorts``: What `pipeline.store.status.store_status` says of them.
     """
     maps = [entry for cohort in cohorts for entry in cohort.maps]
     done = sum(entry.entries.done for entry in maps)
@@ -87,10 +76,7 @@ def trust_line(cohorts: Iterable[Any]) -> str:
 def merged_failures(failures: Iterable[Failure], where: str = "{cohort}/{checkpoint} {maps}") -> list[str]:
     """One line for each failure of a checkpoint, with all the maps that it cost.
 
-    Parameters
-    ----------
-    where
-        How a line begins.
+    ``where``: How a line begins.
     """
     found: dict[tuple[str, str, str, str], tuple[list[str], int]] = {}
     for failure in failures:

@@ -27,10 +27,7 @@ class RunCounts(Protocol):
 class Progress:
     """Display on standard error of what a run is doing: a word and a clock while it prepares, then its counts.
 
-    Parameters
-    ----------
-    bar
-        Whether a bar is drawn, and not plain lines; by default where standard error is a terminal.
+    ``bar``: Whether a bar is drawn, and not plain lines; by default where standard error is a terminal.
     """
 
     def __init__(self, *, bar: bool | None = None) -> None:

@@ -169,10 +169,7 @@ def in_job() -> bool:
 def cluster_address(address: str | None) -> str | None:
     """The cluster that is meant: the one given, else the one whose job this is, else None for a Ray of our own.
 
-    Raises
-    ------
-    ConfigError
-        If it is a URL: that of Ray's dashboard, which takes jobs, or of its client.
+    Raises `ConfigError` if it is a URL: that of Ray's dashboard, which takes jobs, or of its client.
     """
     meant = address or os.environ.get("RAY_ADDRESS") or None
     if meant is None or "://" not in meant:

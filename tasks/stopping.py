@@ -22,10 +22,7 @@ STATUS_STOPPED = 4
 class StopRequest:
     """Whether the run was asked to stop; a context manager that listens to SIGTERM and SIGINT.
 
-    Parameters
-    ----------
-    last_words
-        Called before the process is ended from outside the main thread, to print what was reached.
+    ``last_words``: Called before the process is ended from outside the main thread, to print what was reached.
     """
 
     def __init__(self, last_words: Callable[[], None] = lambda: None) -> None:

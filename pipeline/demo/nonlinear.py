@@ -154,12 +154,7 @@ def planted_dynamic_strfs(
     - gain-controlled, a / (1 + e): k / (1 + e) - a / (1 + e)^2 de/dx, de/dx[f, l] = 2 h[l] x[f, t - l] / bands
     - two-state: k where the recent mean level is above 0, q elsewhere
 
-    Parameters
-    ----------
-    spectrogram
-        (frequency, time), zero before it began.
-    skip
-        Frames left out at the start.
+    ``spectrogram``: (frequency, time), zero before it began. ``skip``: Frames left out at the start.
     """
     lags, bands = population.kernels.shape[3], population.kernels.shape[2]
     padded = np.concatenate([np.zeros((bands, lags - 1)), spectrogram], axis=1)

@@ -32,34 +32,24 @@ Direction = Literal["up", "down", "none"]
 
 @dataclass(frozen=True)
 class PlantedNeuron:
-    """A neuron driven through a Gabor in log frequency and lag, whose largest entry lies at (best frequency, latency).
-
-    Attributes
-    ----------
-    bandwidth_oct, duration_ms
-        Full widths at half maximum of the Gaussian envelopes.
-    polarity
-        +1 where energy at the centre excites, -1 where it inhibits.
-    direction
-        Sweep that drives an excitatory neuron best: ``up`` in frequency, ``down``, or ``none`` for both alike.
-    scale_cyc_oct, rate_hz
-        Spectral and temporal modulation of the carrier.
-    site
-        Recording site, shared with the neurons of neighbouring best frequency.
-    noise
-        Standard deviation of the response's noise, in units of the standard deviation of its noiseless part.
-    """
+    """Neuron driven through a Gabor in log frequency and lag, whose largest entry lies at (best frequency, latency)."""
 
     label: str
+    #: Recording site, shared with the neurons of neighbouring best frequency.
     site: str
     best_frequency_hz: float
     latency_ms: float
+    #: Full widths at half maximum of the Gaussian envelopes.
     bandwidth_oct: float
     duration_ms: float
+    #: Spectral and temporal modulation of the carrier.
     scale_cyc_oct: float
     rate_hz: float
+    #: +1 where energy at the centre excites, -1 where it inhibits.
     polarity: Literal[1, -1]
+    #: Sweep that drives an excitatory neuron best: ``up`` in frequency, ``down``, or ``none`` for both alike.
     direction: Direction
+    #: Standard deviation of the response's noise, in units of the standard deviation of its noiseless part.
     noise: float
 
 

@@ -33,27 +33,19 @@ FRONT_END_PACE = 0.03
 
 @dataclass(frozen=True)
 class Architecture:
-    """How one kind of model is built and trained.
-
-    Attributes
-    ----------
-    smoothness
-        Weight of the squared differences between neighbouring kernel entries.
-    decay
-        Weight decay of everything behind the front-end.
-    jitter
-        Standard deviation of the noise added to stimuli in training, which keeps a recurrent model's gradients small.
-    pieces
-        Each clip is cut into so many: a recurrent model learns faster from many short sounds than from few long ones.
-    """
+    """How one kind of model is built and trained."""
 
     name: str
     model_class: type[AudioEncodingModel]
     hears_waveform: bool
     learning_rate: float
+    #: Weight of the squared differences between neighbouring kernel entries.
     smoothness: float
+    #: Weight decay of everything behind the front-end.
     decay: float
+    #: Standard deviation of the noise added to stimuli in training, which keeps a recurrent model's gradients small.
     jitter: float
+    #: Each clip is cut into so many: a recurrent model learns faster from many short sounds than from few long ones.
     pieces: int
     epochs: int
 

@@ -69,10 +69,7 @@ def _is_truth(value: Any) -> bool:
 def bands_of(model: nn.Module) -> int:
     """Number of bands that a model hears.
 
-    Raises
-    ------
-    ValueError
-        If the model does not say it.
+    Raises `ValueError` if the model does not say it.
     """
     bands = getattr(model, "F", None)
     if not isinstance(bands, int):

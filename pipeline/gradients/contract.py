@@ -43,21 +43,14 @@ class NotFiniteError(ContractError):
 
 @dataclass(frozen=True)
 class Contract:
-    """What was found out about a model that keeps the contract.
+    """What was found out about a model that keeps the contract."""
 
-    Attributes
-    ----------
-    hears_future
-        Neurons whose response moved before the stimulus did; any only where such models were let pass.
-    unchecked
-        Neurons of which something could not be checked: they answered to no change, or the model takes one stimulus
-        at a time only.
-    frame_bytes
-        What the model keeps of one frame of one stimulus, in bytes, between its parts; 0 where that was not wanted.
-    """
-
+    #: Neurons whose response moved before the stimulus did; any only where such models were let pass.
     hears_future: Bool[Tensor, " neuron"]
+    #: Neurons of which something could not be checked: they answered to no change, or the model takes one stimulus at a
+    #: time only.
     unchecked: Bool[Tensor, " neuron"]
+    #: What the model keeps of one frame of one stimulus, in bytes, between its parts; 0 where that was not wanted.
     frame_bytes: int
 
 
@@ -116,23 +109,16 @@ def check_contract(
 
 @dataclass(frozen=True)
 class _Trials:
-    """Stimuli that are heard together: changed copies of two originals, loud ones among them, and these after all.
-
-    Attributes
-    ----------
-    changed, originals
-        Rows that differ from an original from some frame on, and the row of that original for each.
-    last
-        The last frame up to which they are the same; -1 where no frame is.
-    given
-        The row of the stimulus that the maps are taken around. The one in the last row is also heard by itself.
-    """
+    """Stimuli that are heard together: changed copies of two originals, loud ones among them, and these after all."""
 
     stimuli: Float[Tensor, "trial 1 *frequency time"]
     hop: int
+    #: Rows that differ from an original from some frame on, and the row of that original for each.
     changed: tuple[int, ...]
     originals: tuple[int, ...]
+    #: The last frame up to which they are the same; -1 where no frame is.
     last: tuple[int, ...]
+    #: The row of the stimulus that the maps are taken around. The one in the last row is also heard by itself.
     given: int
 
     @staticmethod

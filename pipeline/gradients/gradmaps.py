@@ -42,38 +42,26 @@ FEW_ENTRIES = 64 * 1024
 
 @dataclass(frozen=True)
 class Gradmaps:
-    """Gradmaps of some neurons around some stimuli, with what is recorded about how they were computed.
+    """Gradmaps of some neurons around some stimuli, with what is recorded about how they were computed."""
 
-    Attributes
-    ----------
-    values
-        +d objective / d stimulus: (stimulus, neuron, frequency, lag), (stimulus, neuron, channel, frequency, lag)
-        after a prefilter, or (stimulus, neuron, waveform_lag). Lag 0 is first and the newest. The null stimulus is
-        one stimulus.
-    frames
-        The response frame at lag 0, for ``peak`` each neuron's own.
-    before_start
-        Whether the window reaches back to before the stimulus began, where entries are 0.
-    responses
-        The objective's own value.
-    route
-        The route taken; "factored+loop" where stimuli took different ones.
-    block
-        Rows per backward pass at the end, after halving where memory ran out.
-    disagreement
-        Largest difference from plain autograd, of a mixture of all rows, relative to its largest entry; nan where not
-        checked.
-    n_frames
-        Frames of the response.
-    """
-
+    #: +d objective / d stimulus: (stimulus, neuron, frequency, lag), (stimulus, neuron, channel, frequency, lag) after
+    #: a prefilter, or (stimulus, neuron, waveform_lag). Lag 0 is first and the newest. The null stimulus is one
+    #: stimulus.
     values: Float[Tensor, "stimulus neuron ..."]
+    #: The response frame at lag 0, for ``peak`` each neuron's own.
     frames: Int[Tensor, "stimulus neuron"]
+    #: Whether the window reaches back to before the stimulus began, where entries are 0.
     before_start: Bool[Tensor, "stimulus neuron"]
+    #: The objective's own value.
     responses: Float[Tensor, "stimulus neuron"]
+    #: The route taken; "factored+loop" where stimuli took different ones.
     route: str
+    #: Rows per backward pass at the end, after halving where memory ran out.
     block: int
+    #: Largest difference from plain autograd, of a mixture of all rows, relative to its largest entry; nan where not
+    #: checked.
     disagreement: float
+    #: Frames of the response.
     n_frames: int
 
 

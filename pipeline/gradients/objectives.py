@@ -38,11 +38,8 @@ class Weighing:
 def weigh(objective: Objective, response: Float[Tensor, "stimulus neuron time"]) -> Weighing:
     """How ``objective`` weighs the frames of these responses.
 
-    Raises
-    ------
-    ValueError
-        If the objective is unknown, looks at frames that the responses do not have, or is a function that does not
-        give one differentiable number per neuron.
+    Raises `ValueError` if the objective is unknown, looks at frames that the responses do not have, or is a function
+    that does not give one differentiable number per neuron.
     """
     response = response.detach()
     n_frames = response.shape[-1]
@@ -84,10 +81,7 @@ def only_frame(objective: Objective, n_frames: int) -> int | None:
 def check_objective(objective: Objective, n_frames: int | None = None) -> None:
     """Refuse what is not an objective, or not one for responses of ``n_frames`` frames.
 
-    Raises
-    ------
-    ValueError
-        With what to write instead.
+    Raises `ValueError` with what to write instead.
     """
     if callable(objective):
         return

@@ -16,40 +16,27 @@ SPACES = ("spectrogram", "prefiltered")
 
 @dataclass(frozen=True, eq=False)
 class Question:
-    """What is asked of a model, whatever the stimulus.
+    """What is asked of a model, whatever the stimulus."""
 
-    Attributes
-    ----------
-    lags
-        Frames or samples of the window, lag 0 included; None for as many as the stimulus has.
-    neurons
-        Whose gradient: positions, None for all, or "sum" for that of the sum over all.
-    objective
-        Of what: a name, ``{"frame": k}``, ``{"mean_over": [a, b]}``, or a function of responses (neuron, time).
-    space, level
-        With respect to what; and the value of a constant spectrogram, where no stimulus is given.
-    route
-        The way to the Jacobian, by name; "auto" for the one predicted to be cheapest that the model allows.
-    dtype
-        Precision; None for the model's own.
-    memory_bytes
-        What temporary tensors may take; None for a share of the device's memory.
-    check
-        Whether a mixture of all rows is compared with plain autograd. Where it differs and the route is "auto", another
-        one is taken.
-    whole
-        Whether every window ends with the stimulus, whatever frame the objective looks at.
-    """
-
+    #: Frames or samples of the window, lag 0 included; None for as many as the stimulus has.
     lags: int | None = None
+    #: Whose gradient: positions, None for all, or "sum" for that of the sum over all.
     neurons: Neurons = None
+    #: Of what: a name, ``{"frame": k}``, ``{"mean_over": [a, b]}``, or a function of responses (neuron, time).
     objective: Objective = "last"
+    #: With respect to what; and the value of a constant spectrogram, where no stimulus is given.
     space: str = "spectrogram"
     level: float = 0.0
+    #: The way to the Jacobian, by name; "auto" for the one predicted to be cheapest that the model allows.
     route: str = "auto"
+    #: Precision; None for the model's own.
     dtype: torch.dtype | None = None
+    #: What temporary tensors may take; None for a share of the device's memory.
     memory_bytes: int | None = None
+    #: Whether a mixture of all rows is compared with plain autograd. Where it differs and the route is "auto", another
+    #: one is taken.
     check: bool = True
+    #: Whether every window ends with the stimulus, whatever frame the objective looks at.
     whole: bool = False
 
     @classmethod

@@ -207,11 +207,8 @@ def _cure(error: BaseException) -> str:
 def look_at(adapted: Adapted) -> Seen:
     """What a model makes of seeded noise, and of the same noise with another end.
 
-    Raises
-    ------
-    AdaptError
-        If the module cannot be run so, or the response is not (batch, neuron, 1, time). The message says what went in
-        and what came out.
+    Raises `AdaptError` if the module cannot be run so, or the response is not (batch, neuron, 1, time). The message
+    says what went in and what came out.
     """
     noise = torch.randn(1, 1, adapted.F, FRAMES, generator=torch.Generator().manual_seed(SEED))
     like = next((entry for entry in [*adapted.parameters(), *adapted.buffers()] if entry.is_floating_point()), None)

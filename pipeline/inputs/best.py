@@ -28,17 +28,9 @@ def best_of(locations: Sequence[str], score: str, where: str, memory: Memory | N
     of their names under the score. Otherwise the files are asked: a Lightning checkpoint knows which file was the best
     by the score that it monitored, and the latest file of a folder knows it best.
 
-    Parameters
-    ----------
-    score
-        Its name; the highest is the best, after a minus the lowest. Lightning knows that itself.
-    memory
-        What files said before, which are not read again as long as the storage says that they are the same.
-
-    Raises
-    ------
-    ConfigError
-        If a folder has several checkpoints and none says which is the best.
+    ``score``: Its name; the highest is the best, after a minus the lowest. Lightning knows that itself. ``memory``:
+    What files said before, which are not read again as long as the storage says that they are the same. Raises
+    `ConfigError` if a folder has several checkpoints and none says which is the best.
     """
     folders: dict[str, list[str]] = {}
     for location in locations:

@@ -38,12 +38,8 @@ def rebuild(
     ``saved`` is the content of config.json, None where there is none, ``held`` that of the weights file. No global
     random state is changed.
 
-    Raises
-    ------
-    ConfigError
-        If the recipe lacks something that the files do not record, or names what cannot be imported or built.
-    CheckpointError
-        If the weights do not fit the module, or the files contradict each other.
+    Raises `ConfigError` if the recipe lacks something that the files do not record, or names what cannot be imported or
+    built, and `CheckpointError` if the weights do not fit the module, or the files contradict each other.
     """
     model_class = _model_class(recipe, saved, path)
     arguments = _arguments(model_class, recipe, saved, path)

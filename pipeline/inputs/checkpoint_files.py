@@ -144,10 +144,7 @@ def factory_files(location: str) -> dict[str, str]:
 
     Of a folder these are all but what is said about the checkpoint (metadata.json), scores, logs and pictures.
 
-    Raises
-    ------
-    CheckpointError
-        If the folder holds none.
+    Raises `CheckpointError` if the folder holds none.
     """
     if not is_folder(location):
         return {split(location)[1]: location}
@@ -174,10 +171,8 @@ def digest_of(files: Mapping[str, str]) -> bytes:
 def readable_weights(files: Mapping[str, str]) -> dict[str, Mapping[str, Any]]:
     """What of the files can be read as weights without running anything, by path.
 
-    Raises
-    ------
-    CheckpointError
-        If one is a weights file that is damaged: what a factory makes of it is not the trained model.
+    Raises `CheckpointError` if one is a weights file that is damaged: what a factory makes of it is not the trained
+    model.
     """
     from pipeline.inputs.weights import read_for_comparison
 

@@ -39,10 +39,7 @@ def discover(config: RunConfig, cohort: CohortConfig, memory: Memory | None = No
     without its ending, for a folder the folder's name) and the words in braces of its ``path``. These words match as
     ``*`` does within one part of the path, and label the checkpoint.
 
-    Raises
-    ------
-    ConfigError
-        If a pattern matches no checkpoint, an id cannot be a label, or two checkpoints share one.
+    Raises `ConfigError` if a pattern matches no checkpoint, an id cannot be a label, or two checkpoints share one.
     """
     found: list[tuple[CheckpointsConfig, str, Found]] = []
     for position, entry in enumerate(cohort.checkpoints):
@@ -102,10 +99,7 @@ def find_checkpoints(
 ) -> list[Found]:
     """What an entry of the config matches, sorted by path.
 
-    Raises
-    ------
-    ConfigError
-        If it matches no checkpoint, or a word cannot be a label.
+    Raises `ConfigError` if it matches no checkpoint, or a word cannot be a label.
     """
     pattern = _pattern(config, entry)
     words = () if not is_url(pattern) and os.path.lexists(pattern) else words_in(pattern)

@@ -19,11 +19,8 @@ def expand_cohorts(config: RunConfig, memory: Memory | None = None) -> RunConfig
 
     The words are read off the paths of the cohort's checkpoints, fill in its other keys, and label its checkpoints.
 
-    Raises
-    ------
-    ConfigError
-        If a word of a name or of another key stands in no path, a value cannot name a cohort, or two cohorts come to
-        share a name.
+    Raises `ConfigError` if a word of a name or of another key stands in no path, a value cannot name a cohort, or two
+    cohorts come to share a name.
     """
     expanded = {cohort.name: _expanded(config, cohort, memory) for cohort in config.cohort}
     cohorts = [cohort for group in expanded.values() for cohort in group]

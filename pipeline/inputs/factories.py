@@ -26,12 +26,8 @@ def run_factory(recipe: Recipe, argument: str, readable: Readable, location: str
     A module that holds none of the file's numbers gets them where their names and shapes are its own. Where they are
     not, it was not made from this file, and is refused. What the file does not hold must be the same at every call.
 
-    Raises
-    ------
-    ConfigError
-        If the factory cannot be imported or called.
-    CheckpointError
-        If it fails for this checkpoint, returns no module, or its weights are not those of the file.
+    Raises `ConfigError` if the factory cannot be imported or called, and `CheckpointError` if it fails for this
+    checkpoint, returns no module, or its weights are not those of the file.
     """
     function = _function(recipe)
     model = _made(function, argument, recipe, seed=0)

@@ -56,10 +56,7 @@ def find(pattern: str) -> list[Match]:
     Local paths come back absolute. A path that exists is taken as it stands, so that a name may hold brackets. A link
     that leads nowhere counts as a folder: it was meant to be one, or a file whose absence will be told.
 
-    Raises
-    ------
-    ConfigError
-        If a URL holds a password, or its store cannot be listed.
+    Raises `ConfigError` if a URL holds a password, or its store cannot be listed.
     """
     if is_url(pattern):
         return _find_url(pattern)
@@ -209,12 +206,8 @@ def list_files(folder: str) -> dict[str, str]:
 def read_inside(folder: str, name: str, limit: int) -> bytes:
     """A file of a checkpoint's folder.
 
-    Raises
-    ------
-    CheckpointError
-        If it is a link that leads out of the folder: a checkpoint must not decide which files of a machine are read.
-    OSError, FileTooLargeError
-        As `read_file`.
+    Raises `CheckpointError` if it is a link that leads out of the folder: a checkpoint must not decide which files of a
+    machine are read, and `OSError` and `FileTooLargeError` as `read_file` does.
     """
     path = join(folder, name)
     if not is_url(folder):
@@ -230,12 +223,8 @@ def read_inside(folder: str, name: str, limit: int) -> bytes:
 def read_file(path: str, limit: int = INPUT_BYTES) -> bytes:
     """The content of a file or an object.
 
-    Raises
-    ------
-    OSError
-        If it cannot be read; ``FileNotFoundError`` where it is not there.
-    FileTooLargeError
-        If it has more than ``limit`` bytes.
+    Raises `OSError` if it cannot be read; ``FileNotFoundError`` where it is not there, and `FileTooLargeError` if it
+    has more than ``limit`` bytes.
     """
     if is_url(path):
         return _read_url(path, limit)
@@ -308,10 +297,7 @@ def stamp(path: str) -> str | None:
 def json_object(content: bytes, name: str) -> dict[str, Any]:
     """A JSON object.
 
-    Raises
-    ------
-    CheckpointError
-        If the content is not one, or nested too deeply to be read.
+    Raises `CheckpointError` if the content is not one, or nested too deeply to be read.
     """
     try:
         value = json.loads(content)

@@ -43,10 +43,7 @@ def within(seconds: float, call: Callable[[], T]) -> T:
 
     A call that does not come back is left behind in a thread of its own, for Python can end no thread.
 
-    Raises
-    ------
-    OverdueError
-        If it takes longer.
+    Raises `OverdueError` if it takes longer.
     """
     made: list[T] = []
     raised: list[BaseException] = []

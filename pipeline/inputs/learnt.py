@@ -72,22 +72,15 @@ class Memory:
     A fingerprint is made of the content of a checkpoint's files and of its entry of the config. What else decides a
     module is code: `recall` gives an empty memory where a source file, a package's version or Python's has changed.
     Nothing in it enters a map: the worker that computes one loads the checkpoint itself.
-
-    Attributes
-    ----------
-    models
-        What building a module told.
-    windows
-        Frames of the window that was found for a module.
-    scores
-        Numbers per neuron that a file of tensors holds, by name.
-    callbacks
-        What a file says of the best of its training: which score, the name of the best file, after how many steps.
     """
 
+    #: What building a module told.
     models: Drawer[Learnt] = field(default_factory=Drawer)
+    #: Frames of the window that was found for a module.
     windows: Drawer[int] = field(default_factory=Drawer)
+    #: Numbers per neuron that a file of tensors holds, by name.
     scores: Drawer[dict[str, list[float]]] = field(default_factory=Drawer)
+    #: What a file says of the best of its training: which score, the name of the best file, after how many steps.
     callbacks: Drawer[list[tuple[str, str, float]]] = field(default_factory=Drawer)
     code: dict[str, str] = field(default_factory=dict)
     places: dict[str, str | None] = field(default_factory=dict)

@@ -40,10 +40,8 @@ def load_weights(model: nn.Module, held: Mapping[str, Any], recipe: Recipe, path
     Names that the module's own load hooks translate and tensors that share their storage are torch's to judge. A file
     of several entries, and names with a wrapper's prefix, are taken where exactly one reading of the file fits.
 
-    Raises
-    ------
-    CheckpointError
-        If no reading fits, or several do, or numbers are of another kind than the module's, NaN or infinite.
+    Raises `CheckpointError` if no reading fits, or several do, or numbers are of another kind than the module's, NaN or
+    infinite.
     """
     readings = offers(held, recipe, path)
     chosen = _fitting(model, readings, path)
@@ -201,10 +199,7 @@ def refuse_not_finite(model: nn.Module, path: str) -> None:
 
     Infinity in a buffer is legitimate: masks of attention are made of it.
 
-    Raises
-    ------
-    CheckpointError
-        The message names the parameter and counts its numbers.
+    Raises `CheckpointError`; the message names the parameter and counts its numbers.
     """
     for name, tensor in _own(model).items():
         if not has_size(tensor):

@@ -39,10 +39,7 @@ class Metadata:
     def names(self, n_neurons: int) -> tuple[str, ...] | None:
         """Labels of the neurons, None where the file gives none.
 
-        Raises
-        ------
-        CheckpointError
-            If they are not one per neuron, empty, or not unique.
+        Raises `CheckpointError` if they are not one per neuron, empty, or not unique.
         """
         return None if self.labels is None else _names(self.labels, n_neurons, self.path)
 
@@ -66,10 +63,7 @@ def read_metadata(raw: Mapping[str, Any], path: str) -> Metadata:
     identifiers: what is not a letter, a digit or ``_`` turns into ``_``, and a name that the cube uses itself is
     prefixed with ``metadata_``.
 
-    Raises
-    ------
-    CheckpointError
-        If there are more than 256 entries.
+    Raises `CheckpointError` if there are more than 256 entries.
     """
     owner = next((key for key in ("neurons", "neuron") if isinstance(raw.get(key), list)), None)
     scalars: dict[str, Scalar] = {}

@@ -26,18 +26,11 @@ NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 def read_neuron_table(path: str) -> tuple[tuple[str, ...], dict[str, tuple[Any, ...]]]:
     """Names of the neurons, and their other columns by name, each as long as there are neurons.
 
-    Parameters
-    ----------
-    path
-        CSV with a header line and a column ``neuron``, in the order in which the cube is to have them. A column of
-        whole numbers becomes int, one of numbers float (where a cell is empty or ``nan``, the number is NaN), any other
-        str. ``007`` is a text: its zeros mean something.
-
-    Raises
-    ------
-    ConfigError
-        If the file cannot be read, has no column ``neuron``, a name is empty or there twice, a row has another number
-        of cells than the header, or a column's name cannot be a coordinate's.
+    ``path``: CSV with a header line and a column ``neuron``, in the order in which the cube is to have them. A column
+    of whole numbers becomes int, one of numbers float (where a cell is empty or ``nan``, the number is NaN), any other
+    str. ``007`` is a text: its zeros mean something. Raises `ConfigError` if the file cannot be read, has no column
+    ``neuron``, a name is empty or there twice, a row has another number of cells than the header, or a column's name
+    cannot be a coordinate's.
     """
     rows = _rows(path)
     if not rows:

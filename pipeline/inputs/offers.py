@@ -30,10 +30,7 @@ class Offer:
 def offers(held: Mapping[str, Any], recipe: Recipe, path: str) -> list[Offer]:
     """Every reading of a weights file that could be meant, the plainest first.
 
-    Raises
-    ------
-    CheckpointError
-        If the file holds no state_dict, or not the entry that the config names.
+    Raises `CheckpointError` if the file holds no state_dict, or not the entry that the config names.
     """
     plain = [_without_given_prefix(offer, recipe) for offer in _entries(held, recipe, path)]
     return [variant for offer in plain for variant in (offer, *_unwrapped(offer))]

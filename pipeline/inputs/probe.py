@@ -21,10 +21,7 @@ def probe_response(model: nn.Module, front_end: FrontEnd | None, frames: int = P
     variance, or for a model with a front-end a waveform of ``frames`` frames with standard deviation 0.1. The mean is
     over all frames.
 
-    Raises
-    ------
-    ValueError
-        If the model is in training mode, or does not answer with (1, neuron, 1, time).
+    Raises `ValueError` if the model is in training mode, or does not answer with (1, neuron, 1, time).
     """
     if model.training:
         raise ValueError(

@@ -15,10 +15,7 @@ AXES = ("(neuron, time)", "(neuron, repeat, time)")
 def describe_recordings(path: str, names: Sequence[str]) -> tuple[StoredArray, ...]:
     """Shape and digest of the responses to each of the named sounds, in their order.
 
-    Raises
-    ------
-    ConfigError
-        As `read_recordings`, and if the file is not there.
+    Raises `ConfigError` as `read_recordings`, and if the file is not there.
     """
     found = describe_arrays([path], AXES)
     return tuple(found[name] for name in _all_there(path, found, names))
@@ -27,17 +24,9 @@ def describe_recordings(path: str, names: Sequence[str]) -> tuple[StoredArray, .
 def read_recordings(path: str, names: Sequence[str]) -> dict[str, np.ndarray]:
     """Responses (neuron, time) or (neuron, repeat, time) to the named sounds.
 
-    Parameters
-    ----------
-    path
-        An .npz with one array for each sound, called as the sound is.
-
-    Raises
-    ------
-    ConfigError
-        If the file is no .npz, lacks a sound, or an array has other axes or a number that is not finite.
-    OSError
-        If the file cannot be read, or is not there: trying again may help.
+    ``path``: An .npz with one array for each sound, called as the sound is. Raises `ConfigError` if the file is no
+    .npz, lacks a sound, or an array has other axes or a number that is not finite, and `OSError` if the file cannot be
+    read, or is not there: trying again may help.
     """
     found = collect_arrays([path], read_array, AXES)
     return {name: found[name] for name in _all_there(path, found, names)}

@@ -43,10 +43,7 @@ def describe_spectrograms(paths: Sequence[str]) -> dict[str, StoredArray]:
 
     One after the other is read, so that they need not fit into memory together.
 
-    Raises
-    ------
-    ConfigError
-        As `read_spectrograms`.
+    Raises `ConfigError` as `read_spectrograms`.
     """
     return describe_arrays(paths)
 
@@ -114,12 +111,8 @@ def read_spectrograms(paths: Sequence[str]) -> dict[str, np.ndarray]:
 def collect_arrays(paths: Sequence[str], use: Callable[..., Any], axes: Sequence[str] = SPECTROGRAM) -> dict[str, Any]:
     """What is made of every named array of .npz files, by its name.
 
-    Parameters
-    ----------
-    use
-        Takes the archive, a member and its path, the shape and the type, as `read_array` does.
-    axes
-        What an array's axes may be, in words.
+    ``use``: Takes the archive, a member and its path, the shape and the type, as `read_array` does. ``axes``: What an
+    array's axes may be, in words.
     """
     collected: dict[str, Any] = {}
     owners: dict[str, str] = {}
@@ -259,11 +252,8 @@ class SoundFile:
 def describe_sounds(patterns: Sequence[str]) -> tuple[SoundFile, ...]:
     """The sounds that paths or patterns name, in the order given, sorted by path within a pattern.
 
-    Raises
-    ------
-    ConfigError
-        If a pattern matches nothing, a file is no sound, is empty, has more than one channel, more than 2**28 samples
-        or a number that is not finite, or two sounds share a name.
+    Raises `ConfigError` if a pattern matches nothing, a file is no sound, is empty, has more than one channel, more
+    than 2**28 samples or a number that is not finite, or two sounds share a name.
     """
     sounds: dict[str, SoundFile] = {}
     with absence_refused():
@@ -342,12 +332,8 @@ def _check_sound(file: soundfile.SoundFile, path: str) -> None:
 def read_sound(path: str) -> np.ndarray:
     """A sound (sample,) in float32, where 1.0 is full scale.
 
-    Raises
-    ------
-    ConfigError
-        If the file is no sound, is empty, has more than one channel, or a number that is not finite.
-    OSError
-        If it cannot be read, or is not there: trying again may help.
+    Raises `ConfigError` if the file is no sound, is empty, has more than one channel, or a number that is not finite,
+    and `OSError` if it cannot be read, or is not there: trying again may help.
     """
     with _open_sound(path) as file:
         _check_sound(file, path)

@@ -67,10 +67,7 @@ class Survey:
 def survey(folder: str) -> Survey:
     """What lies below a folder.
 
-    Raises
-    ------
-    ConfigError
-        If it is no folder, or holds no checkpoint.
+    Raises `ConfigError` if it is no folder, or holds no checkpoint.
     """
     if not os.path.isdir(folder):
         raise ConfigError(f"{folder} is no folder, so there is nothing to look at; give the folder of your checkpoints")

@@ -146,10 +146,7 @@ def melscale_fbanks(
     between ``f_min`` and ``f_max``. ``norm="slaney"`` divides each triangle by half its width in Hz, so that its
     area is 1. The scales are those of HTK (O'Shaughnessy 1987) and of Slaney's Auditory Toolbox (1998).
 
-    Raises
-    ------
-    ValueError
-        If ``norm`` or ``mel_scale`` is not one of the two known.
+    Raises `ValueError` if ``norm`` or ``mel_scale`` is not one of the two known.
     """
     if norm not in (None, "slaney"):
         raise ValueError(f"norm is {norm!r}, which names no normalisation of mel filters; give None or 'slaney'")
@@ -207,10 +204,7 @@ def lfilter(waveform: Tensor, a_coeffs: Tensor, b_coeffs: Tensor, clamp: bool = 
     hands to the next, its last ``order`` outputs, follows a linear recursion that is solved by doubling. It is the
     exact recursion, regrouped, so that a few matrix products stand for a loop over samples.
 
-    Raises
-    ------
-    ValueError
-        If the coefficients do not match each other or the waveform, or ``a[0]`` is zero.
+    Raises `ValueError` if the coefficients do not match each other or the waveform, or ``a[0]`` is zero.
     """
     _check_filter(waveform, a_coeffs, b_coeffs, batching)
     if a_coeffs.ndim == 1:

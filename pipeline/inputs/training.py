@@ -25,10 +25,7 @@ def read_training(folder: str, memory: Memory | None = None) -> Metadata:
     Nothing is unpickled but tensors, and those that are remembered not at all. Where neither file is there, nothing is
     said.
 
-    Raises
-    ------
-    CheckpointError
-        If a file that is there cannot be read.
+    Raises `CheckpointError` if a file that is there cannot be read.
     """
     scores = json_beside(folder, POPULATION)
     held = _per_neuron(folder, memory or Memory())

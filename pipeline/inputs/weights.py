@@ -24,10 +24,8 @@ def read_weights(content: bytes, path: str) -> Mapping[str, Any]:
     A .safetensors file gives tensors; a torch file gives what ``torch.load(weights_only=True)`` accepts. Every tensor
     is plain: dense, on the CPU, and held by the file in full.
 
-    Raises
-    ------
-    CheckpointError
-        If the file is damaged, is of another kind, or holds pickled objects other than tensors and containers.
+    Raises `CheckpointError` if the file is damaged, is of another kind, or holds pickled objects other than tensors and
+    containers.
     """
     if not content:
         raise CheckpointError(f"{path} is empty, so there are no weights to load; copy or train the checkpoint again")
@@ -42,10 +40,7 @@ def read_for_comparison(content: bytes, path: str) -> Mapping[str, Any] | None:
     Objects in a torch file that are neither tensors nor containers come back without content; no class of theirs is
     imported.
 
-    Raises
-    ------
-    CheckpointError
-        If it is a weights file that is damaged.
+    Raises `CheckpointError` if it is a weights file that is damaged.
     """
     if path.endswith(".safetensors"):
         return read_weights(content, path)

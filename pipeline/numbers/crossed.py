@@ -68,17 +68,8 @@ def difference(cohorts: Sequence[Numbers], rng: int = 0) -> Difference:
 
     Checkpoints belong to a cohort, so labels are permuted within each; sites of one name in several cohorts are one.
 
-    Parameters
-    ----------
-    cohorts
-        The numbers of each cohort.
-    rng
-        Seed of the labellings that are drawn where there are too many.
-
-    Raises
-    ------
-    ValueError
-        If fewer than two sites have a number in both groups.
+    ``cohorts``: The numbers of each cohort. ``rng``: Seed of the labellings that are drawn where there are too many.
+    Raises `ValueError` if fewer than two sites have a number in both groups.
     """
     parts = [_Part(one, _site_codes(cohorts)) for one in cohorts]
     by_site = known_mean(np.stack([part.by_site(part.second[None])[0] for part in parts]), 0)

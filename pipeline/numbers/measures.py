@@ -48,42 +48,28 @@ OF_THE_MAP = "as the map"
 
 @dataclass(frozen=True)
 class Measure:
-    """One number (or one labelled vector) per map, with everything that is to be known of it.
+    """One number (or one labelled vector) per map, with everything that is to be known of it."""
 
-    Attributes
-    ----------
-    compute
-        Maps a block of usable maps to an array (map, \\*axes).
-    long_name, units
-        As the cube's attributes have them; units may be `OF_THE_MAP`.
-    definition
-        The formula, in words.
-    nan
-        Where there is no number.
-    source
-        Whose definition it is.
-    axis
-        What the frequency axis must be.
-    threshold
-        What must stand out of chance, and how that is decided.
-    axes
-        Further dimensions of the result, each with a function from the grid and the settings to its coordinate.
-    flags
-        What the codes of a class mean.
-    summarised
-        Whether it is one of the numbers of a summary; long vectors are asked for by name.
-    """
-
+    #: Maps a block of usable maps to an array (map, \\*axes).
     compute: Callable[[Any], np.ndarray]
+    #: As the cube's attributes have them; units may be `OF_THE_MAP`.
     long_name: str
     units: str
+    #: The formula, in words.
     definition: str
+    #: Where there is no number.
     nan: str
+    #: Whose definition it is.
     source: str = ""
+    #: What the frequency axis must be.
     axis: NeedsOfAxis = "any"
+    #: What must stand out of chance, and how that is decided.
     threshold: str = ""
+    #: Further dimensions of the result, each with a function from the grid and the settings to its coordinate.
     axes: Mapping[str, Callable[[Any, Any], xr.Variable]] = field(default_factory=dict)
+    #: What the codes of a class mean.
     flags: Mapping[int, str] = field(default_factory=dict)
+    #: Whether it is one of the numbers of a summary; long vectors are asked for by name.
     summarised: bool = True
 
     def attributes(self, map_units: str = "1") -> dict[str, Any]:

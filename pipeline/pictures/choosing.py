@@ -28,13 +28,8 @@ class Choice:
 def choose_drawn(best: xr.DataArray, cube: xr.Dataset, order: np.ndarray | None = None) -> Choice:
     """The maps to draw: some checkpoints of each architecture, and neurons spread over the population.
 
-    Parameters
-    ----------
-    best
-        Standing over (checkpoint, neuron), the best over sounds.
-    order
-        A number per neuron, such as its best frequency, over whose ranks the neurons are spread; the cube's order by
-        default.
+    ``best``: Standing over (checkpoint, neuron), the best over sounds. ``order``: A number per neuron, such as its best
+    frequency, over whose ranks the neurons are spread; the cube's order by default.
     """
     checkpoints, first = choose_checkpoints(best, cube, GRID_CHECKPOINTS)
     ranked = np.arange(best.sizes["neuron"])

@@ -45,12 +45,9 @@ def hz_from_mel(mel: np.ndarray | float) -> np.ndarray:
 def band_centres_hz(minimum: float, maximum: float, count: int, scale: str) -> tuple[float, ...]:
     """Centre frequencies of ``count`` bands from ``minimum`` to ``maximum`` Hz, both included.
 
-    Parameters
-    ----------
-    scale
-        ``"log"`` (equal ratios), ``"linear"`` (equal differences) or ``"mel"``. For ``"mel"`` the limits are the outer
-        edges of triangular filters, as mel filterbanks are specified, and the centres are the inner points of an even
-        grid of ``count + 2`` mel values.
+    ``scale``: ``"log"`` (equal ratios), ``"linear"`` (equal differences) or ``"mel"``. For ``"mel"`` the limits are the
+    outer edges of triangular filters, as mel filterbanks are specified, and the centres are the inner points of an even
+    grid of ``count + 2`` mel values.
     """
     if scale == "log":
         centres = np.geomspace(minimum, maximum, count)
@@ -80,25 +77,17 @@ def samples_in(window_ms: float, sample_rate: float) -> int:
 
 @dataclass(frozen=True)
 class Axis:
-    """One axis of a map: the kind of axis it is, the label or value of each position, and what these are.
+    """One axis of a map: the kind of axis it is, the label or value of each position, and what these are."""
 
-    Attributes
-    ----------
-    name
-        The kind of axis: ``stimulus`` also where the cube calls it ``speech_stimulus``.
-    long_name, units
-        What the values are; left out for the axes of `AXIS_ATTRIBUTES`.
-    labels
-        Further coordinates along the axis, called ``<axis>_<label>``.
-    extents
-        How much lies at each position, as the frames that are heard of each stimulus; no part of what the axis is.
-    """
-
+    #: The kind of axis: ``stimulus`` also where the cube calls it ``speech_stimulus``.
     name: str
     values: tuple[str, ...] | tuple[float, ...] | tuple[int, ...]
+    #: What the values are; left out for the axes of `AXIS_ATTRIBUTES`.
     long_name: str = ""
     units: str = ""
+    #: Further coordinates along the axis, called ``<axis>_<label>``.
     labels: Mapping[str, tuple[str, ...] | tuple[float, ...] | tuple[int, ...]] = field(default_factory=dict)
+    #: How much lies at each position, as the frames that are heard of each stimulus; no part of what the axis is.
     extents: tuple[int, ...] = field(default=(), compare=False)
 
     def __len__(self) -> int:

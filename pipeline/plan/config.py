@@ -373,10 +373,8 @@ def _read_text(path: Path) -> str:
 def read_frequencies(config: RunConfig, cohort: CohortConfig) -> tuple[float, ...]:
     """Band centres of a cohort in Hz, from the list, the file or the grid that the config gives.
 
-    Raises
-    ------
-    ConfigError
-        If the file cannot be read, or the centres are not positive, finite and strictly increasing or decreasing.
+    Raises `ConfigError` if the file cannot be read, or the centres are not positive, finite and strictly increasing or
+    decreasing.
     """
     given = cohort.frequencies_hz
     where = f"cohort {cohort.name!r}: frequencies_hz"

@@ -19,10 +19,7 @@ def with_derived(config: RunConfig) -> RunConfig:
     A check is a map of its own, with a status of its own: it changes nothing in the map that it is a check of, it can
     be asked for later, and it is computed again by itself.
 
-    Raises
-    ------
-    ConfigError
-        If a map has the name of a check, or a check is of a map that cannot be checked.
+    Raises `ConfigError` if a map has the name of a check, or a check is of a map that cannot be checked.
     """
     derived = dict([*_fits(config), *_checks(config)])
     twin = next((name for name in derived if name in config.maps), None)

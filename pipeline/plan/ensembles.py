@@ -16,15 +16,8 @@ NOWHERE = "made of its members"
 def with_ensembles(where: str, checkpoints: Sequence[Checkpoint], labels: Iterable[str]) -> tuple[Checkpoint, ...]:
     """The checkpoints of a cohort, followed by the ensembles over each of these labels.
 
-    Parameters
-    ----------
-    where
-        The cohort, for messages.
-
-    Raises
-    ------
-    ConfigError
-        If no two checkpoints differ in such a label and are otherwise of one kind.
+    ``where``: The cohort, for messages. Raises `ConfigError` if no two checkpoints differ in such a label and are
+    otherwise of one kind.
     """
     made = [one for label in dict.fromkeys(labels) for one in _ensembles(where, checkpoints, label)]
     return (*checkpoints, *made)

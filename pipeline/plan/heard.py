@@ -8,15 +8,7 @@ from pipeline.plan.urls import ConfigError
 def front_end_of(where: str, checkpoint: Checkpoint) -> FrontEnd:
     """The front-end of a checkpoint.
 
-    Parameters
-    ----------
-    where
-        The map and the cohort, for messages.
-
-    Raises
-    ------
-    ConfigError
-        If it has none.
+    ``where``: The map and the cohort, for messages. Raises `ConfigError` if it has none.
     """
     if checkpoint.front_end is None:
         name = where.partition(" ")[0]

@@ -108,27 +108,19 @@ class CohortFacts:
 
 @dataclass(frozen=True)
 class Variable:
-    """One array that a map writes.
+    """One array that a map writes."""
 
-    Attributes
-    ----------
-    suffix
-        What follows the map's name in that of the array: ``mean`` for ``dstrf_mean``; empty for the map's own name.
-    dims
-        Names of its axes as the kind has them, ``checkpoint`` first.
-    role
-        ``map`` for gradients, which hold no NaN where they are done; ``measure`` for numbers, which may.
-    values
-        Numbers that are known before any compute; such a variable has no axis ``checkpoint``.
-    """
-
+    #: What follows the map's name in that of the array: ``mean`` for ``dstrf_mean``; empty for the map's own name.
     suffix: str
+    #: Names of its axes as the kind has them, ``checkpoint`` first.
     dims: tuple[str, ...]
     long_name: str
     units: str = "1"
     dtype: str = "float32"
+    #: ``map`` for gradients, which hold no NaN where they are done; ``measure`` for numbers, which may.
     role: Role = "map"
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    #: Numbers that are known before any compute; such a variable has no axis ``checkpoint``.
     values: tuple[float, ...] | None = None
 
     @property
@@ -208,15 +200,7 @@ class MapConfig(Frozen):
     def check(self, where: str, cohort: CohortFacts, stimuli: Stimuli) -> None:
         """Refuse what cannot be computed for a cohort.
 
-        Parameters
-        ----------
-        where
-            The map and the cohort, for messages.
-
-        Raises
-        ------
-        ConfigError
-            Saying what does not fit and what to do.
+        ``where``: The map and the cohort, for messages. Raises `ConfigError`, saying what does not fit and what to do.
         """
 
     def axes(self, cohort: CohortFacts, stimuli: Stimuli) -> tuple[Axis, ...]:

@@ -19,10 +19,7 @@ def lay_out_maps(
 ) -> tuple[MapPlan, ...]:
     """The maps of a cohort, each with the names that its axes and variables have in the cube.
 
-    Raises
-    ------
-    ConfigError
-        If two arrays would have one name.
+    Raises `ConfigError` if two arrays would have one name.
     """
     asked = {name: entry.axes(cohort, stimuli[name]) for name, entry in settings.items()}
     variables = {name: entry.variables({axis.name: axis for axis in asked[name]}) for name, entry in settings.items()}
@@ -171,10 +168,7 @@ def in_whole_chunks(block: Mapping[str, int]) -> dict[str, int]:
 def inner_chunk_shape(chunks: Mapping[str, int], per_object: int | None) -> tuple[int, ...] | None:
     """Chunks inside an object: its neurons cut into equal parts; None where that is one part.
 
-    Parameters
-    ----------
-    per_object
-        Most parts; None for as few as hold at most `CHUNK_NEURONS` each.
+    ``per_object``: Most parts; None for as few as hold at most `CHUNK_NEURONS` each.
     """
     neurons = chunks.get("neuron", 1)
     parts = -(-neurons // CHUNK_NEURONS) if per_object is None else per_object

@@ -18,26 +18,19 @@ LEAST_S = 10.0
 
 @dataclass(frozen=True)
 class Straggler:
-    """A shard that takes, or took, much longer than others like it.
-
-    Attributes
-    ----------
-    seconds
-        The longest of its attempts, so far.
-    median_s, alike
-        Median time of the shards like it that were finished when it was noticed, and their number.
-    node
-        Name of the machine that computes it; empty without Ray.
-    """
+    """A shard that takes, or took, much longer than others like it."""
 
     cohort: str
     checkpoint: str
     map: str
     neurons: tuple[str, ...]
     stimuli: tuple[str, ...]
+    #: The longest of its attempts, so far.
     seconds: float
+    #: Median time of the shards like it that were finished when it was noticed, and their number.
     median_s: float
     alike: int
+    #: Name of the machine that computes it; empty without Ray.
     node: str = ""
 
     def __str__(self) -> str:

@@ -104,20 +104,14 @@ class VariablePlan:
 
 @dataclass(frozen=True)
 class MapPlan:
-    """One map of one cohort: what the config asks for, its axes, its variables, and how shards cut it.
-
-    Attributes
-    ----------
-    axes
-        Every axis beside ``checkpoint``, by its name in the cube.
-    blocks
-        Number of positions in one shard, for each axis along which shards cut the map.
-    """
+    """One map of one cohort: what the config asks for, its axes, its variables, and how shards cut it."""
 
     name: str
     settings: MapConfig
+    #: Every axis beside ``checkpoint``, by its name in the cube.
     axes: Mapping[str, Axis]
     variables: tuple[VariablePlan, ...]
+    #: Number of positions in one shard, for each axis along which shards cut the map.
     blocks: Mapping[str, int]
     stimuli: Stimuli = field(default_factory=Stimuli)
     precision: str = "float32"

@@ -39,15 +39,7 @@ def refuse_secrets(url: str, where: str = "") -> None:
 
     Of chained URLs (``simplecache::s3://...``) each one is looked at.
 
-    Parameters
-    ----------
-    where
-        The key of the config that holds it.
-
-    Raises
-    ------
-    ConfigError
-        The message does not repeat the secret.
+    ``where``: The key of the config that holds it. Raises `ConfigError`; the message does not repeat the secret.
     """
     where = f"{where}: " if where else ""
     for link in url.split("::"):
@@ -72,10 +64,7 @@ def refuse_secrets(url: str, where: str = "") -> None:
 def refuse_secrets_within(value: Any) -> None:
     """Refuse the first URL with a secret among the words of a config, whatever its key.
 
-    Raises
-    ------
-    ConfigError
-        The message names the key and does not repeat the secret.
+    Raises `ConfigError`; the message names the key and does not repeat the secret.
     """
     for key, text in texts(value):
         refuse_secrets(text, key)

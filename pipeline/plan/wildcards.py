@@ -68,10 +68,7 @@ def typed(texts: Sequence[str]) -> list[Value]:
 def refuse_words(words: Iterable[str], where: str) -> None:
     """Refuse words that cannot be labels of a checkpoint.
 
-    Raises
-    ------
-    ConfigError
-        If one is used by the cube itself, or by an id.
+    Raises `ConfigError` if one is used by the cube itself, or by an id.
     """
     for word in words:
         if word in PLACES:

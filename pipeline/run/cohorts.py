@@ -32,10 +32,7 @@ def settle_members(config: RunConfig, cohort: CohortConfig, found: Sequence[Chec
 
     The neuron table and ``frequencies_hz`` say what fits; where there is no table, what most checkpoints have does.
 
-    Raises
-    ------
-    ConfigError
-        If none fits, or as many have one thing as have another.
+    Raises `ConfigError` if none fits, or as many have one thing as have another.
     """
     names, metadata = (None, {}) if cohort.neurons is None else read_neuron_table(config.resolve(cohort.neurons))
     members = _with_bands(cohort, found, bands)

@@ -39,10 +39,7 @@ def contract_of(
 ) -> Contract:
     """What is known of the model's contract with stimuli of this kind, found out the first time that it is asked.
 
-    Raises
-    ------
-    ContractError
-        If the model breaks it.
+    Raises `ContractError` if the model breaks it.
     """
     found = _known.setdefault(model, {})
     key = (hears, stimuli is None, level)
@@ -57,15 +54,8 @@ def contract_of(
 def contract_flags(job: Job, hears: Hearing | None = None) -> np.ndarray:
     """Health flags (neuron,) by what is known of the contract of the models that a map is computed from.
 
-    Parameters
-    ----------
-    hears
-        What the models are given, where that is not the map's stimuli.
-
-    Raises
-    ------
-    ContractError
-        If a model breaks it.
+    ``hears``: What the models are given, where that is not the map's stimuli. Raises `ContractError` if a model breaks
+    it.
     """
     asked = hears or _hearing(job.map)
     heard = None
@@ -90,10 +80,7 @@ def _checked(
 def contract_if_told(model: nn.Module, heard: Tensor | None, **asked: Any) -> Contract | None:
     """What `check_contract` tells with these words; None where the model gets no further for reasons of its own.
 
-    Raises
-    ------
-    ContractError
-        If the model breaks its contract.
+    Raises `ContractError` if the model breaks its contract.
     """
     try:
         return check_contract(model, heard, **asked)
@@ -111,13 +98,9 @@ def contract_if_told(model: nn.Module, heard: Tensor | None, **asked: Any) -> Co
 def with_contracts(plan: RunPlan, modules: "dict[str, nn.Module]", deadline_s: float = DEADLINE_S) -> RunPlan:
     """The plan, in which checkpoints that break the contract of their maps have that as their error.
 
-    Parameters
-    ----------
-    modules
-        Modules by fingerprint, of checkpoints that need not be loaded again.
-    deadline_s
-        Seconds for the passes of one checkpoint. One that takes longer is left in its thread, and others of its class
-        and entry are not tried.
+    ``modules``: Modules by fingerprint, of checkpoints that need not be loaded again. ``deadline_s``: Seconds for the
+    passes of one checkpoint. One that takes longer is left in its thread, and others of its class and entry are not
+    tried.
     """
     judge = _Judge(modules, deadline_s, {})
     return replace(

@@ -131,12 +131,8 @@ class OpenedRun:
     def flush(self) -> None:
         """Write everything noted so far into the store, trying again after a pause where the storage failed.
 
-        Raises
-        ------
-        LeaseLostError
-            If another driver has taken the store over.
-        OSError
-            If the storage failed every time; what was noted stays noted.
+        Raises `LeaseLostError` if another driver has taken the store over, and `OSError` if the storage failed every
+        time; what was noted stays noted.
         """
         for pause in (*STORAGE_PAUSES, None):
             # A driver that slept for long may have been given up for dead, and another one works on the store now.
@@ -189,10 +185,7 @@ def open_run(
     their shards are not pending. What was recorded is written when the context ends, however it ends. ``tell`` is
     called once the run is open and after every record, for a progress display.
 
-    Raises
-    ------
-    ConfigError
-        If the store holds something else under the same names, or another driver works on it.
+    Raises `ConfigError` if the store holds something else under the same names, or another driver works on it.
     """
     with hold_lease(plan.store, owner=f"{getpass.getuser()}@{socket.gethostname()}") as lease:
         clean_partials(plan.store)

@@ -27,10 +27,7 @@ class Batch:
 def batch_of(maps: Gradmaps, health: Health, lag_step_ms: float) -> Batch:
     """What the engine found, in memory.
 
-    Parameters
-    ----------
-    lag_step_ms
-        Time from one lag of the map to the next.
+    ``lag_step_ms``: Time from one lag of the map to the next.
     """
     values = _array(maps.values, "float32")
     return Batch(
@@ -80,12 +77,8 @@ def _by_neuron(job: Job, values: np.ndarray) -> np.ndarray:
 def question_of(job: Job, asked: ObjectiveConfigured, lags: int | None = None, **further: Any) -> Question:
     """What the engine is asked for the neurons of a shard, or for their sum where the map has no axis of them.
 
-    Parameters
-    ----------
-    lags
-        The window; that of the cohort by default.
-    further
-        Fields of the question that only some kinds of map have.
+    ``lags``: The window; that of the cohort by default. ``further``: Fields of the question that only some kinds of map
+    have.
     """
     return Question(
         lags=job.cohort.lags if lags is None else lags,

@@ -19,22 +19,16 @@ from pipeline.plan.shards import Checkpoint, CohortPlan, MapPlan, Shard
 
 @dataclass(frozen=True)
 class Job:
-    """One shard with everything that its map is computed from.
-
-    Attributes
-    ----------
-    load
-        Gives the module of a checkpoint of the cohort, in eval mode and on the device.
-    neurons
-        For each neuron of the shard, its position in the module's output.
-    """
+    """One shard with everything that its map is computed from."""
 
     cohort: CohortPlan
     map: MapPlan
     shard: Shard
     engine: EngineConfig
     device: str
+    #: Gives the module of a checkpoint of the cohort, in eval mode and on the device.
     load: Callable[[Checkpoint], nn.Module]
+    #: For each neuron of the shard, its position in the module's output.
     neurons: tuple[int, ...]
 
     @property
@@ -102,20 +96,13 @@ class Job:
 
 @dataclass(frozen=True)
 class Computed:
-    """What one shard of a map came to.
+    """What one shard of a map came to."""
 
-    Attributes
-    ----------
-    arrays
-        One for each variable by its suffix, over the variable's axes without ``checkpoint``.
-    companions
-        Health, memory and the like by their endings, over the axes of the map's status without ``checkpoint``.
-    route, block
-        How the engine went, and how many rows it took at a time; for the record.
-    """
-
+    #: One for each variable by its suffix, over the variable's axes without ``checkpoint``.
     arrays: Mapping[str, np.ndarray]
+    #: Health, memory and the like by their endings, over the axes of the map's status without ``checkpoint``.
     companions: Mapping[str, np.ndarray]
+    #: How the engine went, and how many rows it took at a time; for the record.
     route: str = ""
     block: int = 0
 

@@ -22,12 +22,8 @@ def compute_bundles(
 ) -> str:
     """Why nothing more could be written, if so, after bundles were computed and recorded one after the other.
 
-    Parameters
-    ----------
-    models
-        Modules that need not be loaded again.
-    stop
-        Asked before every shard; once it answers True nothing more is started.
+    ``models``: Modules that need not be loaded again. ``stop``: Asked before every shard; once it answers True nothing
+    more is started.
     """
     with _Writer(opened) as writer, noted(opened.plan.store) as note:
         for bundle in waiting:

@@ -42,12 +42,8 @@ def run_shard(
     Whatever goes wrong with the checkpoint, the numbers or the store comes back as the report's problem; nothing is
     written then.
 
-    Parameters
-    ----------
-    with_probe
-        Whether the checkpoint's response to the fixed probe is reported as well.
-    model
-        The checkpoint's module, where the caller has it; loaded otherwise.
+    ``with_probe``: Whether the checkpoint's response to the fixed probe is reported as well. ``model``: The
+    checkpoint's module, where the caller has it; loaded otherwise.
     """
     return store_shard(plan, *compute_shard(plan, shard, device, with_probe=with_probe, model=model))
 

@@ -56,10 +56,7 @@ class DamagedStoreError(ConfigError):
 def location_of(store: str | Path) -> str:
     """A store's location as it is compared and opened: an absolute folder, or a URL that is not ``file://``.
 
-    Raises
-    ------
-    ConfigError
-        If a URL carries credentials.
+    Raises `ConfigError` if a URL carries credentials.
     """
     text = str(store)
     refuse_secrets(text, "store")
@@ -174,10 +171,7 @@ def read_json(store: Store, key: str) -> dict[str, Any] | None:
 def parse_json(data: bytes, what: str) -> dict[str, Any]:
     """The JSON object that bytes spell.
 
-    Raises
-    ------
-    DamagedStoreError
-        If they do not.
+    Raises `DamagedStoreError` if they do not.
     """
     try:
         value = json.loads(data)

@@ -46,10 +46,7 @@ def map_digests(
 def companion_values(ending: str, numbers: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
     """A companion of a region as the cube holds it.
 
-    Raises
-    ------
-    ValueError
-        If it does not have one number per entry of the region.
+    Raises `ValueError` if it does not have one number per entry of the region.
     """
     dtype = COMPANIONS[ending].dtype
     if numbers is None:

@@ -50,18 +50,10 @@ def create_or_extend(plan: RunPlan, *, health_flags: Mapping[str, int | Flag], h
     neurons and checkpoints are taken over. Maps of which nothing was computed are laid out anew where their settings
     changed.
 
-    Parameters
-    ----------
-    health_flags
-        The bit of each reason in `<map>_health` by its name, or all that is told about it.
-    held
-        The store as the holder of its lease writes it (`Lease.store`).
-
-    Raises
-    ------
-    ConfigError
-        If the store holds something else, numbers made under other settings, or is damaged; nothing but labels that
-        the plan knew how to mend has been changed then.
+    ``health_flags``: The bit of each reason in `<map>_health` by its name, or all that is told about it. ``held``: The
+    store as the holder of its lease writes it (`Lease.store`). Raises `ConfigError` if the store holds something else,
+    numbers made under other settings, or is damaged; nothing but labels that the plan knew how to mend has been changed
+    then.
     """
     check_plan(plan)
     location = location_of(plan.store)
@@ -149,15 +141,8 @@ def align(plan: RunPlan, groups: Sequence[Group] | None = None) -> RunPlan:
     A checkpoint that the store holds and the plan does not name stands in its place with the location `ABSENT` and an
     error; it is left alone.
 
-    Parameters
-    ----------
-    groups
-        The groups of its cohorts, in their order, where the caller has read them.
-
-    Raises
-    ------
-    ValueError
-        If the store does not hold a checkpoint of the plan yet.
+    ``groups``: The groups of its cohorts, in their order, where the caller has read them. Raises `ValueError` if the
+    store does not hold a checkpoint of the plan yet.
     """
     cohorts = []
     for cohort, group in zip(plan.cohorts, groups or groups_of_plan(plan), strict=True):

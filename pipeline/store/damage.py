@@ -26,10 +26,7 @@ def copied_arrays(store: Store, cohort: str) -> dict[str, Any]:
 def refuse_leftovers(store: Store, location: str, cohort: str) -> None:
     """Refuse to begin a cohort where something lies that nothing describes: it would be taken for the new one's.
 
-    Raises
-    ------
-    DamagedStoreError
-        Naming the file that is gone.
+    Raises `DamagedStoreError`, naming the file that is gone.
     """
     left = [name for name in names_in(store, cohort) if not name.endswith(".partial")]
     if left:
@@ -43,15 +40,7 @@ def refuse_leftovers(store: Store, location: str, cohort: str) -> None:
 def refuse_losses(group: Group, copied: Iterable[str]) -> None:
     """Refuse to go on with a cohort of which a description or a chunk of the driver's own arrays is gone.
 
-    Parameters
-    ----------
-    copied
-        Names of the cohort's arrays as the root has them.
-
-    Raises
-    ------
-    DamagedStoreError
-        Naming what is gone.
+    ``copied``: Names of the cohort's arrays as the root has them. Raises `DamagedStoreError`, naming what is gone.
     """
     lost = [f"{name}/{METADATA}" for name in copied if name not in group.arrays]
     lost = lost or missing_chunks(group, group.with_role(*BOOKKEEPING))
@@ -94,10 +83,7 @@ def label_digests(specs: Iterable[ArraySpec]) -> dict[str, str]:
 def damaged_labels(group: Group, read: Mapping[str, np.ndarray | None] | None = None) -> list[str]:
     """Names of coordinates and metadata that are not as they were recorded.
 
-    Parameters
-    ----------
-    read
-        Values of arrays that were read already, None where that failed.
+    ``read``: Values of arrays that were read already, None where that failed.
     """
     damaged = []
     for name, digest in group.document("label_digests").items():
@@ -119,15 +105,8 @@ def _read(group: Group, name: str) -> np.ndarray | None:
 def mend_labels(group: Group, damaged: Sequence[str], known: Mapping[str, ArraySpec]) -> None:
     """Write coordinates and metadata anew that the plan knows exactly as they were recorded.
 
-    Parameters
-    ----------
-    known
-        Arrays as the plan has them, by their names in the store.
-
-    Raises
-    ------
-    DamagedStoreError
-        Naming the first array that the plan knows otherwise, or not at all; nothing has been written then.
+    ``known``: Arrays as the plan has them, by their names in the store. Raises `DamagedStoreError`, naming the first
+    array that the plan knows otherwise, or not at all; nothing has been written then.
     """
     recorded = group.document("label_digests")
     for name in damaged:

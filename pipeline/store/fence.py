@@ -29,10 +29,7 @@ class FencedStore(WrapperStore[Store]):
     that is on its way while the lease is taken over may still land on an object that nobody has written since; what it
     says was true when it was sent. On storages without conditions such a request lands on any object.
 
-    Parameters
-    ----------
-    confirm
-        Raises `LeaseLostError` where the lease is not held any more.
+    ``confirm``: Raises `LeaseLostError` where the lease is not held any more.
     """
 
     def __init__(self, store: Store, confirm: Callable[[], Awaitable[None]] = _unasked) -> None:

@@ -162,10 +162,7 @@ class Group:
 def read_values(array: zarr.Array, where: str) -> np.ndarray:
     """Every entry of an array; text as an object array of str.
 
-    Raises
-    ------
-    DamagedStoreError
-        If it cannot be decoded.
+    Raises `DamagedStoreError` if it cannot be decoded.
     """
     try:
         with storage_errors(where):
@@ -285,10 +282,8 @@ def claim_root(store: Store, location: str) -> bool:
 def refuse_place(location: str) -> None:
     """Refuse a place that a run could not write its store to, as far as that is known without asking a storage.
 
-    Raises
-    ------
-    ConfigError
-        If a folder holds something else, what stands above it is no folder, or a URL has no package to open it with.
+    Raises `ConfigError` if a folder holds something else, what stands above it is no folder, or a URL has no package to
+    open it with.
     """
     store = open_store(location)
     if is_local(location):
@@ -412,10 +407,7 @@ def consolidate(store: Store, cohorts: Collection[str] | None = None) -> None:
     Plain `xr.open_zarr` and `xr.open_datatree` read it there in one piece, so a reader sees a cohort as it was before
     a change or after it, and never in between.
 
-    Parameters
-    ----------
-    cohorts
-        The ones that may have changed; what the root says of the others stays. By default every one.
+    ``cohorts``: The ones that may have changed; what the root says of the others stays. By default every one.
     """
     root = read_json(store, METADATA) or {}
     names = cohort_names(store)

@@ -35,10 +35,7 @@ def extend(
 ) -> None:
     """Give a cohort of the store what the plan has more or otherwise.
 
-    Parameters
-    ----------
-    outdated
-        Names of arrays that hold nothing and are to be laid out anew.
+    ``outdated``: Names of arrays that hold nothing and are to be laid out anew.
     """
     prints = group.document("fingerprints")
     labels = group.labels()

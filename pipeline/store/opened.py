@@ -35,10 +35,7 @@ class OpenStore:
     def group(self, cohort: str, *, any_state: bool = False) -> Group:
         """The group of a cohort, as it stands now.
 
-        Raises
-        ------
-        ValueError
-            If there is no such cohort, or a change of it was not finished.
+        Raises `ValueError` if there is no such cohort, or a change of it was not finished.
         """
         return self._group(cohort, copies(self.store), any_state)
 
@@ -64,17 +61,9 @@ class OpenStore:
     ) -> Iterator[Group]:
         """The groups of some cohorts, or of all, one after the other; what the root says of them is read once.
 
-        Parameters
-        ----------
-        any_state
-            Also those whose change was not finished.
-        copied
-            By the root's copy of their metadata, where it has one; otherwise every array is asked for its own.
-
-        Raises
-        ------
-        ValueError
-            As `group`, when it comes to the one.
+        ``any_state``: Also those whose change was not finished. ``copied``: By the root's copy of their metadata, where
+        it has one; otherwise every array is asked for its own. Raises `ValueError` as `group`, when it comes to the
+        one.
         """
         told = copies(self.store) if copied else {}
         return (self._group(name, told, any_state) for name in (self.cohorts() if cohorts is None else cohorts))
@@ -83,10 +72,7 @@ class OpenStore:
 def groups_of_plan(plan: RunPlan) -> list[Group]:
     """The groups of a plan's cohorts, in their order, as they stand now.
 
-    Raises
-    ------
-    ValueError
-        If there is no store of gradmaps, or it has no such cohort.
+    Raises `ValueError` if there is no store of gradmaps, or it has no such cohort.
     """
     return list(open_existing(plan.store).groups([cohort.name for cohort in plan.cohorts]))
 
@@ -94,15 +80,7 @@ def groups_of_plan(plan: RunPlan) -> list[Group]:
 def open_existing(store: str | Path, *, writable: bool = False, held: Store | None = None) -> OpenStore:
     """The store at a location.
 
-    Parameters
-    ----------
-    held
-        The store as the holder of its lease writes it.
-
-    Raises
-    ------
-    NoStoreError
-        If there is no store of gradmaps.
+    ``held``: The store as the holder of its lease writes it. Raises `NoStoreError` if there is no store of gradmaps.
     """
     location = location_of(store)
     opened = held or open_store(location, writable=writable)

@@ -82,10 +82,7 @@ def open_maps(
 ) -> dict[str, xr.Dataset]:
     """What a run wrote, of some cohorts or of all, by their names; read as it is asked for, and never by dask.
 
-    Parameters
-    ----------
-    without
-        Roles of what is left out; summaries by default.
+    ``without``: Roles of what is left out; summaries by default.
     """
     return {group.name: _hidden(group, without) for group in open_existing(store).groups(cohorts)}
 

@@ -36,21 +36,10 @@ def record(plan: RunPlan, reports: Sequence[ShardReport], *, held: Store | None 
     A checkpoint whose probe differs from the one stored with its done maps was rebuilt as another model, under the
     same weights. Its shard is recorded as failed, with the cause "load".
 
-    Parameters
-    ----------
-    plan
-        Aligned with the store (`align`).
-    held
-        The store as the holder of its lease writes it (`Lease.store`).
-
-    Raises
-    ------
-    LeaseLostError
-        If another driver has taken the store over.
-    ValueError
-        If a companion of a report does not have the shape of its shard.
-    OSError
-        If the storage fails; shards of this call may be recorded or not, and recording them again is right.
+    ``plan``: Aligned with the store (`align`). ``held``: The store as the holder of its lease writes it
+    (`Lease.store`). Raises `LeaseLostError` if another driver has taken the store over, and `ValueError` if a companion
+    of a report does not have the shape of its shard, and `OSError` if the storage fails; shards of this call may be
+    recorded or not, and recording them again is right.
     """
     if not reports:
         return

@@ -56,10 +56,8 @@ def refuse_foreign(cohort: CohortPlan, group: Group) -> None:
 def outdated_arrays(cohort: CohortPlan, group: Group, health_flags: Mapping[str, int | Flag]) -> frozenset[str] | None:
     """Arrays that were laid out under other settings and hold nothing yet; None where that is the whole cohort.
 
-    Raises
-    ------
-    ConfigError
-        If numbers were made under other settings. The message names what differs, both values, and what to do.
+    Raises `ConfigError` if numbers were made under other settings. The message names what differs, both values, and
+    what to do.
     """
     try:
         _refuse_differences(cohort, group, health_flags)

@@ -53,17 +53,9 @@ def forget(store: str) -> None:
 def label(plan: RunPlan, shard: Shard, arrays: Mapping[str, np.ndarray]) -> dict[str, xr.DataArray]:
     """A shard's numbers with the labels that the plan gives them, by the names of the map's variables.
 
-    Parameters
-    ----------
-    plan
-        Aligned with the store (`align`), as the shard's checkpoint is a position of the store.
-    arrays
-        One for each variable, in the order of its axes, with or without the checkpoint axis of length 1.
-
-    Raises
-    ------
-    RegionError
-        If a variable is missing, or its numbers do not have the shape of the shard's region.
+    ``plan``: Aligned with the store (`align`), as the shard's checkpoint is a position of the store. ``arrays``: One
+    for each variable, in the order of its axes, with or without the checkpoint axis of length 1. Raises `RegionError`
+    if a variable is missing, or its numbers do not have the shape of the shard's region.
     """
     cohort = plan.cohort(shard.cohort)
     entry = cohort.map_plan(shard.map)
@@ -106,20 +98,10 @@ def write_region(plan: RunPlan, shard: Shard, arrays: Mapping[str, xr.DataArray]
     The numbers count as missing until the driver has recorded the shard as done. Writing the same shard again replaces
     the same objects.
 
-    Parameters
-    ----------
-    arrays
-        By the names of the map's variables, of their types, in the order of their axes, with a label for every
-        position (see `label`).
-
-    Raises
-    ------
-    RegionError
-        If axes, type, labels, bounds or the grid of objects do not fit, before anything is written.
-    NonFiniteError
-        If an entry of a map is NaN or infinite; the message names neurons and stimuli.
-    OSError
-        If the storage fails.
+    ``arrays``: By the names of the map's variables, of their types, in the order of their axes, with a label for every
+    position (see `label`). Raises `RegionError` if axes, type, labels, bounds or the grid of objects do not fit, before
+    anything is written, and `NonFiniteError` if an entry of a map is NaN or infinite; the message names neurons and
+    stimuli, and `OSError` if the storage fails.
     """
     location = location_of(plan.store)
     entry = plan.cohort(shard.cohort).map_plan(shard.map)

@@ -30,15 +30,8 @@ def backlog(plan: RunPlan, groups: Sequence[Group] | None = None) -> Backlog:
     `Shard.checkpoint` is the position in the store, whether or not the plan is aligned with it. What failed stays
     aside until it is requeued, or until the checkpoint's file changes.
 
-    Parameters
-    ----------
-    groups
-        The groups of its cohorts, in their order, where the caller has read them; their status is read anew.
-
-    Raises
-    ------
-    ValueError
-        If the store does not hold a cohort, a map or a checkpoint of the plan.
+    ``groups``: The groups of its cohorts, in their order, where the caller has read them; their status is read anew.
+    Raises `ValueError` if the store does not hold a cohort, a map or a checkpoint of the plan.
     """
     pending: list[Shard] = []
     done = failed = 0
@@ -167,10 +160,7 @@ class CohortStatus:
 def store_status(store: str | Path) -> tuple[CohortStatus, ...]:
     """What each cohort of a store holds, what it lacks, and why.
 
-    Raises
-    ------
-    ValueError
-        If there is no store of gradmaps.
+    Raises `ValueError` if there is no store of gradmaps.
     """
     return tuple(_cohort_status(group) for group in open_existing(store).groups(any_state=True))
 

@@ -23,18 +23,10 @@ def write_summaries(store: str | Path, summaries: Mapping[str, xr.Dataset], *, h
     Maps, their status and the labels of the cube are not touched. The caller holds the store's lease where a run could
     be writing it.
 
-    Parameters
-    ----------
-    summaries
-        For each cohort by its name, variables over axes of its cube and new ones of their own. Along an axis of the
-        cube each label must be the cube's; where some are left out, numbers are NaN and text is missing.
-    held
-        The store as the holder of its lease writes it (`Lease.store`), where a run could be writing it.
-
-    Raises
-    ------
-    ValueError
-        If a name is taken by something that is not a summary, or labels are not the cube's, before anything is written.
+    ``summaries``: For each cohort by its name, variables over axes of its cube and new ones of their own. Along an axis
+    of the cube each label must be the cube's; where some are left out, numbers are NaN and text is missing. ``held``:
+    The store as the holder of its lease writes it (`Lease.store`), where a run could be writing it. Raises `ValueError`
+    if a name is taken by something that is not a summary, or labels are not the cube's, before anything is written.
     """
     handle = open_existing(store, writable=True, held=held)
     # As they stand, not as the root tells: a writer that was killed may have left it behind.

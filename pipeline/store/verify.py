@@ -53,18 +53,9 @@ Index = tuple[slice, ...]
 def verify_store(store: str | Path, *, requeue: bool = False, held: Store | None = None) -> Verification:
     """What a complete check of a store finds.
 
-    Parameters
-    ----------
-    requeue
-        Mark what is missing, damaged or not finite, and what failed, as pending, so that the next run computes it
-        again. To be called only while no run writes the store.
-    held
-        The store as the holder of its lease writes it (`Lease.store`).
-
-    Raises
-    ------
-    ValueError
-        If there is no store of gradmaps.
+    ``requeue``: Mark what is missing, damaged or not finite, and what failed, as pending, so that the next run computes
+    it again. To be called only while no run writes the store. ``held``: The store as the holder of its lease writes it
+    (`Lease.store`). Raises `ValueError` if there is no store of gradmaps.
     """
     handle = open_existing(store, writable=requeue, held=held)
     opened, location = handle.store, handle.location

@@ -45,10 +45,7 @@ class Asked:
     ) -> "Asked":
         """The question with its forward pass.
 
-        Raises
-        ------
-        ValueError
-            If the model does not give one response frame per frame of the sound.
+        Raises `ValueError` if the model does not give one response frame per frame of the sound.
         """
         leaf = stimulus.detach().clone().unsqueeze(1).requires_grad_(True)
         answer, calls, _ = listen(twin, leaf)

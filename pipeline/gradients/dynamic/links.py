@@ -61,10 +61,7 @@ class Search:
 def linked(search: Search, earlier: Place, later: Place) -> list[Step]:
     """Steps that take tangents of ``earlier`` to tangents of ``later``.
 
-    Raises
-    ------
-    NoWayError
-        If a part in between is neither frame by frame, nor a filter, nor hears a few frames only.
+    Raises `NoWayError` if a part in between is neither frame by frame, nor a filter, nor hears a few frames only.
     """
     if same_edge(later.edge, earlier.edge):
         return []

@@ -73,10 +73,7 @@ class Along:
 def along_the_sound(asked: Asked, route: str) -> Along:
     """The pass along the sound by a route asked for by name, or by whatever the model's parts allow.
 
-    Raises
-    ------
-    NoWayError
-        If the model has a part for which no rule holds, or does not allow the route asked for.
+    Raises `NoWayError` if the model has a part for which no rule holds, or does not allow the route asked for.
     """
     leaf = asked.leaf
     by_lag = route == "windows" or (route == "auto" and leaf.device.type != "cpu")

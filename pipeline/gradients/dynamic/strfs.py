@@ -40,27 +40,19 @@ TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-9}
 
 @dataclass(frozen=True)
 class Record:
-    """How dynamic STRFs were computed.
+    """How dynamic STRFs were computed."""
 
-    Attributes
-    ----------
-    route
-        "slope" where every map is one kernel times a slope, "sweep" where a recurrence is followed frame by frame,
-        "windows" where tangents of each frame are pushed through other parts that mix frames, "comb" where every
-        frame hears a few frames only, "rows" where each frame took a backward pass of its own, which takes time that
-        grows with the square of the sound's length; "sweep+rows" where the first was left after a check.
-    parts
-        The rules taken on the way from the sound to the responses.
-    disagreement
-        Largest difference of a mixture of the neurons' maps from plain autograd at the checked frames, relative to
-        its largest entry; nan before any frame was checked.
-    checked
-        The frames at which that was measured.
-    """
-
+    #: "slope" where every map is one kernel times a slope, "sweep" where a recurrence is followed frame by frame,
+    #: "windows" where tangents of each frame are pushed through other parts that mix frames, "comb" where every frame
+    #: hears a few frames only, "rows" where each frame took a backward pass of its own, which takes time that grows
+    #: with the square of the sound's length; "sweep+rows" where the first was left after a check.
     route: str
+    #: The rules taken on the way from the sound to the responses.
     parts: tuple[str, ...] = ()
+    #: Largest difference of a mixture of the neurons' maps from plain autograd at the checked frames, relative to its
+    #: largest entry; nan before any frame was checked.
     disagreement: float = math.nan
+    #: The frames at which that was measured.
     checked: tuple[int, ...] = ()
 
 

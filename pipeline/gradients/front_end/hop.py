@@ -16,15 +16,8 @@ _RATES = ("audio_fs", "sample_rate", "sampling_rate", "fs", "sr")
 def hop_of(front_end: nn.Module | Tensor | None, like: Tensor) -> int:
     """Samples in one frame of what a front-end gives: its own word, or else measured by its answers to other lengths.
 
-    Parameters
-    ----------
-    like
-        Sounds (stimulus, 1, sample) of the kind that it hears.
-
-    Raises
-    ------
-    ValueError
-        If it says nothing and its answers do not tell.
+    ``like``: Sounds (stimulus, 1, sample) of the kind that it hears. Raises `ValueError` if it says nothing and its
+    answers do not tell.
     """
     said = stated_hop(front_end)
     return said if said is not None else _measured(front_end, like)

@@ -24,32 +24,21 @@ FUTURE_SHARE = 1e-6
 
 @dataclass(frozen=True)
 class FlagRule:
-    """One reason not to trust a map.
+    """One reason not to trust a map."""
 
-    Attributes
-    ----------
-    name
-        As it stands in the ``flag_meanings`` of ``<map>_health``.
-    bit
-        As it stands in the ``flag_masks``; never changed, and never given to another flag.
-    meaning
-        What is the matter with a map that carries it.
-    threshold
-        From where on it is raised.
-    remedy
-        What to do about it.
-    decided
-        How, and for which maps at once.
-    degree
-        How much it takes from the map: "no map", "wrong", "incomplete" or "notice".
-    """
-
+    #: As it stands in the ``flag_meanings`` of ``<map>_health``.
     name: str
+    #: As it stands in the ``flag_masks``; never changed, and never given to another flag.
     bit: int
+    #: What is the matter with a map that carries it.
     meaning: str
+    #: From where on it is raised.
     threshold: str
+    #: What to do about it.
     remedy: str
+    #: How, and for which maps at once.
     decided: str
+    #: How much it takes from the map: "no map", "wrong", "incomplete" or "notice".
     degree: Degree
 
 

@@ -52,10 +52,7 @@ class Setting:
 def setting_of(model: nn.Module, gradmaps: EngineMaps, stimuli: Tensor | None, question: Question) -> Setting:
     """The setting in which these maps were taken.
 
-    Raises
-    ------
-    ValueError
-        If the maps do not belong to these stimuli or neurons.
+    Raises `ValueError` if the maps do not belong to these stimuli or neurons.
     """
     values = gradmaps.values
     check_maps(values)

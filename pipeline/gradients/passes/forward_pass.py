@@ -83,10 +83,8 @@ def pass_through(
 def frames_of(response: Tensor, n_stimuli: int, model: nn.Module) -> Float[Tensor, "stimulus neuron frame"]:
     """A response (stimulus, neuron, 1, time) without its repeat axis.
 
-    Raises
-    ------
-    ValueError
-        If the model did not give such a response, or not one output for each neuron that it says it has.
+    Raises `ValueError` if the model did not give such a response, or not one output for each neuron that it says it
+    has.
     """
     name = name_of(model)
     if (
@@ -118,10 +116,7 @@ def frames_of(response: Tensor, n_stimuli: int, model: nn.Module) -> Float[Tenso
 def check_frames(n_frames: int, n_positions: int, hop: int, model: nn.Module) -> None:
     """Refuse a response that has another number of frames than its stimulus, ``hop`` positions of which are one frame.
 
-    Raises
-    ------
-    ValueError
-        With both numbers.
+    Raises `ValueError` with both numbers.
     """
     if n_frames * hop == n_positions:
         return

@@ -23,37 +23,25 @@ ROUNDING = 1e-6
 
 @dataclass(frozen=True)
 class StrfSettings:
-    """The levels that the definitions leave open; a result records those it was computed with.
+    """The levels that the definitions leave open; a result records those it was computed with."""
 
-    Attributes
-    ----------
-    edge
-        Share of a subfield's peak at which its edges lie: 1/e, or 0.75 (Atencio et al. 2012).
-    tail
-        Envelopes are cut at the first bin under this share of their peak.
-    mtf_level
-        Share of the peak that bounds the pass-band of a modulation transfer function.
-    mtf_floor
-        Power under this share of the two-dimensional peak of a ripple transfer function does not count.
-    lobe
-        A lobe of the temporal profile counts from this share of the profile's peak on, and where it stands out of the
-        noise of the map among so many lags.
-    threshold
-        Entries under this many robust standard deviations of their map (1.4826 x median |g|) are taken as 0; 0 keeps
-        all. What stands out of the noise is always decided on the whole map.
-    correlation
-        Level to which the correlation index falls within its width.
-    padding
-        The Fourier transform is this many times longer than the map, which interpolates the modulation axes.
-    """
-
+    #: Share of a subfield's peak at which its edges lie: 1/e, or 0.75 (Atencio et al. 2012).
     edge: float = float(np.exp(-1))
+    #: Envelopes are cut at the first bin under this share of their peak.
     tail: float = 0.05
+    #: Share of the peak that bounds the pass-band of a modulation transfer function.
     mtf_level: float = 0.7
+    #: Power under this share of the two-dimensional peak of a ripple transfer function does not count.
     mtf_floor: float = 0.1
+    #: A lobe of the temporal profile counts from this share of the profile's peak on, and where it stands out of the
+    #: noise of the map among so many lags.
     lobe: float = 0.25
+    #: Entries under this many robust standard deviations of their map (1.4826 x median |g|) are taken as 0; 0 keeps
+    #: all. What stands out of the noise is always decided on the whole map.
     threshold: float = 0.0
+    #: Level to which the correlation index falls within its width.
     correlation: float = float(np.exp(-1))
+    #: The Fourier transform is this many times longer than the map, which interpolates the modulation axes.
     padding: int = 4
 
     def __post_init__(self) -> None:

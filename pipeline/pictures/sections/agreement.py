@@ -15,10 +15,7 @@ from pipeline.pictures.style import new_figure, three_figures
 def agreement_section(entry: Outcome, found: Measured, agreement: xr.Dataset | None) -> Markup:
     """How alike the maps of a neuron are over seeds and between checkpoints.
 
-    Parameters
-    ----------
-    agreement
-        What `over_seeds` found.
+    ``agreement``: What `over_seeds` found.
     """
     pairs = between_checkpoints(found)
     head = element("h3", f"{entry.name}: agreement between checkpoints")

@@ -55,12 +55,7 @@ class _Number:
 def browser_section(entry: Outcome, found: Measured | None, agreement: xr.Dataset | None) -> Markup:
     """The maps of one map of the config as a grid that is drawn, filtered and sorted by the page's own script.
 
-    Parameters
-    ----------
-    found
-        Maps that were measured, where the cube holds no summaries.
-    agreement
-        What `over_seeds` found.
+    ``found``: Maps that were measured, where the cube holds no summaries. ``agreement``: What `over_seeds` found.
     """
     small = thumbnails(entry, entry.room)
     if small is None:

@@ -23,10 +23,7 @@ MOST_DRAWN = 4
 def overview_section(results: Sequence[Outcome], places: Mapping[str, str]) -> Markup:
     """For each map, a table with one row per cohort, and a picture of medians and quartiles over its neurons.
 
-    Parameters
-    ----------
-    places
-        Where on the page each cohort is, by its name.
+    ``places``: Where on the page each cohort is, by its name.
     """
     maps = dict.fromkeys(entry.name for entry in results)
     return joined(_of_map(name, [entry for entry in results if entry.name == name], places) for name in maps)
