@@ -1,21 +1,23 @@
 """How every command is described to the argument parser: its help, its examples, and the options that all have."""
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from tasks.outcome import ENDINGS
 
 
 def new_command(
-    commands: Any, name: str, call: Callable[[argparse.Namespace], Any], *, summary: str, examples: Sequence[str]
+    commands: Any, call: Callable[[argparse.Namespace], Any], summary: str, *examples: str, name: str = ""
 ) -> argparse.ArgumentParser:
-    """Parser of one command, whose help shows how it is used and what its exit status means."""
+    """Parser of one command, called as its function is; its help shows examples, and what its exit status means."""
+    used = ["examples:", *(f"  gradmap {example}" for example in examples)]
+    ended = ["exit status:", *(f"  {status}  {words}" for status, words in ENDINGS.items())]
     parser: argparse.ArgumentParser = commands.add_parser(
-        name,
+        name or call.__name__,
         help=summary,
         description=f"{summary[:1].upper()}{summary[1:]}.",
-        epilog=_epilog(examples),
+        epilog="\n".join([*used, "", *ended]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("-q", "--quiet", action="store_true", help="print the last line only, and why it was refused")
@@ -26,8 +28,3 @@ def new_command(
     )
     parser.set_defaults(call=call)
     return parser
-
-
-def _epilog(examples: Sequence[str]) -> str:
-    lines = ["examples:", *(f"  gradmap {example}" for example in examples), "", "exit status:"]
-    return "\n".join([*lines, *(f"  {status}  {words}" for status, words in ENDINGS.items())])

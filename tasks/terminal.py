@@ -52,11 +52,31 @@ def tell(text: object = "", style: str = "") -> None:
         _print(_fitted(clean(text), _results()), style, _results())
 
 
-def tell_table(header: Sequence[str], rows: Sequence[Sequence[object]], styles: Sequence[str] = ()) -> None:
-    """Print rows in columns that fit the terminal; ``styles`` colours each of them."""
+def tell_table(
+    header: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    styles: Sequence[str] = (),
+    *,
+    left_out: int = 0,
+    others: str = "",
+) -> None:
+    """Print rows in columns that fit the terminal, coloured by ``styles``; ``others`` is said of those left out."""
     if not _SCREEN.get().quiet:
         for line, row in _laid_out(header, rows):
             _print(line, styles[row] if row is not None and row < len(styles) else "", _results())
+        _tell_left_out(left_out, others)
+
+
+def tell_lines(lines: Sequence[str], style: str = "", *, most: int, others: str) -> None:
+    """Print the first texts, a line each; ``others`` is said of the rest."""
+    for line in lines[:most]:
+        tell(printable(line, LONGEST_LINE), style)
+    _tell_left_out(len(lines) - most, others)
+
+
+def _tell_left_out(count: int, others: str) -> None:
+    if count > 0:
+        tell(f"... and {count:,} more{others}")
 
 
 def conclude(line: object) -> None:

@@ -32,10 +32,10 @@ def add_parser(commands: Any) -> None:
     """Describe the commands to the argument parser."""
     reliability_parser = new_command(
         commands,
-        "reliability",
         reliability,
-        summary="whether the maps of a neuron agree over seeds",
-        examples=["reliability run.toml", "reliability gradmaps.zarr --by architecture --select 'cc_test > 0.3'"],
+        "whether the maps of a neuron agree over seeds",
+        "reliability run.toml",
+        "reliability gradmaps.zarr --by architecture --select 'cc_test > 0.3'",
     )
     _common(reliability_parser)
     reliability_parser.add_argument(
@@ -60,10 +60,10 @@ def add_parser(commands: Any) -> None:
 def _add_compare(commands: Any) -> None:
     parser = new_command(
         commands,
-        "compare",
         compare,
-        summary="how the maps of two architectures differ, with a test",
-        examples=["compare run.toml linear statenet_gru", "compare gradmaps.zarr 0 1 --by seed --measure latency"],
+        "how the maps of two architectures differ, with a test",
+        "compare run.toml linear statenet_gru",
+        "compare gradmaps.zarr 0 1 --by seed --measure latency",
     )
     _common(parser)
     parser.add_argument("reference", metavar="REFERENCE", help="architecture that is compared with: linear")
@@ -193,9 +193,9 @@ def _print_groups(found: Mapping[str, "pd.DataFrame"], by: Sequence[str], noun: 
         for cohort, table in found.items()
         for _, row in table.iterrows()
     ]
-    tell_table((*by, *(("cohort",) if several else ()), "checkpoints", noun, *AGREEMENT), rows[:LISTED])
-    if len(rows) > LISTED:
-        tell(f"... and {len(rows) - LISTED:,} more groups; --cohort NAME shows those of one cohort")
+    header = (*by, *(("cohort",) if several else ()), "checkpoints", noun, *AGREEMENT)
+    others = " groups; --cohort NAME shows those of one cohort"
+    tell_table(header, rows[:LISTED], left_out=len(rows) - LISTED, others=others)
 
 
 def _print_pooled(found: Mapping[str, "pd.DataFrame"], by: Sequence[str], noun: str) -> None:
@@ -223,8 +223,9 @@ def _print_pooled(found: Mapping[str, "pd.DataFrame"], by: Sequence[str], noun: 
         known = {_named(row, by): figures(row["median"]) for _, row in table.iterrows()}
         medians.append((cohort, *(known.get(group, "-") for group in groups)))
     tell()
-    tell_table(("median r of cohort", *(" ".join(group) for group in groups)), medians)
-    tell(f"... and {len(found) - FOLDED:,} more cohorts; --cohort NAME shows everything of one, --json lists all")
+    header = ("median r of cohort", *(" ".join(group) for group in groups))
+    others = " cohorts; --cohort NAME shows everything of one, --json lists all"
+    tell_table(header, medians, left_out=len(found) - FOLDED, others=others)
 
 
 def _named(row: Any, by: Sequence[str]) -> tuple[str, ...]:
@@ -315,11 +316,10 @@ def _print_neurons(maps: "xr.DataArray", arguments: argparse.Namespace) -> "pd.D
             *(int(row[name]) for name in counts),
             *(figures(row[name]) for name in columns),
         )
-        for _, row in table.head(_listed(len(table), LISTED, arguments)).iterrows()
+        for _, row in (table if arguments.details else table.head(LISTED)).iterrows()
     ]
-    tell_table(header, rows)
-    if len(table) > len(rows):
-        tell(f"... and {len(table) - len(rows):,} more, which the medians count as well; --details shows all")
+    others = ", which the medians count as well; --details shows all"
+    tell_table(header, rows, left_out=len(table) - len(rows), others=others)
     _print_medians(known, dict(zip(columns, header[-4:], strict=True)), _rows_are(maps))
     return table
 
@@ -330,11 +330,6 @@ def _print_medians(known: "pd.DataFrame", words: Mapping[str, str], noun: str) -
     untrusted = int((known["ceiling"].notna() & known["corrected"].isna()).sum())
     if untrusted:
         tell(f"no r / ceiling for {untrusted} {noun} whose seeds agree too little for a ceiling to divide by")
-
-
-def _listed(there: int, most: int, arguments: argparse.Namespace) -> int:
-    """How many rows of a table are printed."""
-    return there if arguments.details else min(there, most)
 
 
 def _print_cohorts(maps: Mapping[str, "xr.DataArray"], arguments: argparse.Namespace) -> dict[str, "pd.DataFrame"]:
@@ -352,13 +347,9 @@ def _print_cohorts(maps: Mapping[str, "xr.DataArray"], arguments: argparse.Names
         (cohort, table["neuron"].nunique(), *(figures(table[name].median()) for name in columns))
         for cohort, table in tables.items()
     ]
-    listed = _listed(len(rows), FOLDED, arguments)
-    tell_table(("cohort", "neurons", *columns.values()), rows[:listed])
-    if len(rows) > listed:
-        tell(
-            f"... and {len(rows) - listed:,} more, which the medians count as well; --cohort NAME shows one, --details"
-            " all"
-        )
+    most = len(rows) if arguments.details else FOLDED
+    others = ", which the medians count as well; --cohort NAME shows one, --details all"
+    tell_table(("cohort", "neurons", *columns.values()), rows[:most], left_out=len(rows) - most, others=others)
     _print_medians(pd.concat(list(tables.values())), columns, _rows_are(next(iter(maps.values()))))
     return tables
 
@@ -370,14 +361,8 @@ def _tests_of_maps(
     from pipeline.numbers.comparing import compare_measures
 
     unit, site = unit_of(maps.values(), arguments)
-    tests = compare_measures(
-        pooled(maps),
-        arguments.reference,
-        arguments.other,
-        arguments.by,
-        measures=measures or None,
-        site=site,
-    )
+    groups = (arguments.reference, arguments.other, arguments.by)
+    tests = compare_measures(pooled(maps), *groups, measures=measures or None, site=site)
     print_tests(tests, arguments, unit)
     return tests
 

@@ -20,21 +20,10 @@ DEFAULT_FOLDER = Path("gradmap-demo")
 
 def add_parser(commands: Any) -> None:
     """Describe the command to the argument parser."""
-    parser = new_command(
-        commands,
-        "demo",
-        demo,
-        summary="train small models on planted neurons, and find their fields again",
-        examples=["demo", "demo somewhere --quick --local"],
-    )
-    parser.add_argument(
-        "folder",
-        nargs="?",
-        type=Path,
-        default=DEFAULT_FOLDER,
-        metavar="DIR",
-        help="where to work (default: gradmap-demo)",
-    )
+    summary = "train small models on planted neurons, and find their fields again"
+    parser = new_command(commands, demo, summary, "demo", "demo somewhere --quick --local")
+    words = f"where to work (default: {DEFAULT_FOLDER})"
+    parser.add_argument("folder", nargs="?", type=Path, default=DEFAULT_FOLDER, metavar="DIR", help=words)
     parser.add_argument("--seed", type=int, default=0, help="draws the population and the sounds (default: 0)")
     parser.add_argument("--quick", action="store_true", help="fewer sounds and epochs: seconds, less accurate")
     parser.add_argument("--local", action="store_true", help="compute the maps in this process, without Ray")

@@ -29,13 +29,8 @@ TOPICS = {
 
 def add_parser(commands: Any) -> None:
     """Describe the command to the argument parser."""
-    parser = new_command(
-        commands,
-        "help",
-        explain_topic,
-        summary="explain config keys, measures, health flags, or kinds of map",
-        examples=[f"help {topic}" for topic in TOPICS],
-    )
+    summary = "explain config keys, measures, health flags, or kinds of map"
+    parser = new_command(commands, explain_topic, summary, *(f"help {topic}" for topic in TOPICS), name="help")
     parser.add_argument("topic", nargs="?", choices=list(TOPICS), metavar="TOPIC", help=", ".join(TOPICS))
 
 

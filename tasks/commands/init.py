@@ -17,13 +17,8 @@ NAME = "run.toml"
 
 def add_parser(commands: Any) -> None:
     """Describe the command to the argument parser."""
-    parser = new_command(
-        commands,
-        "init",
-        init,
-        summary="write a run.toml for the checkpoints that lie in a folder",
-        examples=["init trained", "init . && gradmap plan run.toml"],
-    )
+    summary = "write a run.toml for the checkpoints that lie in a folder"
+    parser = new_command(commands, init, summary, "init trained", "init . && gradmap plan run.toml")
     parser.add_argument("folder", type=Path, help="where the checkpoints lie, and run.toml will")
 
 

@@ -9,7 +9,7 @@ from pipeline.plan.config import ConfigError, is_url, load_config
 from pipeline.text import counted, printable
 from tasks.outcome import COMPLETE, FAILURES, STOPPED, Finished, last_line, merged_failures, trust_line
 from tasks.parsing import new_command
-from tasks.terminal import BAD, DOUBTFUL, LONGEST_LINE, tell, tell_table
+from tasks.terminal import BAD, DOUBTFUL, LONGEST_LINE, tell, tell_lines, tell_table
 
 #: Checkpoints and failures that are listed on the screen; the others are counted, and the report has all.
 LISTED = 40
@@ -21,22 +21,13 @@ FOLDED = 15
 
 def add_parser(commands: Any) -> None:
     """Describe the commands to the argument parser."""
-    status_parser = new_command(
-        commands,
-        "status",
-        status,
-        summary="what a store holds, what it lacks, and why",
-        examples=["status run.toml", "status gradmaps.zarr --json - | jq .cohorts[].failures"],
-    )
+    examples = ("status run.toml", "status gradmaps.zarr --json - | jq .cohorts[].failures")
+    status_parser = new_command(commands, status, "what a store holds, what it lacks, and why", *examples)
     status_parser.add_argument("store", metavar="CONFIG|STORE", help="run configuration (TOML), or a store")
     status_parser.add_argument("--cohort", metavar="NAME", help="only this cohort (default: all, folded if many)")
-    verify_parser = new_command(
-        commands,
-        "verify",
-        verify,
-        summary="decode everything a store holds, and compare it with its claims",
-        examples=["verify gradmaps.zarr", "verify --requeue gradmaps.zarr && gradmap run run.toml"],
-    )
+    examples = ("verify gradmaps.zarr", "verify --requeue gradmaps.zarr && gradmap run run.toml")
+    summary = "decode everything a store holds, and compare it with its claims"
+    verify_parser = new_command(commands, verify, summary, *examples)
     verify_parser.add_argument("store", metavar="CONFIG|STORE", help="run configuration (TOML), or a store")
     verify_parser.add_argument("--requeue", action="store_true", help="mark what is wrong or failed for the next run")
 
@@ -116,11 +107,10 @@ def _print_cohorts(cohorts: Sequence[Any]) -> None:
     if len(cohorts) > MANY:
         rows = [*_summed(cohorts), *sorted(rows, key=lambda row: (not row[5], not row[6]))]
     if rows:
-        styles = [BAD if row[5] else DOUBTFUL if row[6] else "" for row in rows[:listed]]
+        styles = [BAD if row[5] else DOUBTFUL if row[6] else "" for row in rows]
         header = ("cohort", "checkpoints", "neurons", "map", "shards done", "failed", "pending")
-        tell_table(header, rows[:listed], styles)
-        if len(rows) > listed:
-            tell(f"... and {len(rows) - listed:,} more maps of cohorts; --cohort NAME shows one, --json lists all")
+        others = " maps of cohorts; --cohort NAME shows one, --json lists all"
+        tell_table(header, rows[:listed], styles, left_out=len(rows) - listed, others=others)
     _print_unfinished(cohorts, listed)
     _print_failures(cohorts, listed)
 
@@ -147,15 +137,11 @@ def _print_unfinished(cohorts: Sequence[Any], listed: int) -> None:
     ]
     if unfinished:
         tell()
-        tell_table(("cohort", "checkpoint", "map", "done", "pending"), unfinished[:listed])
-        if len(unfinished) > listed:
-            tell(f"... and {len(unfinished) - listed:,} more; --json lists all")
+        header, more = ("cohort", "checkpoint", "map", "done", "pending"), len(unfinished) - listed
+        tell_table(header, unfinished[:listed], left_out=more, others="; --json lists all")
 
 
 def _print_failures(cohorts: Sequence[Any], listed: int) -> None:
     where = "{checkpoint} {maps}" + (" of {cohort}" if len(cohorts) > 1 else "")
     failures = merged_failures((failure for cohort in cohorts for failure in cohort.failures), where)
-    for line in failures[:listed]:
-        tell(printable(line, LONGEST_LINE), BAD)
-    if len(failures) > listed:
-        tell(f"... and {len(failures) - listed:,} more failures; --json lists all")
+    tell_lines(failures, BAD, most=listed, others=" failures; --json lists all")

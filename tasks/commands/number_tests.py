@@ -102,9 +102,9 @@ def print_number_agreement(
         tell(_counted(owner, chosen))
         several = ("cohort",) if len(chosen) > 1 else ()
         header = ("number", *by, *several, "checkpoints", "neurons", "rank r", "ceiling", "p", "p adjusted")
-        tell_table(header, [_agreement_row(row, (*by, *several)) for _, row in table.head(LISTED).iterrows()])
-        if len(table) > LISTED:
-            tell(f"... and {counted(len(table) - LISTED, 'row')} more; --cohort NAME shows those of one cohort")
+        shown = [_agreement_row(row, (*by, *several)) for _, row in table.head(LISTED).iterrows()]
+        others = " rows; --cohort NAME shows those of one cohort"
+        tell_table(header, shown, left_out=len(table) - len(shown), others=others)
         rows += table.to_dict("records")
     if rows:
         tell(

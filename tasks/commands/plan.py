@@ -12,7 +12,7 @@ from pipeline.plan.weight import variable_bytes, weight_of
 from pipeline.text import counted, printable
 from tasks.outcome import COMPLETE, FAILURES, Finished, readable_bytes
 from tasks.parsing import new_command
-from tasks.terminal import BAD, LONGEST_LINE, tell, tell_table, text_table
+from tasks.terminal import BAD, LONGEST_LINE, tell, tell_lines, tell_table, text_table
 
 #: Most notes on the checkpoints of one cohort that are printed.
 MOST_NOTES = 10
@@ -27,13 +27,8 @@ LISTED, NAMED = 15, 3
 
 def add_parser(commands: Any) -> None:
     """Describe the command to the argument parser."""
-    parser = new_command(
-        commands,
-        "plan",
-        plan,
-        summary="check the config, and say what a run would compute and write",
-        examples=["plan run.toml", "plan run.toml --json - | jq .weight.map_bytes"],
-    )
+    summary = "check the config, and say what a run would compute and write"
+    parser = new_command(commands, plan, summary, "plan run.toml", "plan run.toml --json - | jq .weight.map_bytes")
     parser.add_argument("config", type=Path, help="run configuration (TOML)")
     parser.add_argument("--cohort", metavar="NAME", help="describe only this cohort (default: all, folded if many)")
 
@@ -58,11 +53,7 @@ def plan(arguments: argparse.Namespace) -> Finished:
     weight = weight_of(prepared)
     _print_cohorts(prepared, arguments.cohort)
     broken, unloadable = _broken(prepared), _broken(loads)
-    faults = _alike(broken, unloadable)
-    for line in faults[:LISTED]:
-        tell(printable(line, LONGEST_LINE), BAD)
-    if len(faults) > LISTED:
-        tell(f"... and {counted(len(faults) - LISTED, 'fault')} more; --json lists all", BAD)
+    tell_lines(_alike(broken, unloadable), BAD, most=LISTED, others=" faults; --json lists all")
     figures: dict[str, Any] = {
         "checkpoints": weight.checkpoints,
         "shards": weight.shards,
@@ -102,9 +93,8 @@ def _print_cohorts(prepared: RunPlan, name: str | None) -> None:
         (one.name, len(one.checkpoints), len(one.neurons), len(one.frequencies_hz), one.lags, _classes(one))
         for one in chosen
     ]
-    tell_table(header, rows[:FOLDED])
-    if len(rows) > FOLDED:
-        tell(f"... and {counted(len(rows) - FOLDED, 'cohort')} more; --cohort NAME describes one in full")
+    others = " cohorts; --cohort NAME describes one in full"
+    tell_table(header, rows[:FOLDED], left_out=len(rows) - FOLDED, others=others)
     for line in _notes([checkpoint for cohort in chosen for checkpoint in cohort.checkpoints]):
         tell(line)
     tell()

@@ -22,7 +22,7 @@ from tasks.outcome import (
 from tasks.parsing import new_command
 from tasks.progress import Progress
 from tasks.stopping import StopRequest
-from tasks.terminal import BAD, DOUBTFUL, LONGEST_LINE, conclude, tell
+from tasks.terminal import BAD, DOUBTFUL, LONGEST_LINE, conclude, tell, tell_lines
 
 #: GPUs per task: a number, "auto", or None for what the cluster has.
 Share = float | Literal["auto"] | None
@@ -35,15 +35,12 @@ def add_parser(commands: Any) -> None:
     """Describe the command to the argument parser."""
     parser = new_command(
         commands,
-        "run",
         run,
-        summary="compute the shards that the cubes do not have yet, and nothing else",
-        examples=[
-            "run run.toml",
-            "run run.toml --local",
-            "run run.toml --address 10.0.0.1:6379 --gpus 0.5",
-            "run run.toml --json run.json",
-        ],
+        "compute the shards that the cubes do not have yet, and nothing else",
+        "run run.toml",
+        "run run.toml --local",
+        "run run.toml --address 10.0.0.1:6379 --gpus 0.5",
+        "run run.toml --json run.json",
     )
     parser.add_argument("config", type=Path, help="run configuration (TOML)")
     add_execution_options(parser)
@@ -133,17 +130,10 @@ class Ended:
         """Print where the maps are, slow shards, failures and advice."""
         if self.report is not None:
             tell(f"store: {self.store}, in {readable_seconds(self.report.seconds)}")
-        stragglers = () if self.report is None else self.report.stragglers
-        for straggler in stragglers[:LISTED]:
-            tell(printable(f"slow: {straggler}", LONGEST_LINE), DOUBTFUL)
-        if len(stragglers) > LISTED:
-            tell(f"... and {counted(len(stragglers) - LISTED, 'slow shard')} more; `--json` lists all")
-        failures = () if self.report is None else self.report.failures
-        lines = merged_failures(failures)
-        for line in lines[:LISTED]:
-            tell(printable(line, LONGEST_LINE), BAD)
-        if len(lines) > LISTED:
-            tell(f"... and {len(lines) - LISTED} more; `gradmap status {self.store}` lists all")
+            slow = [f"slow: {straggler}" for straggler in self.report.stragglers]
+            tell_lines(slow, DOUBTFUL, most=LISTED, others=" slow shards; `--json` lists all")
+            others = f"; `gradmap status {self.store}` lists all"
+            tell_lines(merged_failures(self.report.failures), BAD, most=LISTED, others=others)
         if not self.asked and (health := self._health()):
             tell(health)
         if self.status == FAILURES:

@@ -14,13 +14,8 @@ from tasks.terminal import note
 
 def add_parser(commands: Any) -> None:
     """Describe the commands to the argument parser."""
-    summarise_parser = new_command(
-        commands,
-        "summarise",
-        summarise,
-        summary="measure every map, into the cubes and a table",
-        examples=["summarise run.toml", "summarise gradmaps.zarr --table maps.parquet --select 'cc_test > 0.3'"],
-    )
+    examples = ("summarise run.toml", "summarise gradmaps.zarr --table maps.parquet --select 'cc_test > 0.3'")
+    summarise_parser = new_command(commands, summarise, "measure every map, into the cubes and a table", *examples)
     summarise_parser.add_argument("store", metavar="CONFIG|STORE", help="run configuration (TOML), or a store")
     summarise_parser.add_argument("--table", type=Path, metavar="FILE", help="also write a table (.parquet or .csv)")
     summarise_parser.add_argument(
@@ -34,13 +29,8 @@ def add_parser(commands: Any) -> None:
         help="measure STRF maps without the entries under so many robust standard deviations (default: 0, all entries)",
     )
     summarise_parser.add_argument("--address", metavar="ADDR", help="measure on this Ray cluster")
-    report_parser = new_command(
-        commands,
-        "report",
-        report,
-        summary="write one HTML page about a store",
-        examples=["report run.toml", "report s3://bucket/gradmaps.zarr --output page.html"],
-    )
+    examples = ("report run.toml", "report s3://bucket/gradmaps.zarr --output page.html")
+    report_parser = new_command(commands, report, "write one HTML page about a store", *examples)
     report_parser.add_argument("store", metavar="CONFIG|STORE", help="run configuration (TOML), or a store")
     report_parser.add_argument("--output", type=Path, metavar="FILE.html", help="where to (default: beside the store)")
 
