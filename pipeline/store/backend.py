@@ -227,6 +227,11 @@ def read_many(store: Store, keys: Sequence[str]) -> list[bytes | None]:
     return _side_by_side(store, get, keys)
 
 
+def exist(store: Store, keys: Sequence[str]) -> list[bool]:
+    """Whether there is an object under each of several keys, asked side by side."""
+    return _side_by_side(store, store.exists, keys) if keys else []
+
+
 def _side_by_side(store: Store, call: Callable[[str], Awaitable[T]], keys: Iterable[str]) -> list[T]:
     """What a call gives for each key, a few keys at a time."""
 

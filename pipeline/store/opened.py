@@ -8,7 +8,7 @@ from typing import Any
 from zarr.abc.store import Store
 
 from pipeline.plan.shards import RunPlan
-from pipeline.store.backend import METADATA, location_of, open_store, read_json, scrub
+from pipeline.store.backend import METADATA, DamagedStoreError, location_of, open_store, read_json, scrub
 from pipeline.store.groups import (
     READY,
     Group,
@@ -29,8 +29,22 @@ class OpenStore:
     location: str
 
     def cohorts(self) -> list[str]:
-        """Names of its cohorts."""
-        return cohort_names(self.store)
+        """Names of its cohorts.
+
+        Raises
+        ------
+        DamagedStoreError
+            If one of them is gone, so that what is made of the others would pass for the whole.
+        """
+        names = cohort_names(self.store)
+        lost = [name for name in copies(self.store) if name not in names]
+        if lost:
+            raise DamagedStoreError(
+                f"of {scrub(self.location)} the cohorts {', '.join(lost[:5])} are gone ({len(lost)} in all), so what is"
+                " made of the others would pass for the whole; `gradmap run` with their config computes them anew, and"
+                " `gradmap verify --requeue` takes them off the store's list"
+            )
+        return names
 
     def group(self, cohort: str, *, any_state: bool = False) -> Group:
         """The group of a cohort, as it stands now.

@@ -13,6 +13,7 @@ from xarray.core import indexing
 from pipeline.store.backend import scrub, storage_errors
 from pipeline.store.groups import Group
 from pipeline.store.opened import open_existing
+from pipeline.store.presence import Objects, refuse_foreign_labels
 from pipeline.words import DONE, NOT_COMPUTED, ROLES, map_of, role_of, status_name
 
 
@@ -38,7 +39,7 @@ def open_cube(store: str | Path, cohort: str | None = None) -> xr.Dataset:
     ------
     ValueError
         If there is no such store or cohort, if the store has several cohorts and none is named, or if a run that laid
-        it out was killed half way.
+        it out was killed half way; also later, when something is read that was recorded as written and is gone.
 
     Examples
     --------
@@ -65,7 +66,7 @@ def open_cubes(store: str | Path) -> dict[str, xr.Dataset]:
     Raises
     ------
     ValueError
-        If there is no such store, or a run that laid a cohort out was killed half way.
+        If there is no such store, a run that laid a cohort out was killed half way, or a cohort is gone.
 
     Examples
     --------
@@ -97,11 +98,15 @@ def _hidden(group: Group, without: Collection[str] = ()) -> xr.Dataset:
     opened = ZarrStore(group.opened({*without, "digest"}), mode="r", use_zarr_fill_value_as_mask=False)
     with storage_errors(group.location):
         cube = xr.open_dataset(opened, chunks=None)
+    refuse_foreign_labels(group, {str(name): cube.variables[name].values for name in cube.xindexes})
+    guarded = {name: _guarded(group, str(name), entry) for name, entry in cube.variables.items()}
     hidden = {}
     for name, variable in cube.variables.items():
-        status = cube.variables.get(status_name(map_of(name, variable.attrs)))
+        status = guarded.get(status_name(map_of(name, variable.attrs)))
         if role_of(variable.attrs) in ("map", "measure", "companion", "summary") and status is not None:
-            hidden[name] = _hide(variable, status)
+            hidden[name] = _lazily(variable, _DoneOnly(variable, status, Objects.of(group, str(name))))
+        elif name not in cube.xindexes:
+            hidden[name] = guarded[name]
     return _ordered(cube.assign(hidden))
 
 
@@ -124,22 +129,46 @@ def _as_text(entry: xr.Variable) -> xr.Variable:
     return text.where(text != "", np.nan) if role_of(entry.attrs) in ("metadata", "summary") else text
 
 
-def _hide(variable: xr.Variable, status: xr.Variable) -> xr.Variable:
-    shown = indexing.LazilyIndexedArray(_DoneOnly(variable, status))
-    return xr.Variable(variable.dims, shown, variable.attrs, variable.encoding)
+def _guarded(group: Group, name: str, variable: xr.Variable) -> xr.Variable:
+    return _lazily(variable, _Present(variable, Objects.of(group, name)))
 
 
-class _DoneOnly(BackendArray):
-    """A stored variable that shows its fill value wherever its status is not done, read when it is asked for."""
+def _lazily(variable: xr.Variable, shown: BackendArray) -> xr.Variable:
+    return xr.Variable(variable.dims, indexing.LazilyIndexedArray(shown), variable.attrs, variable.encoding)
 
-    def __init__(self, values: xr.Variable, status: xr.Variable) -> None:
+
+class _Present(BackendArray):
+    """A stored variable, read when it is asked for, and refused where an object of it is gone."""
+
+    def __init__(self, values: xr.Variable, objects: Objects) -> None:
         self.values = values
-        self.status = status
+        self.objects = objects
         self.shape = values.shape
         self.dtype = values.dtype
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
         return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._read)
+
+    def _read(self, key: tuple[Any, ...]) -> np.ndarray:
+        values = self.values.isel(dict(zip(self.values.dims, key, strict=True))).values
+        self._check(key, values)
+        return values
+
+    def _check(self, key: tuple[Any, ...], values: np.ndarray, claimed: np.ndarray | None = None) -> None:
+        places = [np.atleast_1d(np.arange(size)[part]) for size, part in zip(self.shape, key, strict=True)]
+        shape = tuple(map(len, places))
+        if claimed is not None:  # without copying it for every entry of a map
+            dropped = tuple(axis for axis, part in enumerate(key) if isinstance(part, (int, np.integer)))
+            claimed = np.broadcast_to(np.expand_dims(claimed, dropped), shape)
+        self.objects.refuse_gone(values.reshape(shape), places, claimed)
+
+
+class _DoneOnly(_Present):
+    """A stored variable that shows its fill value wherever its status is not done, read when it is asked for."""
+
+    def __init__(self, values: xr.Variable, status: xr.Variable, objects: Objects) -> None:
+        super().__init__(values, objects)
+        self.status = status
 
     def _read(self, key: tuple[Any, ...]) -> np.ndarray:
         chosen = dict(zip(self.values.dims, key, strict=True))
@@ -148,11 +177,13 @@ class _DoneOnly(BackendArray):
         # Numbers over all neurons of a checkpoint were made of those that are done.
         done = done.any([dim for dim in self.status.dims if dim not in chosen])
         values = self.values.isel(chosen)
-        if bool(done.all()):
-            return values.values
         aligned = done.set_dims({dim: 1 for dim in values.dims if dim not in done.dims} | dict(done.sizes))
         aligned = aligned.transpose(*values.dims)
-        shown = values.values.astype(object) if values.dtype.kind == "T" else values.values
+        shown = values.values
+        self._check(key, shown, aligned.values)
+        if bool(done.all()):
+            return shown
+        shown = shown.astype(object) if shown.dtype.kind == "T" else shown
         return np.where(aligned.values, shown, _missing(self.values))
 
 

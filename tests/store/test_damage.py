@@ -15,6 +15,7 @@ from pipeline.store import (
     create_or_extend,
     label,
     open_cube,
+    open_cubes,
     record,
     store_status,
     verify_store,
@@ -80,6 +81,55 @@ def test_lost_labels_are_seen_and_written_anew_where_the_plan_knows_them(plan, s
     assert name in {finding.name for finding in found.findings}
     start(plan)
     assert_whole(plan, store)
+
+
+def test_a_reader_is_refused_what_is_gone(plan, store, tmp_path):
+    for name in [*SMALL, *LABELS, "strf_best"]:
+        if name != "strf_digest":  # which no reader looks at
+            shutil.move(store / "speech" / name / "c", tmp_path / "aside")
+            with pytest.raises(ValueError, match=rf"speech/{name}\b.* gone.*gradmap (run|verify)"):
+                open_cube(store).load()
+            shutil.move(tmp_path / "aside", store / "speech" / name / "c")
+    open_cube(store).load()
+
+
+def test_a_reader_is_told_whose_map_is_gone_however_it_asks(plan, store):
+    (store / "speech/strf/c/1/1/0/0").unlink()
+    cube, told = open_cube(store), r"speech/strf/c/1/1/0/0 .*checkpoint b, neuron n002 to n003.*verify --requeue"
+    for part in (
+        {},
+        {"checkpoint": 1},
+        {"neuron": 2, "lag": 1},
+        {"checkpoint": 1, "neuron": 3, "frequency": 0, "lag": 2},
+        {"neuron": slice(None, None, -1)},
+        {"checkpoint": [2, 1], "neuron": [4, 3]},
+    ):
+        with pytest.raises(ValueError, match=told):
+            cube.strf.isel(part).load()
+    assert cube.strf.isel(checkpoint=[0, 2]).notnull().all()
+    assert cube.strf[1, [0, 1, 4]].notnull().all()
+    verify_store(store, requeue=True)
+    assert int(open_cube(store).strf.isnull().any(("frequency", "lag")).sum()) == 2
+
+
+def test_labels_from_elsewhere_are_refused_to_a_reader(plan, store):
+    zarr.open_array(store, path="speech/frequency", mode="r+")[...] = [100.0, 200.0, 400.0, 801.0]
+    with pytest.raises(ValueError, match=r"speech/frequency of .* is not what was recorded"):
+        open_cube(store)
+
+
+def test_the_other_cohorts_do_not_pass_for_all(store, tmp_path):
+    create_or_extend(run_plan(store, cohort(), cohort(("w",), name="another", n_neurons=2)), health_flags=HEALTH)
+    for lost in ("speech/zarr.json", "speech"):
+        shutil.move(store / lost, tmp_path / "aside")
+        for door in (open_cube, open_cubes, store_status):
+            with pytest.raises(ValueError, match=r"cohorts speech are gone .*gradmap run.*verify --requeue"):
+                door(store)
+        shutil.move(tmp_path / "aside", store / lost)
+        assert len(open_cubes(store)) == 2
+    shutil.rmtree(store / "speech")
+    verify_store(store, requeue=True)
+    assert list(open_cubes(store)) == ["another"]
 
 
 def test_labels_from_elsewhere_are_seen_and_never_built_upon(plan, store):

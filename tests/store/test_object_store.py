@@ -24,7 +24,7 @@ from pipeline.store import (
     verify_store,
     write_summaries,
 )
-from pipeline.store.backend import keys_below, open_store, read_bytes, write_bytes
+from pipeline.store.backend import delete_object, keys_below, open_store, read_bytes, write_bytes
 from pipeline.store.regions import forget
 from tests.buckets import s3_bucket
 from tests.store.conftest import compute
@@ -105,6 +105,16 @@ def test_damage_in_a_bucket_is_found_and_mended(url):
     assert pending_shards(plan) == [Shard("speech", 1, "strf", Block(2, 4), None)]
     compute(plan)
     assert verify_store(url).complete
+
+
+@pytest.mark.parametrize("lost", [OBJECT, "speech/strf_status/c/0/0"])
+def test_a_reader_of_a_bucket_is_refused_what_is_gone(url, lost):
+    plan = laid_out(url)
+    compute(plan, pending_shards(plan)[:-1])
+    assert open_cube(url).strf.isnull().any()  # what is pending was never there
+    delete_object(open_store(url, writable=True), lost)
+    with pytest.raises(ValueError, match=rf"{lost} .* is gone .*verify --requeue"):
+        open_cube(url).strf.load()
 
 
 def test_one_driver_per_bucket_prefix(url):

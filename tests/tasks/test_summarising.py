@@ -1,5 +1,6 @@
 """`gradmap summarise` writes the measures into the cubes and a tidy table, the same on Ray as in one process."""
 
+import re
 import shutil
 
 import numpy as np
@@ -33,6 +34,17 @@ def test_the_table_has_one_row_per_map_with_every_label(store, tmp_path, capsys)
     first = plain.iloc[0]
     here = cube.strf.sel(checkpoint=first.checkpoint, neuron=first.neuron)
     assert first.strf_best_frequency == pytest.approx(float(measure(here, "best_frequency")))
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["summarise {}", "report {}", "reliability {}", "reliability {} --cohort demo", "compare {} gru ln"],
+)
+def test_a_map_whose_object_is_gone_is_refused_by_every_command_that_reads_it(store, capsys, command):
+    next(path for path in (store / "demo/strf/c/1").rglob("*") if path.is_file()).unlink()
+    assert main(command.format(store).split()) == 2
+    told = capsys.readouterr().err
+    assert re.search(r"demo/strf/c/1\S* of .* is gone \(checkpoint .*gradmap verify --requeue", told)
 
 
 def test_the_cube_keeps_the_summaries_and_its_maps(store):
