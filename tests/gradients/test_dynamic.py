@@ -12,32 +12,12 @@ from pipeline.gradients.dynamic import links, sharing
 from pipeline.gradients.dynamic.links import NoWayError
 from pipeline.gradients.dynamic.strfs import dynamic_strfs
 from pipeline.gradients.gradmaps import strf_gradmaps
-from tests.gradients.small import Kernels, OnOff, Recurrent, relative, seeded
+from tests.gradients.small import Kernels, OnOff, Recurrent, one_backward_per_frame, relative, seeded, together
 from tests.zoo import PREFILTERED, ZOO, audio, hearing, make, prefiltering, spectrogram
 from tests.zoo import seeded as zoo_seeded
 
 EXACT = 1e-12
 N_FRAMES, LAGS = 30, 9
-
-
-def one_backward_per_frame(model: nn.Module, stimulus: Tensor, lags: int) -> Tensor:
-    """d response / d stimulus (neuron, frame, frequency, lag), one neuron and one frame at a time."""
-    model = copy.deepcopy(model).to(stimulus.dtype)
-    if isinstance(getattr(model, "wav2spec", None), nn.Module):
-        model.wav2spec = nn.Identity()
-    free = stimulus.clone().requires_grad_(True)
-    response = model(free[None, None])[0, :, 0]
-    maps = stimulus.new_zeros((*response.shape, len(stimulus), lags))
-    for neuron in range(response.shape[0]):
-        for frame in range(response.shape[1]):
-            (gradient,) = torch.autograd.grad(response[neuron, frame], free, retain_graph=True)
-            past = gradient[:, max(0, frame + 1 - lags) : frame + 1].flip(-1)
-            maps[neuron, frame, :, : past.shape[-1]] = past
-    return maps
-
-
-def together(blocks) -> Tensor:
-    return torch.cat([maps for _, maps in blocks], dim=1)
 
 
 def reference(model: nn.Module, stimulus: Tensor, lags: int) -> Tensor:

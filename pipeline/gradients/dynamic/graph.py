@@ -1,5 +1,6 @@
 """Where autograd's graph of one forward pass narrows to one tensor, through which all that is later hears the sound."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from pipeline.gradients.passes.layout import Layout, layouts
-from pipeline.gradients.torch_state.memory import is_out_of_memory, rows_that_fit
+from pipeline.gradients.torch_state.memory import is_out_of_memory
 from pipeline.gradients.torch_state.process_flags import slow_batching
 
 Node = torch.autograd.graph.Node
@@ -133,15 +134,21 @@ def nearest(target: GradientEdge, stops: Sequence[GradientEdge]) -> list[int]:
     return sorted(found)
 
 
+def typical_size(later: GradientEdge, earlier: GradientEdge) -> int:
+    """How many numbers a tensor between two places holds, on average."""
+    sizes = [
+        math.prod(made.shape) for node, _ in _on_the_way(later.node, earlier.node, {}) for made in node._input_metadata
+    ]
+    return sum(sizes) // max(1, len(sizes))
+
+
 def pulled(
-    later: Place, earlier: Place, cotangents: Float[Tensor, "row frame later"], memory: int, limits: set[str]
+    later: Place, earlier: Place, cotangents: Float[Tensor, "row frame later"], together: int, limits: set[str]
 ) -> Float[Tensor, "row frame earlier"]:
-    """Backward passes from one place to an earlier one, as many rows at a time as the memory allows."""
+    """Backward passes from one place to an earlier one, so many rows at a time."""
     if same_edge(later.edge, earlier.edge):
         return cotangents
-    n_bytes = 4 * cotangents.element_size() * max(later.layout.n_frames * (later.width + earlier.width), 1)
-    block = rows_that_fit(len(cotangents), n_bytes, memory)
-    parts = [_pulled(later, earlier, part, limits) for part in cotangents.split(block)]
+    parts = [_pulled(later, earlier, part, limits) for part in cotangents.split(together)]
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 

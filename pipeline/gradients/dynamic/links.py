@@ -7,15 +7,20 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from pipeline.gradients.dynamic.graph import Place, narrows, places_of, pulled, same_edge
+from pipeline.gradients.dynamic.graph import Node, Place, narrows, places_of, pulled, same_edge, typical_size
 from pipeline.gradients.dynamic.sharing import shared_passes
 from pipeline.gradients.dynamic.steps import Band, Constant, Diagonal, Filter, Framewise, Step
+from pipeline.gradients.torch_state.memory import rows_that_fit
 
 #: Frames at which a filter must hear the past as at the last one, as shares of the sound's length.
 LOOKS = (0.93, 0.61, 0.34, 0.12)
 
 #: A band over more than this share of the sound saves little over one backward pass per frame.
 WIDEST_BAND = 0.25
+
+#: Bytes of one row's tensors on its way back from which on a CPU takes rows one by one: more leave its cache, and are
+#: written to fresh pages.
+LARGE_TENSOR = 2**19
 
 
 class NoWayError(RuntimeError):
@@ -33,6 +38,7 @@ class Search:
     device: torch.device
     limits: set[str] = field(default_factory=set)
     filters: bool = True
+    sizes: dict[tuple[Node, Node], int] = field(default_factory=dict)
 
     @property
     def same(self) -> float:
@@ -47,8 +53,18 @@ class Search:
         return (size * sign).to(dtype=self.dtype, device=self.device)
 
     def pull(self, later: Place, earlier: Place, cotangents: Float[Tensor, "row frame later"]) -> Tensor:
-        """Backward passes from one place to an earlier one."""
-        return pulled(later, earlier, cotangents, self.memory, self.limits)
+        """Backward passes from one place to an earlier one, as many rows at a time as pay and fit."""
+        return pulled(later, earlier, cotangents, self._together(later, earlier, len(cotangents)), self.limits)
+
+    def _together(self, later: Place, earlier: Place, n_rows: int) -> int:
+        ends = later.edge.node, earlier.edge.node
+        if ends not in self.sizes:
+            self.sizes[ends] = typical_size(later.edge, earlier.edge)
+        item, between = torch.finfo(self.dtype).bits // 8, self.sizes[ends]
+        if self.device.type == "cpu" and item * between > LARGE_TENSOR:
+            return 1
+        n_bytes = 4 * item * max(between, self.n_frames * (later.width + earlier.width))
+        return rows_that_fit(n_rows, n_bytes, self.memory)
 
     def agree(self, got: Tensor, expected: Tensor) -> bool:
         """Whether two tensors differ by rounding only."""
@@ -196,20 +212,29 @@ def _filter(search: Search, later: Place, earlier: Place) -> Filter | None:
     looks = sorted({int(share * last) for share in LOOKS} - {last}, reverse=True)
     if last < 2 * len(LOOKS) or len(looks) < len(LOOKS):
         return None
-    cotangents = torch.cat([_one_frame(search, later, frame) for frame in (last, *looks)])
+    # Most parts that are no filter are told from one by the first look alone.
     try:
-        whole, *others = search.pull(later, earlier, cotangents)
+        whole = search.pull(later, earlier, _one_frame(search, later, last))[0]
+        alike = bool(torch.isfinite(whole).all()) and all(
+            _hears_alike(search, whole, search.pull(later, earlier, _one_frame(search, later, frame))[0], frame)
+            for frame in looks
+        )
     except RuntimeError:
         return None
-    size = whole.abs().amax()
-    for frame, other in zip(looks, others, strict=True):
-        late = (other[frame + 1 :].abs().amax() if frame < last else size * 0) <= search.same * size
-        alike = (other[1 : frame + 1].flip(0) - whole.flip(0)[:frame]).abs().amax() <= search.same * size
-        if not bool(late and alike and torch.isfinite(size)):
-            return None
+    if not alike:
+        return None
     kernel = _kernel(search, later, earlier, whole)
     step = _as_narrow(kernel[:, : search.lags].transpose(0, 1))
     return _with_first(search, later, earlier, kernel, step)
+
+
+def _hears_alike(
+    search: Search, whole: Float[Tensor, "frame earlier"], other: Float[Tensor, "frame earlier"], frame: int
+) -> bool:
+    """Whether a frame hears the past as the last one does, and nothing after it."""
+    tolerance = search.same * whole.abs().amax()
+    late = other[frame + 1 :].abs().amax() <= tolerance
+    return bool(late and (other[1 : frame + 1].flip(0) - whole.flip(0)[:frame]).abs().amax() <= tolerance)
 
 
 def _kernel(
@@ -241,17 +266,23 @@ def _as_narrow(kernel: Float[Tensor, "lag later earlier"]) -> Tensor:
 def _with_first(
     search: Search, later: Place, earlier: Place, kernel: Float[Tensor, "later lag earlier"], narrow: Tensor
 ) -> Filter | None:
-    """The filter with how the first frames follow the very first: as any other, or that frame repeated before it."""
+    """The filter with how the first frames follow the very first: as any other, or that frame repeated before it.
+
+    A few frames told the kernel. Cotangents at all frames, each scaled by a number of its own, tell whether it holds at
+    all: if it does, frame s is sent sum_u scale_(s + u) (v K_u), and frame 0 as it counts for the frames in the window.
+    """
     n_frames = min(search.lags, search.n_frames)
-    checked = sorted({0, 1, n_frames // 2, n_frames - 1} & set(range(n_frames)))
-    cotangents = torch.cat([_one_frame(search, later, frame) for frame in checked])
-    vector = search.random(later.width)
-    got = search.pull(later, earlier, cotangents)[:, 0]
-    size = torch.einsum("h,hlk->lk", vector, kernel).abs().amax()
+    vector, scale = search.random(later.width), search.random(search.n_frames)
+    early = scale * (torch.arange(search.n_frames, device=search.device) < n_frames)
+    everywhere, begun = search.pull(later, earlier, torch.stack([scale, early]).unsqueeze(-1) * vector)
+    heard = torch.einsum("h,hlk->lk", vector, kernel)
+    ahead = torch.nn.functional.pad(scale, (0, len(heard) - 1)).unfold(0, len(heard), 1)
+    if not search.agree(everywhere[1:], (ahead @ heard)[1:]):
+        return None
     repeated = kernel.flip(1).cumsum(1).flip(1)
     for first in (kernel, repeated):
-        expected = torch.einsum("h,hlk->lk", vector, first[:, checked])
-        if bool((got - expected).abs().amax() <= search.same * size):
+        expected = scale[:n_frames] @ torch.einsum("h,hlk->lk", vector, first[:, :n_frames])
+        if search.agree(begun[0], expected):
             if first is kernel:
                 return Filter(narrow)
             early = first[:, : min(n_frames, len(narrow))].transpose(0, 1).contiguous()
@@ -267,18 +298,20 @@ def _narrowest_band(
     nearest: int | None = None
     for number in range(position + 1, len(stops)):
         for place in stops[number]:
+            if best is not None and place.width >= best[0].width:
+                continue
             field = _field(search, place, here)
             if field is None or field > WIDEST_BAND * search.n_frames or (nearest is not None and field > nearest):
                 continue
             nearest = field if nearest is None else nearest
-            if best is None or place.width < best[0].width:
-                best = place, number
+            best = place, number
     if best is None or nearest is None:
         return None
-    return *best, _band(search, best[0], here, nearest)
+    band = _band(search, best[0], here, nearest)
+    return None if band is None else (*best, band)
 
 
-def _band(search: Search, later: Place, earlier: Place, field: int) -> Band:
+def _band(search: Search, later: Place, earlier: Place, field: int) -> Band | None:
     """The step where no frame hears further back than a few, exactly: frames one field apart share a backward pass."""
     units = torch.eye(later.width, dtype=search.dtype, device=search.device)
     slopes = torch.zeros(field, search.n_frames, later.width, earlier.width, dtype=search.dtype, device=search.device)
@@ -290,7 +323,13 @@ def _band(search: Search, later: Place, earlier: Place, field: int) -> Band:
         for lag in range(field):
             inside = frames[frames >= lag]
             slopes[lag, inside] = gradient[:, inside - lag].transpose(0, 1)
-    return Band(slopes)
+    # What a frame hears beyond the field went to another frame of its comb: cotangents at all frames at once tell.
+    vector = search.random(1, search.n_frames, later.width)
+    (got,) = search.pull(later, earlier, vector)
+    expected = torch.zeros_like(got)
+    for lag in range(field):
+        expected[: search.n_frames - lag] += torch.matmul(vector[0, lag:].unsqueeze(1), slopes[lag, lag:]).squeeze(1)
+    return Band(slopes) if search.agree(got, expected) else None
 
 
 def _field(search: Search, later: Place, earlier: Place) -> int | None:
