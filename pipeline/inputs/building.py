@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from pipeline.inputs.files import CheckpointError
-from pipeline.inputs.foreign import FOREIGN, private_randomness
+from pipeline.inputs.foreign import FOREIGN, asked_interrupts_only, private_randomness
 from pipeline.inputs.loading import load_weights, refuse_sizes
 from pipeline.inputs.names import (
     deepstrf_classes,
@@ -203,7 +203,7 @@ def _spec(value: Mapping[str, Any], where: str) -> ModuleSpec:
 def _call(constructor: type[nn.Module], arguments: dict[str, Any]) -> nn.Module:
     """The module; lists of numbers become tensors where the constructor takes nothing else, as TOML has none."""
     try:
-        with _no_hints():
+        with _no_hints(), asked_interrupts_only():
             return constructor(**arguments)
     except FOREIGN:
         as_tensors = {name: _as_tensor(value) for name, value in arguments.items()}

@@ -150,9 +150,11 @@ def _describe(
         if known is None:
             # Only here does torch have to be there: what is remembered needs none of it.
             from pipeline.inputs.checkpoints import build, model_fields
+            from pipeline.inputs.foreign import asked_interrupts_only
 
-            model, notes = build(read.files, source.location, recipe)
-            found = replace(found, **model_fields(model, recipe, source.location), notes=notes)
+            with asked_interrupts_only():
+                model, notes = build(read.files, source.location, recipe)
+                found = replace(found, **model_fields(model, recipe, source.location), notes=notes)
             known = Learnt.of(found)
         else:
             found = replace(found, **{entry.name: getattr(known, entry.name) for entry in fields(known)})

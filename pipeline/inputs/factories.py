@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.inputs.files import CheckpointError
-from pipeline.inputs.foreign import FOREIGN, private_randomness
+from pipeline.inputs.foreign import FOREIGN, asked_interrupts_only, private_randomness
 from pipeline.inputs.loading import find_fitting, has_size, load_weights, refuse_not_finite, settle_lazy
 from pipeline.inputs.names import import_named
 from pipeline.inputs.recipes import Recipe
@@ -61,7 +61,8 @@ def _function(recipe: Recipe) -> Callable[..., Any]:
 def _made(function: Callable[..., Any], argument: str, recipe: Recipe, seed: int) -> nn.Module:
     with private_randomness(seed):
         try:
-            model = function(argument, **recipe.plain_arguments())
+            with asked_interrupts_only():
+                model = function(argument, **recipe.plain_arguments())
         except FOREIGN as error:
             ended = f"called {of_exit(error).partition('(')[0]}" if isinstance(error, SystemExit) else "failed"
             raise CheckpointError(

@@ -1,10 +1,12 @@
 """Code of a lab, which may raise anything, draw random numbers or never come back: what is caught and put back."""
 
 import random
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from types import FrameType
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -13,6 +15,51 @@ T = TypeVar("T")
 
 #: What code of a lab may raise that concerns one checkpoint only; ``sys.exit`` in it ends nothing but that checkpoint.
 FOREIGN: tuple[type[BaseException], ...] = (Exception, SystemExit)
+
+
+#: Signals by which a person, a terminal or a scheduler asks a process to stop, and the alarm that insists on it.
+_ASKING = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
+
+
+class InterruptedItselfError(RuntimeError):
+    """Code of a lab raised ``KeyboardInterrupt`` although nobody asked the process to stop."""
+
+    def __init__(self) -> None:
+        super().__init__("it raised KeyboardInterrupt by itself, and nobody pressed Ctrl-C")
+
+
+@contextmanager
+def asked_interrupts_only() -> Iterator[None]:
+    """A time in which ``KeyboardInterrupt`` without a signal comes out as `InterruptedItselfError`.
+
+    Otherwise one model that raises it would look like a person who stops the whole run.
+    """
+    asked = False
+
+    def noting(handler: Callable[[int, FrameType | None], Any]) -> Callable[[int, FrameType | None], Any]:
+        def note(number: int, frame: FrameType | None) -> Any:
+            nonlocal asked
+            asked = True
+            return handler(number, frame)
+
+        return note
+
+    before: dict[signal.Signals, Any] = {}
+    try:
+        if threading.current_thread() is threading.main_thread():  # no other one is interrupted by a signal
+            for number in _ASKING:
+                handler = signal.getsignal(number)
+                if callable(handler):
+                    before[number] = handler
+                    signal.signal(number, noting(handler))
+        yield
+    except KeyboardInterrupt as error:
+        if asked:
+            raise
+        raise InterruptedItselfError from error
+    finally:
+        for number, taken in before.items():
+            signal.signal(number, taken)
 
 
 @contextmanager
@@ -50,16 +97,14 @@ def within(seconds: float, call: Callable[[], T]) -> T:
 
     def run() -> None:
         try:
-            made.append(call())
+            with asked_interrupts_only():
+                made.append(call())
         except BaseException as error:
             raised.append(error)
 
     thread = threading.Thread(target=run, name=_WATCHED, daemon=True)
     thread.start()
     thread.join(seconds)
-    if raised and isinstance(raised[0], KeyboardInterrupt):
-        # Ctrl-C is for the main thread, so nobody asked this process to stop.
-        raise RuntimeError("it raised KeyboardInterrupt by itself") from raised[0]
     if raised:
         raise raised[0]
     if not made:

@@ -25,7 +25,7 @@ from pipeline.plan.judging import ChecksConfig
 from pipeline.plan.kinds import KINDS
 from pipeline.plan.kinds.fitted import FittedConfig
 from pipeline.plan.map_config import Frozen, MapConfig
-from pipeline.plan.urls import ConfigError, is_url, refuse_secrets_within
+from pipeline.plan.urls import NO_STORES, ConfigError, is_url, refuse_secrets_within, scheme_of
 from pipeline.plan.wildcards import as_expression, words_in
 from pipeline.words import RESERVED_ENDINGS, RESERVED_NAMES
 
@@ -242,9 +242,11 @@ class RunConfig(Frozen):
                 f"store = {store!r} begins with what a shell would replace, and a config does not: a folder of that"
                 " name would be made beside it; write the path in full"
             )
-        scheme = store.partition("://")[0].lower() if is_url(store) else ""
-        if scheme in ("http", "https"):
-            raise ValueError(f"store = {store!r} can be read and not written to; give a folder, or s3://bucket/prefix")
+        if is_url(store) and (scheme_of(store) in NO_STORES or "::" in store):
+            raise ValueError(
+                f"store = {store!r} takes no objects one by one from several processes; give a folder, or"
+                " s3://bucket/prefix"
+            )
         if not is_url(store) and any(len(part.encode()) > 255 for part in store.split("/")):
             raise ValueError(f"store has a name of more than the 255 bytes that a file system takes: {store[:40]}...")
         return store

@@ -15,6 +15,13 @@ BEFORE_AT = re.compile(r"[^/?#@]*@|[^/?#@]*:(?!\d+/)[^?#@]*@")
 CONTAINERS = ("abfs", "abfss", "wasb", "wasbs")
 
 
+#: Schemes of what can only be read, and of archives: no place for a store.
+NO_STORES = ("http", "https", "zip", "tar", "libarchive", "data", "github", "git", "reference", "ftp")
+
+#: Schemes of what ends with the process that wrote it.
+PASSING = ("memory",)
+
+
 class ConfigError(ValueError):
     """The configuration cannot be run as it is; nothing has been computed.
 
@@ -32,6 +39,23 @@ class ConfigError(ValueError):
 def is_url(path: str) -> bool:
     """Whether a path names an object store rather than a file system."""
     return "://" in path
+
+
+def scheme_of(url: str) -> str:
+    """What stands before ``://`` in a URL, in small letters; empty for a path of a file system."""
+    return url.partition("://")[0].lower() if is_url(url) else ""
+
+
+def refuse_passing(location: str) -> None:
+    """Refuse a store that would be gone when the command ends, and that no other process could see.
+
+    Raises `ConfigError`. In Python such a store has its use: what `run_locally` wrote into it, `open_cube` reads.
+    """
+    if scheme_of(location) in PASSING:
+        raise ConfigError(
+            f"store = {location!r} lies in the memory of this process, so every map would be lost when the command"
+            " ends; give a folder, or s3://bucket/prefix"
+        )
 
 
 def refuse_secrets(url: str, where: str = "") -> None:

@@ -14,6 +14,7 @@ from pipeline.gradients.contract import ContractError
 from pipeline.gradients.naming import name_of
 from pipeline.gradients.torch_state.memory import is_out_of_memory
 from pipeline.inputs.checkpoints import CheckpointError, load_checkpoint, probe_response
+from pipeline.inputs.foreign import InterruptedItselfError, asked_interrupts_only
 from pipeline.plan.config import ConfigError
 from pipeline.plan.reports import Problem, ShardReport
 from pipeline.plan.shards import Checkpoint, RunPlan, Shard
@@ -57,7 +58,7 @@ def compute_shard(
     """
     started = time.perf_counter()
     try:
-        with _threads(THREADS):
+        with _threads(THREADS), asked_interrupts_only():
             return _compute(plan, shard, device, with_probe, model)
     except KeyboardInterrupt:
         raise
@@ -88,7 +89,7 @@ def _failed(shard: Shard, error: BaseException, started: float) -> ShardReport:
 def _cause(error: BaseException) -> Cause:
     if isinstance(error, (CheckpointError, ConfigError)):
         return "load"
-    if isinstance(error, (ContractError, SystemExit)):
+    if isinstance(error, (ContractError, SystemExit, InterruptedItselfError)):
         return "contract"
     if isinstance(error, NonFiniteError):
         return "non-finite"
@@ -102,9 +103,10 @@ def _cause(error: BaseException) -> Cause:
 def _message(error: BaseException) -> str:
     if isinstance(error, (CheckpointError, ConfigError, ContractError, NonFiniteError)):
         return str(error)
-    if isinstance(error, SystemExit):
+    if isinstance(error, (SystemExit, InterruptedItselfError)):
+        call = of_exit(error) if isinstance(error, SystemExit) else str(error)
         return (
-            f"the model's code asked the process to end ({of_exit(error)}), so no map was made; take the call"
+            f"the model's code asked the process to end ({call}), so no map was made; take the call"
             " out of the code that runs in forward"
         )
     return of_error(error)

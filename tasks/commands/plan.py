@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline.plan.config import ConfigError, load_config
 from pipeline.plan.shards import Checkpoint, CohortPlan, MapPlan, RunPlan, VariablePlan
+from pipeline.plan.urls import refuse_passing
 from pipeline.plan.weight import variable_bytes, weight_of
 from pipeline.text import counted, printable
 from tasks.outcome import COMPLETE, FAILURES, Finished, readable_bytes
@@ -47,6 +48,7 @@ def plan(arguments: argparse.Namespace) -> Finished:
 
     models = Models()
     config = load_config(arguments.config)
+    refuse_passing(config.store_location())
     refuse_place(config.store_location())
     loads = prepare_run(config, models.keep)
     prepared = with_contracts(loads, models.modules)

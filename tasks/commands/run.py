@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.plan.config import ConfigError, RunConfig, load_config
+from pipeline.plan.urls import refuse_passing
 from pipeline.text import counted, printable
 from tasks.endings import ending_of, reason_of
 from tasks.outcome import (
@@ -150,6 +151,7 @@ class Ended:
 
 def compute(config: RunConfig, *, local: bool = False, address: str | None = None, gpus: Share = None) -> Ended:
     """The end of a run that computes what is missing, with a progress display, until it is done or asked to stop."""
+    refuse_passing(config.store_location())
     with Progress() as progress, StopRequest(lambda: _last_words(config, progress)) as stop:
         try:
             report = _executor(local, address, gpus, progress, stop)(config)

@@ -3,6 +3,7 @@
 import json
 import random
 import re
+import signal
 import time
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import torch
 from torch import nn
 
 from pipeline.inputs.checkpoints import CheckpointError, discover, load_checkpoint, probe_response
+from pipeline.inputs.foreign import InterruptedItselfError, asked_interrupts_only
 from pipeline.plan.config import ConfigError
 from pipeline.plan.shards import FrontEnd
 from tests.inputs.lab import (
@@ -125,12 +127,22 @@ def test_a_factory_may_take_the_weights_out_of_a_snapshot(tmp_path):
         ("build_number", "returned a int for .*, which cannot be differentiated"),
         ("build_badly", "failed for .*RuntimeError: the lab's disk is not mounted"),
         ("build_and_leave", r"called sys\.exit for .*SystemExit: 0"),
+        ("build_and_interrupt", "failed for .*raised KeyboardInterrupt by itself"),
     ],
 )
 def test_a_factory_that_makes_no_module_fails_alone(tmp_path, function, reason):
     save_best(tmp_path / "net", cells())
     text = refused(describe_checkpoint(source(tmp_path / "net", factory=f"{HERE}:{function}")))
     assert re.search(reason, text)
+
+
+def test_an_interrupt_that_was_asked_for_stays_one():
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), asked_interrupts_only():
+        signal.raise_signal(signal.SIGINT)
+    with pytest.raises(InterruptedItselfError), asked_interrupts_only():
+        raise KeyboardInterrupt
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 @pytest.mark.parametrize(

@@ -118,7 +118,14 @@ def test_a_url_in_the_place_of_a_clusters_address_is_refused_before_anything(tmp
     assert not (tmp_path / "cube.zarr").exists()
 
 
-@pytest.mark.parametrize(("trouble", "call"), [("exit", "sys.exit(0)"), ("exit at once", "os._exit(0)")])
+@pytest.mark.parametrize(
+    ("trouble", "call"),
+    [
+        ("exit", "sys.exit(0)"),
+        ("exit at once", "os._exit(0)"),
+        ("interrupt", "it raised KeyboardInterrupt by itself, and nobody pressed Ctrl-C"),
+    ],
+)
 def test_a_model_that_asks_the_process_to_end_fails_alone(tmp_path, capsys, trouble, call):
     config = write_lab(tmp_path, {"exits": trouble}, healthy=2)
     ends = os._exit
@@ -128,6 +135,14 @@ def test_a_model_that_asks_the_process_to_end_fails_alone(tmp_path, capsys, trou
     told = capsys.readouterr().out
     assert "6 shards done (6 of them now), 3 failed" in told.splitlines()[-1]
     assert f"lab/exits strf: contract (3 shards): the model's code asked the process to end ({call})" in told
+
+
+@pytest.mark.parametrize("command", [["plan"], ["run", "--local"], ["run"]])
+def test_a_store_that_ends_with_the_command_is_refused(tmp_path, capsys, command):
+    config = write_lab(tmp_path, healthy=1)
+    config.write_text(config.read_text().replace("cube.zarr", "memory://lab/cube.zarr"))
+    assert main([*command, str(config)]) == 2
+    assert "every map would be lost when the command ends; give a folder, or s3://" in capsys.readouterr().err
 
 
 def test_code_of_a_lab_may_print_close_its_output_change_the_folder_or_interrupt_a_plan(tmp_path, capsys, monkeypatch):
