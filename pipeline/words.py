@@ -2,6 +2,7 @@
 
 from collections.abc import Hashable, Iterable, Mapping
 from json import loads
+from math import nan
 from typing import Any, Literal, NamedTuple, Protocol
 
 #: Numbers in `<map>_status`.
@@ -75,25 +76,26 @@ DynamicRoute = Literal["auto", "slope", "sweep", "windows", "comb", "rows"]
 
 
 class Companion(NamedTuple):
-    """A number that accompanies each map, per neuron (and stimulus): its type, unit and meaning."""
+    """A number that accompanies each map, per neuron (and stimulus): its type, unit, meaning, and its fill."""
 
     dtype: str
     units: str
     long_name: str
+    fill: float | int = nan
 
+
+#: The bit of `<map>_health` where there is no map to trust: pending, or failed.
+NOT_COMPUTED = 2**15
 
 #: The companions of every map by the ending of their names.
 COMPANIONS: dict[str, Companion] = {
-    "health": Companion("uint16", "", "reasons not to trust the map"),
+    "health": Companion("uint16", "", "reasons not to trust the map", NOT_COMPUTED),
     "memory_90": Companion("float32", "ms", "lag up to which 90 % of the energy of the map lies"),
     "memory_99": Companion("float32", "ms", "lag up to which 99 % of the energy of the map lies"),
     "oldest_share": Companion("float32", "1", "share of the energy of the map in the oldest tenth of its window"),
     "future_share": Companion("float32", "1", "share of the energy of the map after lag 0, which the map leaves out"),
-    "frame": Companion("int32", "1", "frame of the stimulus at lag 0, counted from 0"),
+    "frame": Companion("int32", "1", "frame of the stimulus at lag 0, counted from 0", -1),
 }
-
-#: The bit of `<map>_health` where there is no map to trust: pending, or failed.
-NOT_COMPUTED = 2**15
 
 #: Endings of what stands beside each map in the cube, so that no map's own name may have one.
 RESERVED_ENDINGS = tuple(f"_{ending}" for ending in ("status", "digest", *COMPANIONS, *AXES))

@@ -8,6 +8,9 @@ import numpy as np
 
 T = TypeVar("T")
 
+#: The label or value of each position of an axis.
+Labels = Sequence[str] | Sequence[float] | Sequence[int]
+
 #: Attributes of each coordinate, in the CF manner.
 AXIS_ATTRIBUTES: dict[str, dict[str, str]] = {
     "checkpoint": {"long_name": "checkpoint", "description": "trained model, labelled by its id"},
@@ -81,12 +84,12 @@ class Axis:
 
     #: The kind of axis: ``stimulus`` also where the cube calls it ``speech_stimulus``.
     name: str
-    values: tuple[str, ...] | tuple[float, ...] | tuple[int, ...]
+    values: Labels
     #: What the values are; left out for the axes of `AXIS_ATTRIBUTES`.
     long_name: str = ""
     units: str = ""
     #: Further coordinates along the axis, called ``<axis>_<label>``.
-    labels: Mapping[str, tuple[str, ...] | tuple[float, ...] | tuple[int, ...]] = field(default_factory=dict)
+    labels: Mapping[str, Labels] = field(default_factory=dict)
     #: How much lies at each position, as the frames that are heard of each stimulus; no part of what the axis is.
     extents: tuple[int, ...] = field(default=(), compare=False)
 
@@ -100,7 +103,7 @@ class Axis:
         return {**known, **{key: text for key, text in own.items() if text}}
 
 
-def as_array(values: Sequence[str] | Sequence[float] | Sequence[int]) -> np.ndarray:
+def as_array(values: Labels) -> np.ndarray:
     """Labels or numbers as an array; text as objects, which Zarr format 3 stores as strings of any length."""
     if len(values) and isinstance(values[0], str):
         return np.array(list(values), dtype=object)

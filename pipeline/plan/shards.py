@@ -1,6 +1,7 @@
 """A run cut into shards: which numbers are to be computed, and by whom."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import product
@@ -8,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.plan.axes import Axis, Block, as_array, blocks
-from pipeline.plan.config import CheckpointsConfig, RunConfig
+from pipeline.plan.axes import Axis, Block, blocks
+from pipeline.plan.config import CheckpointsConfig, ConfigError, RunConfig
 from pipeline.plan.map_config import MapConfig, Stimuli
+from pipeline.text import listed
 from pipeline.words import Role, axis_named
 
 
@@ -19,14 +21,13 @@ class CheckpointSource:
     """Where one checkpoint lies and how its module is rebuilt; all that a worker needs to load it."""
 
     id: str
+    #: A folder holding model.safetensors or best.pt, or a weights file itself (path or URL).
     location: str
     entry: CheckpointsConfig
+    #: The entry's place in the config, for messages.
     where: str
+    #: What the config says of it, by the words of its path or as constants.
     labels: Mapping[str, str | float | int | bool] = field(default_factory=dict)
-
-    # location: a folder holding model.safetensors or best.pt, or a weights file itself (path or URL)
-    # where: the entry's place in the config, for messages
-    # labels: what the config says of it, by the words of its path or as constants
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,13 @@ class VariablePlan:
     inner_chunks: tuple[int, ...] | None = None
     attributes: Mapping[str, Any] = field(default_factory=dict)
     values: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if self.values is None and (self.dims[0] != "checkpoint" or self.chunks[0] != 1):
+            raise ValueError(
+                f"{self.name!r} is planned with axes {self.dims} in objects of {self.chunks}, but a shard is one"
+                " checkpoint and must own whole objects; plan 'checkpoint' first, one per object"
+            )
 
 
 @dataclass(frozen=True)
@@ -193,6 +201,15 @@ class CohortPlan:
     attributes: Mapping[str, Any] = field(default_factory=dict)
     causal: bool = True
 
+    def __post_init__(self) -> None:
+        for what, labels in (("checkpoints", [entry.id for entry in self.checkpoints]), ("neurons", self.neurons)):
+            if len(set(labels)) < len(labels):
+                twice = sorted(label for label, count in Counter(labels).items() if count > 1)
+                raise ConfigError(
+                    f"cohort {self.name!r} has {what} of the same name ({listed(twice)}), so a label would not select"
+                    " one of them; give each its own"
+                )
+
     def map_plan(self, name: str) -> MapPlan:
         """The map of that name."""
         return next(entry for entry in self.maps if entry.name == name)
@@ -204,14 +221,6 @@ class CohortPlan:
         for entry in self.maps:
             own |= {dim: axis for dim, axis in entry.axes.items() if dim not in own}
         return own
-
-    def coordinate(self, dim: str) -> np.ndarray:
-        """Labels or values along an axis of this cohort's cube."""
-        return as_array(self.axes()[dim].values)
-
-    def dims(self) -> tuple[str, ...]:
-        """Every axis of the cube, in the order in which the maps use them."""
-        return tuple(self.axes())
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ def weight_of(plan: RunPlan) -> Weight:
                 objects += prod(-(-size // chunk) for size, chunk in zip(shape, variable.chunks, strict=True))
             objects += OBJECTS_PER_MAP
             largest = max(largest, task_bytes(plan, cohort, entry))
-        objects += OBJECTS_PER_AXIS * len(cohort.dims())
+        objects += OBJECTS_PER_AXIS * len(cohort.axes())
     return Weight(n_checkpoints, n_shards, map_bytes, objects, objects, largest)
 
 

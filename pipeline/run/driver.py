@@ -19,9 +19,8 @@ from pipeline.plan.reports import Failure, Problem, ShardReport, tally
 from pipeline.plan.shards import Checkpoint, RunPlan, Shard
 from pipeline.run.prepare import prepare_run
 from pipeline.store.backend import clean_partials
-from pipeline.store.cube import align, create_or_extend
+from pipeline.store.cube import create_or_extend
 from pipeline.store.lease import Lease, hold_lease
-from pipeline.store.opened import groups_of_plan
 from pipeline.store.record import record
 from pipeline.store.remembered import read_memory, write_memory
 from pipeline.store.status import backlog
@@ -190,12 +189,11 @@ def open_run(
     with hold_lease(plan.store, owner=f"{getpass.getuser()}@{socket.gethostname()}") as lease:
         clean_partials(plan.store)
         create_or_extend(plan, health_flags=HEALTH_FLAGS, held=lease.store)
-        groups = groups_of_plan(plan)
-        plan = align(plan, groups)
         if memory is not None and memory.changed:
             write_memory(lease.store, memory.written())
-        left = backlog(plan, groups)
-        opened = OpenedRun(plan, left.pending, left.done, left.failed, lease, Pace(plan), tell or (lambda opened: None))
+        left = backlog(plan)
+        told = tell or (lambda opened: None)
+        opened = OpenedRun(left.plan, left.pending, left.done, left.failed, lease, Pace(left.plan), told)
         try:
             _record_unusable(opened)
             opened.tell(opened)

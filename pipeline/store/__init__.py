@@ -1,9 +1,10 @@
 """What goes out: the cubes of a run in a Zarr store, laid out, written, recorded, read and checked."""
 
 from pipeline.store.backend import clean_partials
-from pipeline.store.cube import ABSENT, align, create_or_extend, positions
+from pipeline.store.cube import create_or_extend
 from pipeline.store.findings import Finding, Verification
 from pipeline.store.lease import Lease, LeaseLostError, StoreBusyError, hold_lease
+from pipeline.store.places import ABSENT, align
 from pipeline.store.reader import open_cube, open_cubes
 from pipeline.store.record import record
 from pipeline.store.regions import NonFiniteError, RegionError, label, write_region
@@ -41,7 +42,6 @@ __all__ = [
     "label",
     "open_cube",
     "open_cubes",
-    "positions",
     "record",
     "store_status",
     "verify_store",

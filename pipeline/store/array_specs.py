@@ -2,16 +2,16 @@
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import isnan, nan, prod
 from typing import Any
 
 import numpy as np
 
-from pipeline.plan.axes import as_array
+from pipeline.plan.axes import Axis, Labels, as_array
 from pipeline.plan.shards import CohortPlan, MapPlan, VariablePlan
-from pipeline.store.content import companion_fill, fill_of, values_digest
+from pipeline.store.content import values_digest
 from pipeline.words import (
     AXES,
     COMPANIONS,
@@ -88,38 +88,39 @@ class ArraySpec:
 
 def cohort_arrays(cohort: CohortPlan, health_flags: Mapping[str, int | Flag]) -> list[ArraySpec]:
     """Every array of a cohort's group."""
-    fixed = [*(coordinate_array(cohort, dim) for dim in cohort.dims()), *label_arrays(cohort)]
-    maps = [spec for entry in cohort.maps for spec in map_arrays(cohort, entry, health_flags)]
+    axes = cohort.axes()
+    fixed = [*(_coordinate(dim, axis) for dim, axis in axes.items()), *_axis_labels(axes)]
+    maps = [spec for entry in cohort.maps for spec in _map_arrays(cohort, entry, health_flags)]
     taken = {spec.name for spec in (*fixed, *maps)} | {PROBE, *AXES}
-    return [*fixed, *metadata_arrays(cohort, taken), probe_array(cohort), *maps]
+    return [*fixed, *_metadata_arrays(cohort, taken), _probe_array(cohort), *maps]
 
 
-def coordinate_array(cohort: CohortPlan, dim: str) -> ArraySpec:
+def _coordinate(dim: str, axis: Axis) -> ArraySpec:
     """Labels or values along one axis."""
-    axis = cohort.axes()[dim]
     attributes = {**axis.attributes(), "role": "coordinate"}
     if axis.name == "frequency":
         attributes["standard_name"] = "sound_frequency"
-    return _labels(dim, dim, as_array(axis.values), attributes)
+    return _labels(dim, dim, axis.values, attributes)
 
 
-def label_arrays(cohort: CohortPlan) -> list[ArraySpec]:
+def _axis_labels(axes: Mapping[str, Axis]) -> list[ArraySpec]:
     """Further coordinates along the axes that kinds of map bring."""
     return [
-        _labels(f"{dim}_{label}", dim, as_array(values), {"role": "metadata", "long_name": f"{label} of {dim}"})
-        for dim, axis in cohort.axes().items()
+        _labels(f"{dim}_{label}", dim, values, {"role": "metadata", "long_name": f"{label} of {dim}"})
+        for dim, axis in axes.items()
         for label, values in axis.labels.items()
     ]
 
 
-def _labels(name: str, dim: str, values: np.ndarray, attributes: Mapping[str, Any]) -> ArraySpec:
+def _labels(name: str, dim: str, labels: Labels, attributes: Mapping[str, Any]) -> ArraySpec:
+    values = as_array(labels)
     text = values.dtype == object
     chunk = LABELS_PER_CHUNK if dim == "checkpoint" else max(1, len(values))
     dtype = "str" if text else str(values.dtype)
     return ArraySpec(name, (dim,), values.shape, (chunk,), dtype, "" if text else 0, attributes, values=values)
 
 
-def metadata_arrays(cohort: CohortPlan, taken: set[str]) -> list[ArraySpec]:
+def _metadata_arrays(cohort: CohortPlan, taken: set[str]) -> list[ArraySpec]:
     """What is known of neurons and checkpoints beside their labels, one array per entry."""
     specs = []
     taken = set(taken)
@@ -127,15 +128,17 @@ def metadata_arrays(cohort: CohortPlan, taken: set[str]) -> list[ArraySpec]:
         values = column_values(entries)
         name = free_name(column, taken, "neuron")
         specs.append(_column(name, "neuron", values, max(1, len(values)), column))
-    for key in scalar_names(cohort):
+    for key in dict.fromkeys(key for checkpoint in cohort.checkpoints for key in checkpoint.scalars):
         values = column_values([checkpoint.scalars.get(key) for checkpoint in cohort.checkpoints])
         name = free_name(key, taken, "checkpoint")
         specs.append(_column(name, "checkpoint", values, LABELS_PER_CHUNK, key))
     size = len(cohort.neurons)
     for key in dict.fromkeys(key for checkpoint in cohort.checkpoints for key in checkpoint.per_neuron):
         rows = np.full((len(cohort.checkpoints), size), nan)
-        for position, checkpoint in enumerate(cohort.checkpoints):
-            rows[position] = per_neuron_row(checkpoint.per_neuron.get(key), size)
+        for row, checkpoint in zip(rows, cohort.checkpoints, strict=True):
+            values = np.asarray(checkpoint.per_neuron.get(key, ()), dtype=float)
+            if values.shape == row.shape:  # NaN where the checkpoint gives none or another count
+                row[:] = values
         specs.append(
             ArraySpec(
                 free_name(key, taken, "checkpoint"),
@@ -161,23 +164,13 @@ def _column(name: str, dim: str, values: np.ndarray, chunk: int, source: str) ->
     return ArraySpec(name, (dim,), values.shape, (chunk,), dtype, fill, attributes, values=values)
 
 
-def scalar_names(cohort: CohortPlan) -> list[str]:
-    """Names of the scalars that any checkpoint carries."""
-    return list(dict.fromkeys(key for checkpoint in cohort.checkpoints for key in checkpoint.scalars))
-
-
-def per_neuron_row(values: Sequence[float] | None, size: int) -> np.ndarray:
-    """One number per neuron, NaN where the checkpoint gives none or another count."""
-    row = np.asarray(values if values is not None else [], dtype=float)
-    return row if row.shape == (size,) else np.full(size, nan)
-
-
 def column_values(entries: Iterable[Any]) -> np.ndarray:
     """Entries as one array: truth values as they are, or as 0 and 1 where one is missing; whole numbers as they are.
 
     Other numbers are float64 with NaN for none, and anything else is text. `NONE_OF` holds what stands for none.
     """
-    entries = [None if isinstance(entry, float) and isnan(entry) else _unboxed(entry) for entry in entries]
+    entries = [entry.item() if isinstance(entry, np.generic) else entry for entry in entries]
+    entries = [None if isinstance(entry, float) and isnan(entry) else entry for entry in entries]
     present = [entry for entry in entries if entry is not None]
     if present and all(isinstance(entry, (bool, int, float)) for entry in present):
         if all(isinstance(entry, bool) for entry in present):
@@ -187,10 +180,6 @@ def column_values(entries: Iterable[Any]) -> np.ndarray:
             return np.array([NONE_OF["int64"] if entry is None else entry for entry in entries], dtype=np.int64)
         return np.array([nan if entry is None else float(entry) for entry in entries])
     return np.array(["" if entry is None else str(entry) for entry in entries], dtype=object)
-
-
-def _unboxed(entry: Any) -> Any:
-    return entry.item() if isinstance(entry, np.generic) else entry
 
 
 def free_name(wanted: str, taken: set[str], owner: str) -> str:
@@ -206,7 +195,7 @@ def free_name(wanted: str, taken: set[str], owner: str) -> str:
     return name
 
 
-def probe_array(cohort: CohortPlan) -> ArraySpec:
+def _probe_array(cohort: CohortPlan) -> ArraySpec:
     """The response of each checkpoint to a fixed probe."""
     dims, shape = ("checkpoint", "neuron"), (len(cohort.checkpoints), len(cohort.neurons))
     attributes = {
@@ -217,7 +206,7 @@ def probe_array(cohort: CohortPlan) -> ArraySpec:
     return ArraySpec(PROBE, dims, shape, bookkeeping_chunks(dims, shape), "float32", nan, attributes)
 
 
-def map_arrays(cohort: CohortPlan, entry: MapPlan, health_flags: Mapping[str, int | Flag]) -> list[ArraySpec]:
+def _map_arrays(cohort: CohortPlan, entry: MapPlan, health_flags: Mapping[str, int | Flag]) -> list[ArraySpec]:
     """The variables of one map, its status and the numbers that accompany it."""
     n_checkpoints = len(cohort.checkpoints)
     dims = entry.status_dims
@@ -231,41 +220,37 @@ def map_arrays(cohort: CohortPlan, entry: MapPlan, health_flags: Mapping[str, in
         "flag_meanings": " ".join(STATES),
         ENSEMBLE: entry.settings.ensemble_over,
     }
-    specs = [variable_array(entry, variable, n_checkpoints) for variable in entry.variables]
+    specs = [_variable_array(entry, variable, n_checkpoints) for variable in entry.variables]
     specs.append(ArraySpec(status_name(entry.name), dims, counts, chunks, "uint8", PENDING, status))
-    specs.append(ArraySpec(digest_name(entry.name), dims, counts, chunks, "uint64", 0, digest_attributes(entry)))
+    specs.append(ArraySpec(digest_name(entry.name), dims, counts, chunks, "uint64", 0, _digest_attributes(entry)))
     for ending in entry.settings.companions:
-        dtype, units, title = COMPANIONS[ending]
-        attributes: dict[str, Any] = {
-            "role": "companion",
-            "map": entry.name,
-            "long_name": f"{title} ({entry.name})",
-        }
+        dtype, units, title, fill = COMPANIONS[ending]
+        attributes: dict[str, Any] = {"role": "companion", "map": entry.name, "long_name": f"{title} ({entry.name})"}
         attributes |= {"units": units} if units else {}
-        attributes |= flag_attributes(health_flags) if ending == "health" else {}
-        fill = companion_fill(ending)
+        attributes |= _flag_attributes(health_flags) if ending == "health" else {}
         if fill == -1:
             attributes["comment"] = "-1 where there is none"
         specs.append(ArraySpec(variable_name(entry.name, ending), dims, counts, chunks, dtype, fill, attributes))
     return specs
 
 
-def variable_array(entry: MapPlan, variable: VariablePlan, n_checkpoints: int) -> ArraySpec:
+def _variable_array(entry: MapPlan, variable: VariablePlan, n_checkpoints: int) -> ArraySpec:
     """One variable of a map, in objects of which each belongs to one shard."""
+    kind = np.dtype(variable.dtype).kind
     return ArraySpec(
         variable.name,
         variable.dims,
         entry.shape(variable, n_checkpoints),
         variable.inner_chunks or variable.chunks,
         variable.dtype,
-        fill_of(variable.dtype),
-        variable_attributes(entry, variable),
+        nan if kind == "f" else -1 if kind == "i" else 0,
+        _variable_attributes(entry, variable),
         shards=variable.chunks if variable.inner_chunks else None,
         values=variable.values,
     )
 
 
-def digest_attributes(entry: MapPlan) -> dict[str, Any]:
+def _digest_attributes(entry: MapPlan) -> dict[str, Any]:
     """What the digests of a map are of: its variables and these companions."""
     return {
         "role": "digest",
@@ -276,7 +261,7 @@ def digest_attributes(entry: MapPlan) -> dict[str, Any]:
     }
 
 
-def flag_attributes(health_flags: Mapping[str, int | Flag]) -> dict[str, Any]:
+def _flag_attributes(health_flags: Mapping[str, int | Flag]) -> dict[str, Any]:
     """Bits and their meanings in the CF manner, and in words beside them where they are given.
 
     One bit more says that there is nothing to trust, so that no rule on flags keeps what is not done.
@@ -291,7 +276,7 @@ def flag_attributes(health_flags: Mapping[str, int | Flag]) -> dict[str, Any]:
     return {"flag_masks": list(bits.values()), "flag_meanings": " ".join(bits), "flag_table": json.dumps(told)}
 
 
-def variable_attributes(entry: MapPlan, variable: VariablePlan) -> dict[str, Any]:
+def _variable_attributes(entry: MapPlan, variable: VariablePlan) -> dict[str, Any]:
     """What one variable is, for a reader who has only the cube."""
     return {
         "role": variable.role if variable.values is None else "metadata",

@@ -2,7 +2,7 @@
 
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -58,6 +58,20 @@ def group_attributes(
         "failures": pruned(failures, replaced) if replaced else failures,
         "coordinates": " ".join(dict.fromkeys(coordinates)),
     }
+
+
+def label_digests(specs: Iterable[ArraySpec]) -> dict[str, str]:
+    """Digests of the labels and metadata among these arrays, by name."""
+    return {
+        spec.name: spec.digest()
+        for spec in specs
+        if spec.role in ("coordinate", "metadata") and spec.values is not None
+    }
+
+
+def with_label_digests(attributes: dict[str, Any], digests: Mapping[str, str]) -> dict[str, Any]:
+    """A group's attributes with the digests of its labels."""
+    return {**attributes, "label_digests": json.dumps(dict(sorted(digests.items())))}
 
 
 @lru_cache(maxsize=1)  # the same for every cohort, and slow to read

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import xarray as xr
 
-from pipeline.words import COMPANIONS, NOT_COMPUTED
+from pipeline.words import COMPANIONS
 
 
 def values_digest(values: np.ndarray) -> str:
@@ -50,7 +50,7 @@ def companion_values(ending: str, numbers: np.ndarray | None, shape: tuple[int, 
     """
     dtype = COMPANIONS[ending].dtype
     if numbers is None:
-        return np.full(shape, companion_fill(ending), dtype)
+        return np.full(shape, COMPANIONS[ending].fill, dtype)
     values = np.asarray(numbers, dtype=dtype)
     if values.shape not in (shape, shape[1:]):
         raise ValueError(
@@ -58,19 +58,6 @@ def companion_values(ending: str, numbers: np.ndarray | None, shape: tuple[int, 
             " one number per neuron (and stimulus)"
         )
     return values.reshape(shape)
-
-
-def companion_fill(ending: str) -> float | int:
-    """What stands in a companion where nothing was computed."""
-    if ending == "health":
-        return NOT_COMPUTED
-    return fill_of(COMPANIONS[ending].dtype)
-
-
-def fill_of(dtype: str) -> float | int:
-    """What stands in an array where nothing was computed."""
-    kind = np.dtype(dtype).kind
-    return np.nan if kind == "f" else -1 if kind == "i" else 0
 
 
 def entry_digests(dims: Sequence[str], variables: Mapping[str, xr.Variable]) -> np.ndarray:

@@ -1,6 +1,5 @@
 """What a start finds amiss in a store: mended where the plan knows better, refused otherwise, never built upon."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 from typing import Any
@@ -8,10 +7,26 @@ from typing import Any
 import numpy as np
 from zarr.abc.store import Store
 
+from pipeline.plan.config import ConfigError
+from pipeline.plan.shards import CohortPlan
 from pipeline.store.array_specs import BOOKKEEPING, ArraySpec
+from pipeline.store.attributes import with_label_digests
 from pipeline.store.backend import METADATA, DamagedStoreError, keys_below_each, names_in, read_json, scrub
 from pipeline.store.content import values_digest
-from pipeline.store.groups import Group, copied_in
+from pipeline.store.groups import (
+    CREATING,
+    READY,
+    Group,
+    clear_group,
+    copied_in,
+    delete_array,
+    read_group,
+    resize,
+    write_attributes,
+)
+from pipeline.store.growth import as_stored
+from pipeline.store.places import aligned
+from pipeline.words import Flag
 
 _REQUEUE = "restore it from a copy, or mend the store with `gradmap verify --requeue`, and run again"
 
@@ -23,11 +38,56 @@ def copied_arrays(store: Store, cohort: str) -> dict[str, Any]:
     return {**({"": copied[cohort]} if cohort in copied else {}), **arrays}
 
 
-def refuse_leftovers(store: Store, location: str, cohort: str) -> None:
-    """Refuse to begin a cohort where something lies that nothing describes: it would be taken for the new one's.
+def sound_group(
+    store: Store, location: str, cohort: CohortPlan, copied: Iterable[str], health_flags: Mapping[str, int | Flag]
+) -> Group | None:
+    """The group of a cohort, with all that it needs; None where there is none, or one without anything in it yet.
 
-    Raises `DamagedStoreError`, naming the file that is gone.
+    What a start that was killed had begun is taken away: no number was written into that. Labels that the plan knows
+    are mended. ``copied``: Names of the cohort's arrays as the root has them. Raises `DamagedStoreError`, naming what
+    is gone, and `ConfigError` if the group was not made by this program.
     """
+    group = _settled(store, location, cohort.name)
+    if group is None or group.state != READY:
+        return None
+    if "gradmap_format" not in group.attributes:
+        raise ConfigError(
+            f"the group {cohort.name!r} of {scrub(location)} was not made by this program, and writing into it could"
+            " destroy it; rename the cohort or give another store"
+        )
+    _refuse_losses(group, copied)
+    damaged = damaged_labels(group)
+    if damaged:
+        found = aligned(cohort, _recorded_labels(group), group.document("fingerprints"))
+        _mend_labels(group, damaged, as_stored(group, found, health_flags))
+    return group
+
+
+def _settled(store: Store, location: str, name: str) -> Group | None:
+    """The group of a cohort, without what a start that was killed had begun."""
+    group = read_group(store, location, name)
+    if group is None:
+        _refuse_leftovers(store, location, name)
+    if group is None or group.state == READY:
+        return group
+    if group.state == CREATING:
+        clear_group(store, name)
+        return group
+    intent = group.document("intent")
+    for array in intent["adding"]:
+        delete_array(store, name, array)
+    group = read_group(store, location, name)
+    if group is None:
+        return None
+    resize(group, intent["checkpoints"])
+    kept = {key: value for key, value in group.attributes.items() if key != "intent"}
+    digests = {array: digest for array, digest in group.document("label_digests").items() if array in group.arrays}
+    write_attributes(store, name, {**with_label_digests(kept, digests), "state": READY})
+    return read_group(store, location, name)
+
+
+def _refuse_leftovers(store: Store, location: str, cohort: str) -> None:
+    """Refuse to begin a cohort where something lies that nothing describes: it would be taken for the new one's."""
     left = [name for name in names_in(store, cohort) if not name.endswith(".partial")]
     if left:
         advice = _REQUEUE if copied_arrays(store, cohort) else "take what lies there away, or give another store"
@@ -37,11 +97,8 @@ def refuse_leftovers(store: Store, location: str, cohort: str) -> None:
         )
 
 
-def refuse_losses(group: Group, copied: Iterable[str]) -> None:
-    """Refuse to go on with a cohort of which a description or a chunk of the driver's own arrays is gone.
-
-    ``copied``: Names of the cohort's arrays as the root has them. Raises `DamagedStoreError`, naming what is gone.
-    """
+def _refuse_losses(group: Group, copied: Iterable[str]) -> None:
+    """Refuse to go on with a cohort of which a description or a chunk of the driver's own arrays is gone."""
     lost = [f"{name}/{METADATA}" for name in copied if name not in group.arrays]
     lost = lost or missing_chunks(group, group.with_role(*BOOKKEEPING))
     if lost:
@@ -71,15 +128,6 @@ def _more(lost: Sequence[str]) -> str:
     return f", and {len(lost) - 1} more" if len(lost) > 1 else ""
 
 
-def label_digests(specs: Iterable[ArraySpec]) -> dict[str, str]:
-    """Digests of the labels and metadata among these arrays, by name."""
-    return {
-        spec.name: spec.digest()
-        for spec in specs
-        if spec.role in ("coordinate", "metadata") and spec.values is not None
-    }
-
-
 def damaged_labels(group: Group, read: Mapping[str, np.ndarray | None] | None = None) -> list[str]:
     """Names of coordinates and metadata that are not as they were recorded.
 
@@ -102,12 +150,8 @@ def _read(group: Group, name: str) -> np.ndarray | None:
         return None
 
 
-def mend_labels(group: Group, damaged: Sequence[str], known: Mapping[str, ArraySpec]) -> None:
-    """Write coordinates and metadata anew that the plan knows exactly as they were recorded.
-
-    ``known``: Arrays as the plan has them, by their names in the store. Raises `DamagedStoreError`, naming the first
-    array that the plan knows otherwise, or not at all; nothing has been written then.
-    """
+def _mend_labels(group: Group, damaged: Sequence[str], known: Mapping[str, ArraySpec]) -> None:
+    """Write coordinates and metadata anew that the plan knows exactly as they were recorded, all of them or none."""
     recorded = group.document("label_digests")
     for name in damaged:
         spec = known.get(name)
@@ -121,7 +165,7 @@ def mend_labels(group: Group, damaged: Sequence[str], known: Mapping[str, ArrayS
         group.open(name)[...] = known[name].stored()
 
 
-def recorded_labels(group: Group) -> list[str]:
+def _recorded_labels(group: Group) -> list[str]:
     """Ids of the checkpoints of a cohort: its coordinate, or its list of fingerprints where that one is damaged."""
     digests = group.document("label_digests")
     values = _read(group, "checkpoint") if "checkpoint" in group.arrays else None
@@ -134,8 +178,3 @@ def recorded_labels(group: Group) -> list[str]:
             " are cannot be told; restore it from a copy"
         )
     return labels
-
-
-def with_label_digests(attributes: dict[str, Any], digests: Mapping[str, str]) -> dict[str, Any]:
-    """A group's attributes with the digests of its labels."""
-    return {**attributes, "label_digests": json.dumps(dict(sorted(digests.items())))}

@@ -149,10 +149,6 @@ class Group:
             found |= (status == DONE).any(axis=tuple(range(1, status.ndim)))
         return {label for label, done in zip(self.labels(), found, strict=True) if done}
 
-    def maps_with_done(self) -> set[str]:
-        """Names of the maps that hold at least one done entry."""
-        return {name for name in self.maps() if bool((self.read(status_name(name)) == DONE).any())}
-
     def document(self, key: str) -> Any:
         """An attribute that is stored as JSON text; an empty dict where there is none."""
         text = str(self.attributes.get(key, "{}"))

@@ -2,18 +2,16 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from pipeline.plan.config import CheckpointsConfig
-from pipeline.plan.shards import Checkpoint, CheckpointSource, CohortPlan, RunPlan
+from pipeline.plan.shards import CohortPlan, RunPlan
 from pipeline.store.array_specs import NONE_OF, ArraySpec, cohort_arrays
-from pipeline.store.attributes import coordinate_names, group_attributes
+from pipeline.store.attributes import coordinate_names, group_attributes, with_label_digests
 from pipeline.store.backend import storage_errors
 from pipeline.store.content import values_digest
-from pipeline.store.damage import with_label_digests
 from pipeline.store.failures import pruned
 from pipeline.store.groups import (
     CHANGING,
@@ -24,71 +22,75 @@ from pipeline.store.groups import (
     text_as_objects,
     write_attributes,
 )
+from pipeline.store.places import aligned
 from pipeline.words import FAILED, PENDING, Flag
 
-#: Location of a checkpoint that the store holds and the config no longer names.
-ABSENT = ""
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the plan wants of a cohort that the store holds."""
+
+    cohort: CohortPlan
+    group: Group
+    #: The cohort with its checkpoints where the store has them, new ones behind them, and what only the store knows.
+    whole: CohortPlan
+    #: Every array by the name that it has in the store, or would get there.
+    arrays: Mapping[str, ArraySpec]
 
 
-def extend(
-    plan: RunPlan, cohort: CohortPlan, group: Group, health_flags: Mapping[str, int | Flag], outdated: frozenset[str]
-) -> None:
+def wanted_of(cohort: CohortPlan, group: Group, health_flags: Mapping[str, int | Flag]) -> Wanted:
+    """What the plan wants of a cohort, as the store would have it."""
+    whole = _recalled(group, aligned(cohort, group.labels(), group.document("fingerprints"), add_new=True))
+    return Wanted(cohort, group, whole, as_stored(group, whole, health_flags))
+
+
+def extend(plan: RunPlan, wanted: Wanted, outdated: frozenset[str]) -> None:
     """Give a cohort of the store what the plan has more or otherwise.
 
     ``outdated``: Names of arrays that hold nothing and are to be laid out anew.
     """
-    prints = group.document("fingerprints")
-    labels = group.labels()
-    replaced = _replaced(cohort, group, prints)
-    whole = _recalled(group, aligned(cohort, labels, prints, add_new=True))
-    wanted = as_stored(group, whole, health_flags)
-    leaving = outdated | _left_over(group, wanted)
-    adding = _adding(group, wanted, leaving)
+    group, arrays = wanted.group, wanted.arrays
+    replaced = _replaced(wanted)
+    leaving = outdated | _left_over(group, arrays)
+    adding = [spec for name, spec in arrays.items() if name not in group.arrays or name in leaving]
     staying = replace(group, arrays={name: entry for name, entry in group.arrays.items() if name not in leaving})
-    changed = {name: spec for name, spec in wanted.items() if name in staying.arrays and _differs(staying, name, spec)}
-    attributes = _attributes(plan, cohort, group, wanted, replaced, leaving)
-    if adding or leaving or changed or replaced or len(whole.checkpoints) > len(labels):
+    changed = {name: spec for name, spec in arrays.items() if name in staying.arrays and _differs(staying, name, spec)}
+    attributes = _attributes(plan, wanted, adding, replaced, leaving)
+    rows = {entry.id: row for row, entry in enumerate(wanted.whole.checkpoints)}
+    before = group.shape("checkpoint")[0]
+    if adding or leaving or changed or replaced or len(rows) > before:
         recorded = {name: digest for name, digest in group.document("label_digests").items() if name not in changed}
         fresh = sorted(leaving | {spec.name for spec in adding})
-        intent = {"checkpoints": len(labels), "adding": fresh}
+        intent = {"checkpoints": before, "adding": fresh}
         changing = {**with_label_digests(group.attributes, recorded), "state": CHANGING, "intent": json.dumps(intent)}
         write_attributes(group.store, group.name, changing)
         for name in fresh:
             delete_array(group.store, group.name, name)
         create_arrays(group.store, group.name, adding)
-        resize(staying, len(whole.checkpoints))
+        resize(staying, len(rows))
         for name, spec in changed.items():
             _write_values(staying, name, spec)
-        _reset(staying, sorted(labels.index(entry) for entry in replaced))
+        _reset(staying, sorted(rows[entry] for entry in replaced))
     elif attributes == group.attributes:
         return
     write_attributes(group.store, group.name, attributes)
 
 
-def _adding(group: Group, wanted: Mapping[str, ArraySpec], leaving: frozenset[str]) -> list[ArraySpec]:
-    return [spec for name, spec in wanted.items() if name not in group.arrays or name in leaving]
-
-
 def _attributes(
-    plan: RunPlan,
-    cohort: CohortPlan,
-    group: Group,
-    wanted: Mapping[str, ArraySpec],
-    replaced: set[str],
-    leaving: frozenset[str],
+    plan: RunPlan, wanted: Wanted, adding: list[ArraySpec], replaced: set[str], leaving: frozenset[str]
 ) -> dict[str, Any]:
+    cohort, group = wanted.cohort, wanted.group
     prints = group.document("fingerprints")
     new = {
         entry.id: entry.fingerprint for entry in cohort.checkpoints if entry.id not in prints or entry.id in replaced
     }
-    adding = _adding(group, wanted, leaving)
     coordinates = [name for name in group.attributes.get("coordinates", "").split() if name not in leaving]
     attributes = group_attributes(
         plan, cohort, prints | new, [*coordinates, *coordinate_names(adding)], group.attributes
     )
     for name in leaving & {entry.name for entry in cohort.maps}:
         attributes["failures"] = pruned(attributes["failures"], prints, name)
-    return with_label_digests(attributes, _digests(group, wanted, leaving))
+    return with_label_digests(attributes, _digests(group, wanted.arrays, leaving))
 
 
 def _digests(group: Group, wanted: Mapping[str, ArraySpec], leaving: frozenset[str]) -> dict[str, str]:
@@ -129,19 +131,16 @@ def _left_over(group: Group, wanted: Mapping[str, ArraySpec]) -> frozenset[str]:
         for name in group.with_role("metadata")
         if "source" in group.array_attributes(name)
         if name not in wanted
-        or group.arrays[name]["data_type"] != _stored_type(wanted[name])
+        or group.arrays[name]["data_type"] != wanted[name].dtype.replace("str", "string")
         or group.array_attributes(name).get("missing_value") != wanted[name].attributes.get("missing_value")
     )
 
 
-def _stored_type(spec: ArraySpec) -> str:
-    return "string" if spec.dtype == "str" else spec.dtype
-
-
-def _replaced(cohort: CohortPlan, group: Group, prints: Mapping[str, str]) -> set[str]:
+def _replaced(wanted: Wanted) -> set[str]:
     """Checkpoints whose file changed before anything of them was done."""
-    changed = {entry.id for entry in cohort.checkpoints if entry.differs_from(prints)}
-    return changed - group.checkpoints_with_done() if changed else set()
+    prints = wanted.group.document("fingerprints")
+    changed = {entry.id for entry in wanted.cohort.checkpoints if entry.differs_from(prints)}
+    return changed - wanted.group.checkpoints_with_done() if changed else set()
 
 
 def as_stored(group: Group, cohort: CohortPlan, health_flags: Mapping[str, int | Flag]) -> dict[str, ArraySpec]:
@@ -157,7 +156,7 @@ def as_stored(group: Group, cohort: CohortPlan, health_flags: Mapping[str, int |
         name = there.get(_identity(spec))
         if name is None:
             name = spec.name
-            while spec.role == "metadata" and name in taken:
+            while spec.role == "metadata" and "map" not in spec.attributes and name in taken:
                 name = f"{name}_2"
             taken.add(name)
         named[name] = replace(spec, name=name)
@@ -231,20 +230,3 @@ def _reset(group: Group, rows: Iterable[int]) -> None:
             values = np.asarray(array[row : row + 1])
             values = np.where(values == FAILED, np.uint8(PENDING), values) if status else np.full_like(values, np.nan)
             array[row : row + 1] = values
-
-
-def aligned(
-    cohort: CohortPlan, labels: list[str], fingerprints: Mapping[str, str], *, add_new: bool = False
-) -> CohortPlan:
-    """A cohort of a plan with its checkpoints where the store has them, new ones behind them where they are wanted."""
-    by_id = {entry.id: entry for entry in cohort.checkpoints}
-    ordered = [by_id.get(label) or _absent(label, fingerprints.get(label, "")) for label in labels]
-    if add_new:
-        known = set(labels)
-        ordered += [entry for entry in cohort.checkpoints if entry.id not in known]
-    return replace(cohort, checkpoints=tuple(ordered))
-
-
-def _absent(label: str, fingerprint: str) -> Checkpoint:
-    source = CheckpointSource(label, ABSENT, CheckpointsConfig(path="-"), "not in the config")
-    return Checkpoint(source, fingerprint, error="not in the config; its maps are kept as they are")

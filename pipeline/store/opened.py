@@ -7,7 +7,6 @@ from typing import Any
 
 from zarr.abc.store import Store
 
-from pipeline.plan.shards import RunPlan
 from pipeline.store.backend import METADATA, DamagedStoreError, location_of, open_store, read_json, scrub
 from pipeline.store.groups import (
     READY,
@@ -81,14 +80,6 @@ class OpenStore:
         """
         told = copies(self.store) if copied else {}
         return (self._group(name, told, any_state) for name in (self.cohorts() if cohorts is None else cohorts))
-
-
-def groups_of_plan(plan: RunPlan) -> list[Group]:
-    """The groups of a plan's cohorts, in their order, as they stand now.
-
-    Raises `ValueError` if there is no store of gradmaps, or it has no such cohort.
-    """
-    return list(open_existing(plan.store).groups([cohort.name for cohort in plan.cohorts]))
 
 
 def open_existing(store: str | Path, *, writable: bool = False, held: Store | None = None) -> OpenStore:

@@ -1,20 +1,20 @@
 """Reasons not to continue a store with a config: every number of one variable must mean the same."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from pipeline.plan.axes import AXIS_ATTRIBUTES
 from pipeline.plan.config import ConfigError
-from pipeline.plan.shards import CohortPlan, MapPlan, RunPlan, VariablePlan
-from pipeline.store.array_specs import flag_attributes, map_arrays
+from pipeline.plan.shards import CohortPlan, MapPlan
+from pipeline.store.array_specs import ArraySpec
 from pipeline.store.backend import scrub
 from pipeline.store.groups import Group
+from pipeline.store.growth import Wanted
 from pipeline.text import listed
-from pipeline.words import Flag, axis_of, health_name, map_of, status_name
+from pipeline.words import DONE, map_of, status_name
 
 _WHAT_TO_SET = {
     "objects": "storage.object_mib",
@@ -22,51 +22,26 @@ _WHAT_TO_SET = {
     "shape": "lags, window_ms, the bands or the number of stimuli",
 }
 
-
-def check_plan(plan: RunPlan) -> None:
-    """Refuse a plan whose shards could not own whole objects, or whose labels are not unique."""
-    for cohort in plan.cohorts:
-        for what, labels in (("checkpoints", [c.id for c in cohort.checkpoints]), ("neurons", list(cohort.neurons))):
-            twice = (
-                sorted({label for label in labels if labels.count(label) > 1}) if len(set(labels)) < len(labels) else []
-            )
-            if twice:
-                raise ConfigError(
-                    f"cohort {cohort.name!r} has {what} of the same name ({listed(twice)}), so a label would not select"
-                    " one of them; give each its own"
-                )
-        for entry in cohort.maps:
-            for variable in entry.computed:
-                if variable.dims[0] != "checkpoint" or variable.chunks[0] != 1:
-                    raise ValueError(
-                        f"{variable.name!r} is planned with axes {variable.dims} in objects of {variable.chunks}, but a"
-                        " shard is one checkpoint and must own whole objects; plan 'checkpoint' first, one per object"
-                    )
+#: Settings of how a variable lies in the store.
+_LAYOUT = ("dims", "shape", "objects", "chunks")
 
 
-def refuse_foreign(cohort: CohortPlan, group: Group) -> None:
-    """Refuse a group that was not made by this program."""
-    if "gradmap_format" not in group.attributes:
-        raise ConfigError(
-            f"the group {cohort.name!r} of {scrub(group.location)} was not made by this program, and writing into it"
-            " could destroy it; rename the cohort or give another store"
-        )
-
-
-def outdated_arrays(cohort: CohortPlan, group: Group, health_flags: Mapping[str, int | Flag]) -> frozenset[str] | None:
+def outdated_arrays(wanted: Wanted) -> frozenset[str] | None:
     """Arrays that were laid out under other settings and hold nothing yet; None where that is the whole cohort.
 
     Raises `ConfigError` if numbers were made under other settings. The message names what differs, both values, and
     what to do.
     """
+    group = wanted.group
     try:
-        _refuse_differences(cohort, group, health_flags)
+        _refuse_differences(wanted, group)
     except ConfigError:
-        done = group.maps_with_done()
+        done = {name for name in group.maps() if bool((group.read(status_name(name)) == DONE).any())}
         if not done:
             return None
         empty = _empty_arrays(group, done)
-        _refuse_differences(cohort, replace(group, arrays=_without(group, empty)), health_flags)
+        kept = {name: entry for name, entry in group.arrays.items() if name not in empty}
+        _refuse_differences(wanted, replace(group, arrays=kept))
         return empty
     return frozenset()
 
@@ -80,57 +55,52 @@ def _empty_arrays(group: Group, done: set[str]) -> frozenset[str]:
     return frozenset(owned | axes)
 
 
-def _without(group: Group, names: frozenset[str]) -> dict[str, Any]:
-    return {name: entry for name, entry in group.arrays.items() if name not in names}
-
-
-def _refuse_differences(cohort: CohortPlan, group: Group, health_flags: Mapping[str, int | Flag]) -> None:
+def _refuse_differences(wanted: Wanted, group: Group) -> None:
     """Refuse to continue a cohort whose numbers in the store were made under other settings."""
-    _same_labels(cohort, group)
-    for entry in cohort.maps:
+    for spec in wanted.arrays.values():
+        if spec.role == "coordinate" and spec.name != "checkpoint" and spec.name in group.arrays:
+            _same_axis(spec, group)
+    for entry in wanted.cohort.maps:
+        specs = [spec for spec in wanted.arrays.values() if spec.attributes.get("map") == entry.name]
         if status_name(entry.name) in group.arrays:
-            for variable in entry.variables:
-                _same_settings(cohort, entry, variable, group)
-            _same_flags(entry, group, health_flags)
+            for spec in specs:
+                if "settings" in spec.attributes:
+                    _same_settings(entry, spec, group)
+                if "flag_masks" in spec.attributes and spec.name in group.arrays:
+                    _same_flags(spec, group)
         else:
-            _name_is_free(cohort, entry, group)
-    _same_checkpoints(cohort, group)
+            _names_are_free(entry, specs, group)
+    _same_checkpoints(wanted.cohort, group)
 
 
-def _same_flags(entry: MapPlan, group: Group, health_flags: Mapping[str, int | Flag]) -> None:
-    name = health_name(entry.name)
-    if name not in group.arrays:
-        return
-    stored, meaning = group.array_attributes(name), flag_attributes(health_flags)
-    old = dict(zip(stored["flag_meanings"].split(), stored["flag_masks"], strict=True))
-    new = dict(zip(meaning["flag_meanings"].split(), meaning["flag_masks"], strict=True))
+def _same_flags(spec: ArraySpec, group: Group) -> None:
+    old, new = (
+        dict(zip(told["flag_meanings"].split(), told["flag_masks"], strict=True))
+        for told in (group.array_attributes(spec.name), spec.attributes)
+    )
     if old != new:
         raise ConfigError(
-            f"{name} of {scrub(group.location)} has the bits {old} and this version of gradmap-pipeline writes"
+            f"{spec.name} of {scrub(group.location)} has the bits {old} and this version of gradmap-pipeline writes"
             f" {new}, so one bit would mean two things; continue with the version that wrote it, or give another"
             " store"
         )
 
 
-def _same_labels(cohort: CohortPlan, group: Group) -> None:
-    where = f"cohort {cohort.name!r} of {scrub(group.location)}"
-    for dim in cohort.dims():
-        if dim == "checkpoint" or dim not in group.arrays:
-            continue
-        stored, wanted = group.read(dim), cohort.coordinate(dim)
-        if same_labels(stored, wanted):
-            continue
-        units = AXIS_ATTRIBUTES.get(axis_of(dim), {}).get("units", "")
-        advice = {
-            "frequency": "set frequencies_hz as it was",
-            "lag": "set lags and frame_ms as they were",
-            "neuron": "give the neurons that it was made with",
-        }.get(dim, "give the map another name")
-        raise ConfigError(
-            f"{where}: the axis {dim!r} is {_axis(wanted, units)} in the config but {_axis(stored, units)} in the"
-            f" store{_first_difference(stored, wanted)}, so the numbers of both cannot stand in one cube; {advice}, or"
-            " give another store"
-        )
+def _same_axis(spec: ArraySpec, group: Group) -> None:
+    stored, wanted = group.read(spec.name), spec.stored()
+    if same_labels(stored, wanted):
+        return
+    units = spec.attributes.get("units", "")
+    advice = {
+        "frequency": "set frequencies_hz as it was",
+        "lag": "set lags and frame_ms as they were",
+        "neuron": "give the neurons that it was made with",
+    }.get(spec.name, "give the map another name")
+    raise ConfigError(
+        f"cohort {group.name!r} of {scrub(group.location)}: the axis {spec.name!r} is {_axis(wanted, units)} in the"
+        f" config but {_axis(stored, units)} in the store{_first_difference(stored, wanted)}, so the numbers of both"
+        f" cannot stand in one cube; {advice}, or give another store"
+    )
 
 
 def same_labels(stored: np.ndarray, wanted: np.ndarray) -> bool:
@@ -157,17 +127,17 @@ def _first_difference(stored: np.ndarray, wanted: np.ndarray) -> str:
     return ""
 
 
-def _same_settings(cohort: CohortPlan, entry: MapPlan, variable: VariablePlan, group: Group) -> None:
-    if variable.name not in group.arrays:
+def _same_settings(entry: MapPlan, spec: ArraySpec, group: Group) -> None:
+    where = f"maps.{entry.name} of cohort {group.name!r}"
+    if spec.name not in group.arrays:
         raise ConfigError(
-            f"maps.{entry.name} of cohort {cohort.name!r}: {scrub(group.location)} holds the map without"
-            f" {variable.name!r}, so the maps that are done would lack it; give the map another name, or give another"
-            " store"
+            f"{where}: {scrub(group.location)} holds the map without {spec.name!r}, so the maps that are done would"
+            " lack it; give the map another name, or give another store"
         )
-    stored = json.loads(group.array_attributes(variable.name).get("settings", "{}"))
-    wanted = entry.signature(variable)
-    where = f"maps.{entry.name} of cohort {cohort.name!r}"
-    for key in dict.fromkeys((*wanted, *stored)):
+    stored = json.loads(group.array_attributes(spec.name).get("settings", "{}"))
+    wanted = json.loads(spec.attributes["settings"])
+    # What a map is comes first in the message, how it lies in the store last.
+    for key in sorted(dict.fromkeys((*wanted, *stored)), key=lambda key: (key in _LAYOUT, key != "kind")):
         if stored.get(key) == wanted.get(key):
             continue
         if key == "stimuli_digests":
@@ -195,12 +165,11 @@ def _value(value: Any) -> str:
     return text if len(text) <= 120 else f"{text[:117]}..."
 
 
-def _name_is_free(cohort: CohortPlan, entry: MapPlan, group: Group) -> None:
-    wanted = {spec.name for spec in map_arrays(cohort, entry, {})}
-    taken = sorted(wanted & set(group.arrays))
+def _names_are_free(entry: MapPlan, specs: Sequence[ArraySpec], group: Group) -> None:
+    taken = sorted({spec.name for spec in specs} & set(group.arrays))
     if taken:
         raise ConfigError(
-            f"maps.{entry.name}: the cohort {cohort.name!r} of {scrub(group.location)} already uses"
+            f"maps.{entry.name}: the cohort {group.name!r} of {scrub(group.location)} already uses"
             f" {listed(taken)} for something else; give the map another name"
         )
 

@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 import zarr
 
+from pipeline.plan.axes import as_array
 from pipeline.plan.shards import CohortPlan, MapPlan, RunPlan, Shard, VariablePlan
 from pipeline.store.backend import delete_object, location_of, scrub, storage_errors
 from pipeline.store.groups import Group
@@ -65,7 +66,8 @@ def label(plan: RunPlan, shard: Shard, arrays: Mapping[str, np.ndarray]) -> dict
             f"{shard.key()}: there are numbers of {', '.join(arrays) or 'nothing'}, but the map consists of"
             f" {', '.join(wanted)}, so a part of it would stay empty; give one array for each of them"
         )
-    coordinates = {dim: cohort.coordinate(dim) for dim in entry.axes}
+    axes = cohort.axes()
+    coordinates = {dim: as_array(axes[dim].values) for dim in entry.axes}
     return {
         variable.name: _labelled(cohort, entry, variable, shard, np.asarray(arrays[variable.name]), coordinates)
         for variable in entry.computed

@@ -1,6 +1,6 @@
 """What a store holds and what it lacks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,32 +10,33 @@ from pipeline.plan.reports import Failure
 from pipeline.plan.shards import CohortPlan, MapPlan, RunPlan, Shard, cut_blocks
 from pipeline.store.failures import Failures
 from pipeline.store.groups import Group
-from pipeline.store.opened import groups_of_plan, open_existing
+from pipeline.store.opened import open_existing
+from pipeline.store.places import aligned_groups
 from pipeline.store.regions import shard_extents
 from pipeline.words import DEGREES, DONE, FAILED, PENDING, Degree, flags_of, health_name, status_name
 
 
 @dataclass(frozen=True)
 class Backlog:
-    """The shards of a plan that are still to be computed, and how many of the others are done and failed."""
+    """A plan as it lies in the store: its shards that are still to be computed, and how many are done and failed."""
 
+    plan: RunPlan
     pending: list[Shard]
     done: int
     failed: int
 
 
-def backlog(plan: RunPlan, groups: Sequence[Group] | None = None) -> Backlog:
+def backlog(plan: RunPlan) -> Backlog:
     """The shards of a plan with a position neither done nor failed, checkpoint by checkpoint, and the rest counted.
 
-    `Shard.checkpoint` is the position in the store, whether or not the plan is aligned with it. What failed stays
-    aside until it is requeued, or until the checkpoint's file changes.
-
-    ``groups``: The groups of its cohorts, in their order, where the caller has read them; their status is read anew.
-    Raises `ValueError` if the store does not hold a cohort, a map or a checkpoint of the plan.
+    The plan comes back aligned with the store (`align`). What failed stays aside until it is requeued, or until the
+    checkpoint's file changes. Raises `ValueError` if the store does not hold a cohort, a map or a checkpoint of the
+    plan.
     """
+    plan, groups = aligned_groups(plan)
     pending: list[Shard] = []
     done = failed = 0
-    for cohort, group in zip(plan.cohorts, groups or groups_of_plan(plan), strict=True):
+    for cohort, group in zip(plan.cohorts, groups, strict=True):
         rows, changed = _rows(cohort, group)
         cut = [
             _Blocks(entry, group.read(status_name(entry.name)), changed, group.rows_of(entry.name))
@@ -48,26 +49,21 @@ def backlog(plan: RunPlan, groups: Sequence[Group] | None = None) -> Backlog:
             asked = [row for row in rows if blocks_of_map.asked[row]]
             failed += int(blocks_of_map.failed[asked].sum())
             done += int((~blocks_of_map.todo & ~blocks_of_map.failed)[asked].sum())
-    return Backlog(pending, done, failed)
+    return Backlog(plan, pending, done, failed)
 
 
 def _rows(cohort: CohortPlan, group: Group) -> tuple[list[int], np.ndarray]:
     """Positions of the plan's checkpoints in the store, and which of all have another file than when they failed."""
-    rows = {label: row for row, label in enumerate(group.labels())}
-    wanted = [checkpoint for checkpoint in cohort.checkpoints if checkpoint.source.location]
-    lacking = [checkpoint.id for checkpoint in wanted if checkpoint.id not in rows]
-    lacking += [entry.name for entry in cohort.maps if status_name(entry.name) not in group.arrays]
+    lacking = [entry.name for entry in cohort.maps if status_name(entry.name) not in group.arrays]
     if lacking:
         raise ValueError(
             f"cohort {cohort.name!r} of the store has no place for {', '.join(lacking[:5])}, so nothing says what is"
             " missing of it; call create_or_extend with this plan first"
         )
     prints = group.document("fingerprints")
-    changed = np.zeros(len(rows), dtype=bool)
-    for checkpoint in wanted:
-        if checkpoint.usable and prints.get(checkpoint.id) != checkpoint.fingerprint:
-            changed[rows[checkpoint.id]] = True
-    return sorted(rows[checkpoint.id] for checkpoint in wanted), changed
+    changed = [entry.usable and prints.get(entry.id) != entry.fingerprint for entry in cohort.checkpoints]
+    rows = [row for row, entry in enumerate(cohort.checkpoints) if entry.source.location]
+    return rows, np.array(changed, dtype=bool)
 
 
 class _Blocks:

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.plan.shards import RunPlan
 from pipeline.store import create_or_extend, record
-from pipeline.store.cube import align
+from pipeline.store.places import align
 from tests.store.plans import HEALTH, done, pending_shards, run_plan, write
 
 
