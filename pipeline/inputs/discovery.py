@@ -230,7 +230,7 @@ def _refuse_twins(cohort: CohortConfig, sources: Sequence[CheckpointSource]) -> 
             advice = (
                 "one checkpoint is named twice, so take one of the entries out"
                 if same
-                else f"set `id`, for example {_better_ids(source.entry)}, or rename a folder"
+                else f"set `id`, for example {_better_ids(source, sources)}, or rename a folder"
             )
             raise ConfigError(
                 f"cohort {cohort.name!r}: two checkpoints have the id {source.id!r}: {twin.location} and"
@@ -238,10 +238,24 @@ def _refuse_twins(cohort: CohortConfig, sources: Sequence[CheckpointSource]) -> 
             )
 
 
-def _better_ids(entry: CheckpointsConfig) -> str:
-    words = words_in(entry.path)
-    own = [f'id = "{"-".join(f"{{{word}}}" for word in words)}"'] if words else []
-    return " or ".join([*own, 'id = "{parent}-{folder}"', 'id = "{stem}"'])
+def _better_ids(twin: CheckpointSource, sources: Sequence[CheckpointSource]) -> str:
+    """Templates by which the checkpoints of an entry get ids that no other has; those that might where none does."""
+    words = words_in(twin.entry.path)
+    own = ["-".join(f"{{{word}}}" for word in words)] if words else []
+    others = [source.id for source in sources if source.where != twin.where]
+    alike = [source for source in sources if source.where == twin.where]
+    templates = [*own, "{stem}", "{parent}-{folder}", "{folder}-{stem}", "{parent}-{folder}-{stem}"]
+    ids = {template: [*others, *(_renamed(one, template) for one in alike)] for template in templates}
+    apart = [template for template, named in ids.items() if len(set(named)) == len(named)]
+    return " or ".join(f'id = "{template}"' for template in (apart or templates)[:2])
+
+
+def _renamed(source: CheckpointSource, template: str) -> str:
+    words = {word: str(source.labels[word]) for word in words_in(source.entry.path)}
+    try:
+        return _id(source.entry.model_copy(update={"id": template}), Found(source.location, words), source.where)
+    except ConfigError:
+        return ""
 
 
 def weights_inside(folder: str) -> str | None:

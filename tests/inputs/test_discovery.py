@@ -2,6 +2,7 @@
 
 import glob
 import os
+import re
 import time
 from pathlib import Path
 
@@ -142,6 +143,23 @@ def test_two_checkpoints_with_one_id_are_refused_with_both_paths(tmp_path):
     assert str(tmp_path / "x" / "seed0") in message
     assert str(tmp_path / "y" / "seed0") in message
     assert 'id = "{parent}-{folder}"' in message
+
+
+@pytest.mark.parametrize(
+    ("files", "path", "advice"),
+    [
+        (("net/epoch=1", "net/epoch=2"), "net/epoch={epoch}.pt", 'id = "{epoch}" or id = "{stem}"'),
+        (("net/epoch=1", "net/epoch=2"), "net/*.pt", 'id = "{stem}" or id = "{folder}-{stem}"'),
+        (("a/net/x", "b/net/x"), "*/net/x.pt", 'id = "{parent}-{folder}" or id = "{parent}-{folder}-{stem}"'),
+        (("a/net/x", "a/net/y", "b/net/x"), "*/net/*.pt", 'id = "{parent}-{folder}-{stem}"'),
+    ],
+)
+def test_ids_that_are_proposed_differ(tmp_path, files, path, advice):
+    for name in files:
+        (save_best((tmp_path / name).parent, cells()) / "best.pt").rename(tmp_path / f"{name}.pt")
+    with pytest.raises(ConfigError, match="for example " + re.escape(advice) + ", or rename"):
+        found(tmp_path, {"path": path})
+    assert len(found(tmp_path, {"path": path, "id": advice.split('"')[1]})) == len(files)
 
 
 def test_one_checkpoint_named_by_two_entries_is_refused(tmp_path):
