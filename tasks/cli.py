@@ -13,6 +13,7 @@ from tasks.endings import end, ending_of, without_secrets
 from tasks.exiting import exits_refused
 from tasks.importing import put_last
 from tasks.outcome import STANDARD_OUTPUT, Finished, leave, write_outcome
+from tasks.parsing import Parser
 from tasks.terminal import Screen, conclude, showing, surviving_readers
 
 #: One module per group of commands; each adds its parsers, whose `call` does the work.
@@ -59,7 +60,7 @@ def _carry_out(arguments: argparse.Namespace, words: Sequence[str], printed: Tex
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="gradmap",
         description=__doc__,
         epilog="gradmap COMMAND --help shows examples; gradmap help TOPIC explains config, measures, flags and kinds.",

@@ -2,9 +2,10 @@
 
 import json
 import math
+import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from textwrap import fill
@@ -73,21 +74,42 @@ def trust_line(cohorts: Iterable[Any]) -> str:
     return fill(words, COLUMNS, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
 
 
-def merged_failures(failures: Iterable[Failure], where: str = "{cohort}/{checkpoint} {maps}") -> list[str]:
-    """One line for each failure of a checkpoint, with all the maps that it cost.
+#: Checkpoints with one fault that are named.
+NAMED = 3
 
-    ``where``: How a line begins.
+
+def merged_failures(failures: Iterable[Failure], where: str = "{cohort}/{checkpoint}") -> list[str]:
+    """One line for each fault, with the checkpoints that have it and all the maps that it cost.
+
+    ``where``: How a checkpoint is named.
     """
     found: dict[tuple[str, str, str, str], tuple[list[str], int]] = {}
     for failure in failures:
         key = (failure.cohort, failure.checkpoint, failure.cause, failure.message)
         maps, shards = found.get(key, ([], 0))
         found[key] = ([*maps, failure.map], shards + failure.shards)
-    lines = []
+    alike: dict[tuple[str, str, str], list[tuple[str, str, int]]] = {}
     for (cohort, checkpoint, cause, message), (maps, shards) in found.items():
-        begin = where.format(cohort=cohort, checkpoint=checkpoint, maps=", ".join(maps))
-        lines.append(f"failed: {begin}: {cause} ({counted(shards, 'shard')}): {message}")
+        name = where.format(cohort=cohort, checkpoint=checkpoint)
+        fault = (", ".join(dict.fromkeys(maps)), cause, fault_of(message, checkpoint))
+        alike.setdefault(fault, []).append((name, message, shards))
+    lines = []
+    for (lost, cause, _), members in alike.items():
+        all_shards = counted(sum(count for _, _, count in members), "shard")
+        names = named([name for name, _, _ in members]) + (" in" if len(members) > 1 else "")
+        lines.append(f"failed: {names} {lost}: {cause} ({all_shards}): {members[0][1]}")
     return lines
+
+
+def fault_of(message: str, checkpoint: str = "") -> str:
+    """What messages about one fault have in common: they differ in paths, counts and the checkpoint's name at most."""
+    return re.sub(r"\S*/\S*|\d+", "", message.replace(checkpoint, "") if checkpoint else message)
+
+
+def named(names: Sequence[str]) -> str:
+    """The first of several checkpoints, and how many more there are."""
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return f"{', '.join(names[:NAMED])}{more}"
 
 
 def leave(status: int) -> None:

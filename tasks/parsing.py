@@ -1,10 +1,21 @@
 """How every command is described to the argument parser: its help, its examples, and the options that all have."""
 
 import argparse
+import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
-from tasks.outcome import ENDINGS
+from tasks.outcome import ENDINGS, REFUSED
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose refusal ends with the line that every refusal ends with."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what was not understood, and leave."""
+        self.print_usage(sys.stderr)
+        ended = f"gradmap: {ENDINGS[REFUSED]} (exit status {REFUSED})"
+        self.exit(REFUSED, f"{self.prog}: error: {message}\n{ended}\n")
 
 
 def new_command(

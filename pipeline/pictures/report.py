@@ -1,6 +1,6 @@
 """One HTML page that says what was run, what failed, which maps not to trust, and what the population looks like."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from os import PathLike
@@ -24,7 +24,13 @@ from pipeline.pictures.sections.overview import FEW, overview_section
 from pipeline.pictures.sections.setup import setup_section
 
 
-def write_report(cohorts: Mapping[str, xr.Dataset], path: str | PathLike[str], *, title: str | None = None) -> Path:
+def write_report(
+    cohorts: Mapping[str, xr.Dataset],
+    path: str | PathLike[str],
+    *,
+    title: str | None = None,
+    progress: Callable[[str, float], None] = lambda words, share: None,
+) -> Path:
     """The path of one self-contained HTML page about the cubes of a store.
 
     In the order of the page: the verdict and counts; what failed, by checkpoint and cause; health; some of the maps;
@@ -41,6 +47,8 @@ def write_report(cohorts: Mapping[str, xr.Dataset], path: str | PathLike[str], *
         Where to write. A page that is there is replaced, a folder that is missing is made.
     title
         Heading of the page; the names of the cohorts by default.
+    progress
+        Called with what is being shown, and which share of the maps has been, before each map.
 
     Raises
     ------
@@ -69,9 +77,12 @@ def write_report(cohorts: Mapping[str, xr.Dataset], path: str | PathLike[str], *
     ]
     if many:
         body += [element("h2", "Cohorts", id="cohorts"), overview_section(results, places)]
+    before = 0
     for cohort in map(str, cohorts):
         place = places[cohort].removeprefix("#")
-        parts = _cohort([replace(entry, brief=many) for entry in results if entry.cohort == cohort])
+        own = [replace(entry, brief=many) for entry in results if entry.cohort == cohort]
+        parts = _cohort(own, progress, (before, len(results)))
+        before += len(own)
         if many:
             body.append(_folded(f"Cohort {cohort}", parts, place))
         else:
@@ -89,13 +100,19 @@ def _folded(title: str, parts: list[Markup], place: str) -> Markup:
     return element("details", element("summary", title), element("div", *parts, id=place))
 
 
-def _cohort(results: list[Outcome]) -> list[Markup]:
+def _cohort(results: list[Outcome], progress: Callable[[str, float], None], counted: tuple[int, int]) -> list[Markup]:
+    """What is shown of a cohort; ``counted`` are the maps before its own, and those of all cohorts."""
+    before, total = counted
     if not results:
         return [element("p", "This cube holds no map.")]
+    sections = []
+    for at, entry in enumerate(results):
+        progress(f"page: {entry.cohort} {entry.name}", (before + at) / total)
+        sections.append(section_of(entry))
     done = [] if results[0].brief else [element("h3", "What is done"), standing_section(results)]
     return [
         *done,
         element("h3", "Health: which maps not to trust"),
         health_section(results),
-        *(section_of(entry) for entry in results),
+        *sections,
     ]

@@ -1,6 +1,7 @@
 """What a check of a store found, region by region, and how a person is told."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,10 +36,27 @@ class Finding:
     stimuli: tuple[str, ...] = ()
     detail: str = ""
 
+    @property
+    def place(self) -> str:
+        """Whose numbers it is about; empty for what belongs to all."""
+        parts = (self.checkpoint, span("neuron", self.neurons), span("stimulus", self.stimuli))
+        return ", ".join(part for part in parts if part)
+
     def __str__(self) -> str:
-        parts = [f"{self.cohort}: {self.name}", self.checkpoint, span("neuron", self.neurons)]
-        parts += [span("stimulus", self.stimuli), MEANINGS[self.kind], self.detail]
-        return f"{self.kind}: " + ", ".join(part for part in parts if part)
+        return _in_words([self])
+
+
+#: Findings of one kind about one array that are told place by place.
+_PLACES = 3
+
+
+def _in_words(alike: Sequence[Finding]) -> str:
+    """Findings of one kind about one array, for a person: the places of the first, and how many there are."""
+    first = alike[0]
+    places = "; ".join(finding.place for finding in alike[:_PLACES])
+    more = f"{len(alike):,} times, first at {places}" if len(alike) > 1 else places
+    parts = [f"{first.cohort}: {first.name}", more, MEANINGS[first.kind], first.detail]
+    return f"{first.kind}: " + ", ".join(part for part in parts if part)
 
 
 @dataclass(frozen=True)
@@ -73,13 +91,19 @@ class Verification:
         return dict(tally)
 
     def lines(self, limit: int = 20) -> list[str]:
-        """The findings for a person: wrong claims first, ``limit`` of each kind, and a summary at the end."""
+        """The findings for a person: a line for all of one kind about one array, wrong claims first, and a summary.
+
+        ``limit``: Lines of each kind.
+        """
         shown = []
         for kind in MEANINGS:
-            these = [finding for finding in self.findings if finding.kind == kind]
-            shown += [str(finding) for finding in these[:limit]]
-            if len(these) > limit:
-                shown.append(f"{kind}: and {len(these) - limit} more")
+            alike: dict[tuple[str, str], list[Finding]] = {}
+            for finding in self.findings:
+                if finding.kind == kind:
+                    alike.setdefault((finding.cohort, finding.name), []).append(finding)
+            shown += [_in_words(group) for group in list(alike.values())[:limit]]
+            if len(alike) > limit:
+                shown.append(f"{kind}: and {len(alike) - limit} more arrays; --json lists each place")
         verdict = "NOT sound" if not self.sound else "sound and complete" if self.complete else "sound, not complete"
         counted = ", ".join(f"{count} {kind}" for kind, count in self.counts().items()) or "nothing amiss"
         requeued = f"; {self.requeued} regions marked for the next run" if self.requeued else ""

@@ -142,6 +142,6 @@ def _print_unfinished(cohorts: Sequence[Any], listed: int) -> None:
 
 
 def _print_failures(cohorts: Sequence[Any], listed: int) -> None:
-    where = "{checkpoint} {maps}" + (" of {cohort}" if len(cohorts) > 1 else "")
+    where = "{checkpoint}" + (" of {cohort}" if len(cohorts) > 1 else "")
     failures = merged_failures((failure for cohort in cohorts for failure in cohort.failures), where)
     tell_lines(failures, BAD, most=listed, others=" failures; --json lists all")

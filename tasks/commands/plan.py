@@ -1,7 +1,6 @@
 """`gradmap plan`: what a run would compute and write, before anything is."""
 
 import argparse
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from pipeline.plan.shards import Checkpoint, CohortPlan, MapPlan, RunPlan, Varia
 from pipeline.plan.urls import refuse_passing
 from pipeline.plan.weight import variable_bytes, weight_of
 from pipeline.text import counted, printable
-from tasks.outcome import COMPLETE, FAILURES, Finished, readable_bytes
+from tasks.outcome import COMPLETE, FAILURES, Finished, fault_of, named, readable_bytes
 from tasks.parsing import new_command
 from tasks.terminal import BAD, LONGEST_LINE, tell, tell_lines, tell_table, text_table
 
@@ -22,8 +21,8 @@ MOST_NOTES = 10
 MANY = 4
 FOLDED = 20
 
-#: Faults of checkpoints that are listed on the screen, and checkpoints that are named for one of them.
-LISTED, NAMED = 15, 3
+#: Faults of checkpoints that are listed on the screen.
+LISTED = 15
 
 
 def add_parser(commands: Any) -> None:
@@ -128,12 +127,10 @@ def _alike(broken: Sequence[tuple[str, str, str]], unloadable: Sequence[tuple[st
     found: dict[tuple[str, str], list[tuple[str, str, str]]] = {}
     for one in broken:
         why = "cannot be loaded" if one in unloadable else "breaks the contract of models"
-        found.setdefault((why, re.sub(r"\S*/\S*|\d+", "", one[2])), []).append(one)
+        found.setdefault((why, fault_of(one[2], one[1])), []).append(one)
     lines = []
     for (why, _), members in found.items():
-        names = [f"{cohort}/{label}" for cohort, label, _ in members]
-        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-        lines.append(f"{why}: {', '.join(names[:NAMED])}{more}: {members[0][2]}")
+        lines.append(f"{why}: {named([f'{cohort}/{label}' for cohort, label, _ in members])}: {members[0][2]}")
     return lines
 
 

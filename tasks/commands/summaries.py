@@ -9,6 +9,7 @@ from pipeline.text import counted
 from tasks.commands.inspect import store_named
 from tasks.outcome import COMPLETE, Finished, last_line
 from tasks.parsing import new_command
+from tasks.progress import Stages
 from tasks.terminal import note
 
 
@@ -61,7 +62,8 @@ def report(arguments: argparse.Namespace) -> Finished:
 
     location = store_named(arguments.store)
     output = arguments.output or _beside(location)
-    path = write_report(open_maps(location, without=()), output)
+    with Stages() as stages:
+        path = write_report(open_maps(location, without=()), output, progress=stages.show)
     return Finished(
         COMPLETE, last_line(COMPLETE, f"the report lies in {path}"), {"store": location, "report": str(path)}
     )

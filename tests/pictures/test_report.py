@@ -376,8 +376,11 @@ def test_a_cube_in_a_zarr_store_makes_the_same_page(tmp_path):
         warnings.simplefilter("ignore")  # Zarr has no settled word for texts yet
         cube.to_zarr(store, group="planted", zarr_format=3, consolidated=False)
     opened = xr.open_zarr(store, group="planted", consolidated=False)
-    stored, memory = (page_of({"planted": one}, tmp_path).rows for one in (opened, cube))
+    told: list[tuple[str, float]] = []
+    shown = {"progress": lambda words, share: told.append((words, share))}
+    stored, memory = (page_of({"planted": one}, tmp_path, **shown).rows for one in (opened, cube))
     assert stored == memory
+    assert told == [("page: planted strf", 0.0)] * 2
 
 
 def test_no_cohort_is_refused(tmp_path):

@@ -3,6 +3,7 @@
 import errno
 import json
 import random
+import shutil
 import sys
 from dataclasses import replace
 from unittest.mock import Mock
@@ -91,6 +92,19 @@ def test_an_object_deleted_under_a_done_status_is_missing_and_mended(finished, s
     assert not found.sound
     assert found.counts() == {"missing": 1}
     assert_mended(finished, store, [Shard("speech", 1, "strf", Block(2, 4), None)])
+
+
+def test_what_is_amiss_with_an_array_is_told_in_one_line(finished, store):
+    shutil.rmtree(store / "speech/strf/c")
+    (store / "speech/waveform/c/1/0/0/0").unlink()
+    found = verify_store(store)
+    assert len(found.findings) == 10
+    assert found.lines()[:-1] == [
+        "missing: speech: strf, 9 times, first at a, neuron n000 to n001; a, neuron n002 to n003; a, neuron n004,"
+        " recorded as done, but the object is not there",
+        "missing: speech: waveform, b, neuron n000 to n004, stimulus hiss,"
+        " recorded as done, but the object is not there",
+    ]
 
 
 def test_an_object_under_a_pending_status_is_unclaimed_and_computed_again(laid_out, store):
@@ -210,7 +224,7 @@ def test_a_store_without_a_done_region_is_sound_and_not_complete(laid_out, store
     assert found.sound
     assert not found.complete
     assert found.counts() == {"pending": 15}
-    assert len(found.lines(limit=3)) == 5  # three, the number of the rest, and the verdict
+    assert len(found.lines(limit=1)) == 3  # one array, the number of the rest, and the verdict
 
 
 def test_requeueing_twice_marks_nothing_more(finished, store):

@@ -171,6 +171,7 @@ def test_commands_that_are_not_understood_end_with_status_2(gradmap, words):
     status, _, errors = gradmap(*words)
     assert status == 2
     assert any(line.startswith("usage: gradmap") for line in errors)
+    assert errors[-1] == "gradmap: refused, nothing was computed (exit status 2)"
 
 
 def test_status_of_a_config_whose_store_is_not_there_yet_is_unfinished(tmp_path, gradmap):

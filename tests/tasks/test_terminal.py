@@ -127,6 +127,20 @@ def test_a_checkpoint_that_fails_in_several_maps_is_one_line(tmp_path, capsys):
         assert "silent" in failed[0]
 
 
+def test_a_fault_of_many_checkpoints_is_one_line_and_each_one_for_programs(tmp_path, capsys):
+    config = write_lab(tmp_path, {f"cut{i}": "cut" for i in range(5)} | {"raises": "raise"}, healthy=1)
+    many = "failed: {0}cut0, {0}cut1, {0}cut2 and 2 more in strf: load (15 shards): "
+    for command, place in ((["run", "--local"], "lab/"), (["status"], "")):
+        assert main([*command, str(config), "--json", str(tmp_path / "end.json")]) == 3
+        failed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("failed: ")]
+        assert len(failed) == 2
+        assert failed[0].startswith(many.format(place))
+        assert failed[1].startswith(f"failed: {place}raises strf: ")
+        outcome = json.loads((tmp_path / "end.json").read_text())
+        failures = outcome["failures"] if "failures" in outcome else outcome["cohorts"][0]["failures"]
+        assert {one["checkpoint"] for one in failures} == {"raises", *(f"cut{i}" for i in range(5))}
+
+
 def test_a_table_wider_than_the_terminal_goes_on_below_with_its_first_column():
     header = [f"column {number}" for number in range(12)]
     rows = [[f"r{row}c{column}" for column in range(12)] for row in range(3)]
