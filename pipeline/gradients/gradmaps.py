@@ -24,6 +24,7 @@ from pipeline.gradients.front_end.silence import beside_silence, has_no_slope
 from pipeline.gradients.front_end.spectrogram import pass_after_front_end
 from pipeline.gradients.objectives import Objective, Weighing, weigh
 from pipeline.gradients.passes.forward_pass import ForwardPass, check_frames, pass_through
+from pipeline.gradients.passes.kept import Kept, State
 from pipeline.gradients.passes.known import known_of
 from pipeline.gradients.passes.rows import Rows
 from pipeline.gradients.passes.windows import before_start
@@ -227,7 +228,7 @@ def _around_spectrograms(
     check_question(model, question)
     inventory = Inventory.of(model)
     dtype, device = checked_dtype(question.dtype, inventory), inventory.device
-    stimuli = spectrograms(model, stimuli, lags or 0, question.level).to(device=device, dtype=dtype)
+    given, stimuli = stimuli, spectrograms(model, stimuli, lags or 0, question.level).to(device=device, dtype=dtype)
     with quiet(inventory, dtype):
         source = converted(model, inventory, dtype)
         silent = {"wav2spec": nn.Identity()} if has_front_end(source) else {}
@@ -246,7 +247,8 @@ def _around_spectrograms(
             memory = budget(device, question.memory_bytes)
             # What cannot be checked is not taken over from another model.
             shared = inventory if question.check else None
-            found = _answer(_Asked(model, twin, question, 1, memory, inventory=shared), leaf)
+            kept = question.kept if given is None else None
+            found = _answer(_Asked(model, twin, question, 1, memory, inventory=shared, kept=kept), leaf)
             values = found.values
     return values if question.space == "prefiltered" else values.squeeze(2), found
 
@@ -304,6 +306,8 @@ class _Asked:
         Positions of the stimulus in one frame of the response.
     memory
         Bytes that temporary tensors may take.
+    kept
+        What other neurons of the model left around the same stimulus.
     """
 
     model: nn.Module
@@ -313,6 +317,7 @@ class _Asked:
     memory: int
     silent: nn.Module | None = None
     inventory: Inventory | None = None
+    kept: Kept | None = None
 
 
 def _answer(asked: _Asked, leaf: Float[Tensor, "stimulus ... time"]) -> Gradmaps:
@@ -335,11 +340,34 @@ def _answer(asked: _Asked, leaf: Float[Tensor, "stimulus ... time"]) -> Gradmaps
                 parts.append(part)
                 return
             limits.add("front-end")
-        known = known_of(asked.inventory, leaf[start:stop])
-        parts.append(_solve(asked, pass_through(twin, leaf[start:stop], memory, limits, known=known)))
+        parts.append(_solve(asked, _passed(asked, leaf[start:stop], limits)))
 
     in_blocks(n_stimuli, together, some)
     return parts[0] if len(parts) == 1 else _joined(parts)
+
+
+def _passed(asked: _Asked, leaf: Tensor, limits: set[str]) -> ForwardPass:
+    """One forward pass around these stimuli, or the one that was kept."""
+    known = known_of(asked.inventory, leaf)
+
+    def passed() -> ForwardPass:
+        return pass_through(asked.twin, leaf, asked.memory, limits, known=known)
+
+    if asked.kept is None:
+        return passed()
+    about = ("pass", leaf.shape, leaf.dtype, asked.question.level, asked.question.space, asked.memory)
+    state, kept = asked.kept.answer(about, lambda: _with_state(replace(passed(), bases={})), _bytes_of)
+    # A route may leave other tensors in the module that it differentiates.
+    return replace(kept, known=known) if state.is_of(kept.model) else passed()
+
+
+def _with_state(forward_pass: ForwardPass) -> tuple[State, ForwardPass]:
+    return State.of(forward_pass.model), forward_pass
+
+
+def _bytes_of(kept: tuple[State, ForwardPass]) -> int:
+    """What a forward pass holds between the parts of its model."""
+    return kept[1].trace.total * kept[1].leaf.element_size()
 
 
 def _joined(parts: list[Gradmaps]) -> Gradmaps:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from pipeline.gradients.objectives import Objective
+from pipeline.gradients.passes.kept import Kept
 
 #: Positions of neurons, one of them, None for all, or "sum" for the sum over all.
 Neurons = Sequence[int] | int | str | None
@@ -38,6 +39,9 @@ class Question:
     check: bool = True
     #: Whether every window ends with the stimulus, whatever frame the objective looks at.
     whole: bool = False
+    #: What was computed of the model for other neurons and holds for these too; None where nothing is to be kept. Only
+    #: what does not depend on a stimulus that is given is kept there.
+    kept: Kept | None = None
 
     @classmethod
     def of(cls, asked: "Question | int | None") -> "Question":

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -82,13 +83,15 @@ def assess(
     """
     question = Question.of(question)
     values = gradmaps.values
-    flags = map_flags(values, gradmaps.before_start, gradmaps.disagreement)
+    check_maps(values)
+    energy = energy_of(values)
+    flags = _map_flags(energy, gradmaps.before_start, gradmaps.disagreement)
     setting = setting_of(model, gradmaps, stimuli, question)
     generator = torch.Generator().manual_seed(seed)
     with undisturbed(setting.listener, setting.heard.dtype), torch.no_grad():
         flags = flags | raised("near_eps_normalisation", _near_eps(setting))
     if setting.constant is not None and question.objective == "last":
-        flags = in_longer_windows(model, values, flags, setting, question, generator)
+        flags = in_longer_windows(model, values, energy.sum(dim=-1), flags, setting, question, generator)
     elif setting.constant is None:
         assert stimuli is not None
         flags = flags | raised("clamped_or_silent_stimulus", _clamped_or_silent(model, stimuli, setting))
@@ -120,7 +123,12 @@ def map_flags(
     tenth holds more than ``TRUNCATED_SHARE`` of the energy.
     """
     check_maps(values)
-    energy = energy_of(values)
+    return _map_flags(energy_of(values), before_start, disagreement)
+
+
+def _map_flags(
+    energy: Float[Tensor, "stimulus neuron lag"], before_start: Bool[Tensor, "stimulus neuron"], disagreement: float
+) -> Int[Tensor, "stimulus neuron"]:
     before = torch.as_tensor(before_start, dtype=torch.bool, device=energy.device).expand(energy.shape[:2])
     truncated = (share_of_oldest(energy) > TRUNCATED_SHARE) & ~before
     disagree = torch.full_like(before, not math.isnan(disagreement) and disagreement > ROUTES_TOLERANCE)
@@ -161,8 +169,9 @@ def _near_eps(setting: Setting) -> Bool[Tensor, "stimulus neuron"]:
     """Per stimulus, over the part of it that its windows look at."""
     found = []
     for heard, starts, ends in zip(setting.heard, setting.starts, setting.ends, strict=True):
-        start = int(starts.min()) // setting.hop * setting.hop
-        found.append(near_eps(setting.listener, heard[None, ..., start : int(ends.max()) + 1]))
+        start, stop = int(starts.min()) // setting.hop * setting.hop, int(ends.max()) + 1
+        look = partial(near_eps, setting.listener, heard[None, ..., start:stop])
+        found.append(setting.kept.answer(("near eps", start, stop), look))
     flags = torch.tensor(found, dtype=torch.bool, device=setting.heard.device)
     return flags[:, None].expand(setting.ends.shape)
 

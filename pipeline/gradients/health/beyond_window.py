@@ -67,13 +67,24 @@ class _Mixtures:
 
 
 def in_longer_windows(
-    model: nn.Module, values: Tensor, flags: Tensor, setting: Setting, question: Question, generator: torch.Generator
+    model: nn.Module,
+    values: Tensor,
+    inside: Float[Tensor, "stimulus neuron"],
+    flags: Tensor,
+    setting: Setting,
+    question: Question,
+    generator: torch.Generator,
 ) -> Tensor:
     """The flags corrected by what a longer window of the same constant stimulus shows.
 
     Energy in the oldest lags is no truncation where a model has nothing beyond them, as a linear model in a window of
     its own length; nothing in them is no completeness where a second lobe follows; and a window may matter although
     nothing is cut off, as with absolute positions.
+
+    Parameters
+    ----------
+    inside
+        The energy of each map in its window.
     """
 
     def longer(factor: int, rows: list[int]) -> Tensor:
@@ -85,7 +96,7 @@ def in_longer_windows(
 
     lags, n_maps = values.shape[-1], values.shape[1]
     try:
-        rows, settled = _doubtful_at_rest(setting, values[0], generator)
+        rows, settled = _doubtful_at_rest(setting, inside[0], generator)
         flags = flags & ~FLAGS["truncated_window"]
         if rows:
             cut = share_from(energy_of(longer(LONGER, rows)[None])[0].nan_to_num(nan=0.0), lags) > TRUNCATED_SHARE
@@ -105,10 +116,42 @@ def in_longer_windows(
     return flags
 
 
-def _doubtful_at_rest(setting: Setting, values: Tensor, generator: torch.Generator) -> tuple[list[int], bool]:
+def _doubtful_at_rest(
+    setting: Setting, inside: Float[Tensor, " neuron"], generator: torch.Generator
+) -> tuple[list[int], bool]:
     """Maps whose response follows what lies before the window, in a constant stimulus ``LONGER`` times as long.
 
     And whether the response settled: a causal model responds at each frame as at the end of a stimulus of that length.
+    """
+    begun = generator.get_state()
+    found = setting.kept.answer(("longer", begun.numpy().tobytes()), lambda: _longer_at_rest(setting, generator))
+    generator.set_state(found.drawn)
+    change = found.change.sum(dim=1, keepdim=True) if setting.neurons is None else found.change[:, setting.neurons]
+    beyond = change.square().mean(dim=0)
+    rows: list[int] = (~(beyond <= HARDLY * inside)).nonzero().flatten().tolist()
+    return rows, found.settled
+
+
+@dataclass(frozen=True)
+class _Longer:
+    """How small noise before the window moves each neuron's last response, relative to the noise.
+
+    Attributes
+    ----------
+    settled
+        Whether the response to the constant stimulus itself is the same after a window, two, and all of it.
+    drawn
+        The state of the generator after the noise was drawn.
+    """
+
+    change: Float[Tensor, "nudge all_neurons"]
+    settled: bool
+    drawn: Tensor
+
+
+def _longer_at_rest(setting: Setting, generator: torch.Generator) -> _Longer:
+    """What a constant stimulus ``LONGER`` times as long tells of all neurons.
+
     Small noise before the window moves a response by its own size times the norm of what the window leaves out, on
     average. Forward passes tell that of every neuron; a backward pass through a recurrence costs ten times as much.
     """
@@ -126,12 +169,8 @@ def _doubtful_at_rest(setting: Setting, values: Tensor, generator: torch.Generat
         response = setting.listener(moved)[:, :, 0]
     at = response[0][:, [lags - 1, 2 * lags - 1, LONGER * lags - 1]]
     settled = bool((at - at[:, :1]).abs().amax() <= SETTLED * at.abs().amax().clamp(min=1e-30))
-    change = (response[1:, :, -1] - response[:1, :, -1]).double()
-    of_maps = change.sum(dim=1, keepdim=True) if setting.neurons is None else change[:, setting.neurons]
-    beyond = (of_maps / size).square().mean(dim=0)
-    inside = values.double().square().flatten(1).sum(dim=1)
-    rows: list[int] = (~(beyond <= HARDLY * inside)).nonzero().flatten().tolist()
-    return rows, settled
+    change = (response[1:, :, -1] - response[:1, :, -1]).double() / size
+    return _Longer(change, settled, generator.get_state())
 
 
 def _on_neurons(setting: Setting, shares: Tensor, n_neurons: int) -> Float[Tensor, "mixture all_neurons"]:

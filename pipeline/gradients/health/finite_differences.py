@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipeline.gradients.health.setting import Setting
 from pipeline.gradients.objectives import Objective, evaluate
 from pipeline.gradients.torch_state.arithmetic import undisturbed
-from pipeline.gradients.torch_state.copies import in_double
+from pipeline.gradients.torch_state.copies import Inventory, in_double, twin_of
 
 #: Step in float64, relative to the stimulus's rms; a longer one meets more kinks.
 DOUBLE_STEP = 1e-6
@@ -51,7 +51,9 @@ def finite_difference_errors(
     """Errors of the maps of some pairs (stimulus, neuron), closely, and of all others as far as that costs nothing."""
     nothing = torch.full((values.shape[1],), math.nan)
     try:
-        exact = replace(setting, listener=in_double(setting.listener), heard=setting.heard.double())
+        # What is kept is never run itself: a model may finish its weights when it first hears something.
+        double = setting.kept.answer("in double", lambda: in_double(setting.listener), _bytes_of)
+        exact = replace(setting, listener=twin_of(double), heard=setting.heard.double())
         with undisturbed(exact.listener, torch.float64), torch.no_grad():
             errors, others = _in_double(exact, values, objective, pairs, generator)
             if not any(map(math.isnan, errors)):
@@ -64,6 +66,10 @@ def finite_difference_errors(
     except Exception:
         errors = [math.nan] * len(pairs)
     return Errors(errors, nothing, OWN_PRECISION)
+
+
+def _bytes_of(model: nn.Module) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in Inventory.of(model).tensors)
 
 
 def _in_double(

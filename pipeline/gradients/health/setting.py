@@ -1,6 +1,6 @@
 """What was heard when maps were taken, and the part of the model that hears it first."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from pipeline.gradients.arguments import chosen_rows
 from pipeline.gradients.front_end.hop import hop_of
+from pipeline.gradients.passes.kept import Kept
 from pipeline.gradients.question import Neurons, Question
 from pipeline.gradients.torch_state.arithmetic import undisturbed
 from pipeline.gradients.torch_state.copies import home_of, twin_of
@@ -39,6 +40,7 @@ class Setting:
     hop: int  # positions in one frame of the response
     constant: Float[Tensor, " frequency"] | None = None  # the spectrogram's one frame, where it does not change in time
     prefilter: nn.Module | None = None  # what made ``heard``, where the maps are taken after it
+    kept: Kept = field(default_factory=Kept)  # what other neurons left of the same setting
 
     @property
     def starts(self) -> Int[Tensor, "stimulus neuron"]:
@@ -51,6 +53,8 @@ class Setting:
 
 def setting_of(model: nn.Module, gradmaps: EngineMaps, stimuli: Tensor | None, question: Question) -> Setting:
     """The setting in which these maps were taken.
+
+    What a question keeps belongs to the model's constant spectrograms: it is at hand where no stimulus is given.
 
     Raises `ValueError` if the maps do not belong to these stimuli or neurons.
     """
@@ -71,9 +75,13 @@ def setting_of(model: nn.Module, gradmaps: EngineMaps, stimuli: Tensor | None, q
     frames = gradmaps.frames.to(device).expand(values.shape[:2])
     if values.ndim == 3:
         return _waveform_setting(model, stimuli, names, frames, lags)
+    at_rest = stimuli is None
     if stimuli is None:
         stimuli = torch.full((1, _bands(model, values, question.space), lags), question.level)
     heard = stimuli.to(device, dtype).unsqueeze(1)
+    kept = (
+        Kept() if question.kept is None or not at_rest else question.kept.within(lags, question.level, question.space)
+    )
     still = heard.shape[-1] == lags and len(heard) == 1 and bool((heard == heard[..., :1]).all())
     constant = heard[0, 0, :, 0] if still else None
     listener = twin_of(model, {"wav2spec": nn.Identity()})
@@ -83,7 +91,7 @@ def setting_of(model: nn.Module, gradmaps: EngineMaps, stimuli: Tensor | None, q
         with undisturbed(listener, dtype), torch.no_grad():
             heard = prefilter(heard)
         listener = twin_of(listener, {"prefiltering": nn.Identity()})
-    return Setting(listener, heard, names, frames, lags, 1, constant, prefilter)
+    return Setting(listener, heard, names, frames, lags, 1, constant, prefilter, kept)
 
 
 def check_maps(values: Tensor) -> None:

@@ -1,6 +1,6 @@
 """One forward pass through a model around given stimuli, which every row of the Jacobian is taken from."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -22,7 +22,8 @@ class ForwardPass:
     given and gave on the way. ``limits`` is what the model was found not to allow, kept from one pass to the next;
     ``stages`` are ways back to the leaf that were worked out once; ``known`` is what models of the same class and shape
     were found to be like. Where the leaf was itself computed from a
-    ``source``, ``whole`` is the response hanging on that.
+    ``source``, ``whole`` is the response hanging on that. ``bases`` are rows that hold for whichever neurons are asked
+    for; None where the pass serves one block of neurons alone.
     """
 
     model: nn.Module
@@ -35,6 +36,7 @@ class ForwardPass:
     source: "Source | None" = None
     whole: Tensor | None = None
     known: Known = field(default_factory=Known)
+    bases: dict[Hashable, tuple[Tensor, int]] | None = None
 
     def finish(
         self, gradient: Float[Tensor, "neuron stimulus ... time"], ends: Int[Tensor, "stimulus neuron"], lags: int

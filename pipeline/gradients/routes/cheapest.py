@@ -99,6 +99,8 @@ def _taken(forward_pass: ForwardPass, rows: Rows, route: str) -> Taken:
         return taken
     known.forget()
     forward_pass.stages.clear()
+    if forward_pass.bases is not None:
+        forward_pass.bases.clear()
     return _by_route(forward_pass, rows, route)
 
 

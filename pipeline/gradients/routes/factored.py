@@ -167,21 +167,9 @@ def _by_basis(forward_pass: ForwardPass, rows: Rows, cut: Cut, patterns: Pattern
     """Backward passes for the unit vectors of the cut, then one product with the readout's own Jacobian."""
     assert rows.neurons is not None
     n_patterns, width = len(patterns), cut.width
-    n_basis = n_patterns * width
-    shape = (forward_pass.n_stimuli, n_basis, *forward_pass.given_shape, rows.lags)
-    basis = room(shape, forward_pass.leaf)
-
     # 1. For unit vector e_k of the cut and pattern p: d (sum_t w_p[t] cut[t, k]) / d stimulus, windowed.
     #    basis (stimulus, pattern * width, ..., lag); width backward passes per pattern, whatever the neurons.
-    def backward(start: int, stop: int) -> None:
-        unit = torch.arange(start, stop, device=basis.device)
-        pattern, feature = unit // width, unit % width
-        vectors = basis.new_zeros((stop - start, *patterns.weights.shape[::2], width))
-        vectors[torch.arange(stop - start), :, :, feature] = patterns.weights[:, pattern].transpose(0, 1)
-        gradient = pull_back(forward_pass, cut.tensor, cut.layout.join(vectors), rows.earliest(forward_pass))
-        basis[:, start:stop] = forward_pass.finish(gradient, patterns.ends[:, pattern], rows.lags)
-
-    block = in_blocks(n_basis, rows_that_fit(n_basis, _bytes_per_row(forward_pass), forward_pass.memory), backward)
+    basis, block = _basis_of(forward_pass, rows, cut, patterns)
     # 2. d response[n] / d cut[k] at one frame of each pattern: slopes (stimulus, pattern, neuron, width).
     slopes = _slopes(forward_pass, cut, patterns, rows.neurons).detach()
     # 3. The chain rule: values[s, n] = sum_k slopes[s, p(n), n, k] basis[s, p(n), k],
@@ -195,7 +183,40 @@ def _by_basis(forward_pass: ForwardPass, rows: Rows, cut: Cut, patterns: Pattern
                 continue
             mine = (patterns.of[stimulus] == pattern).nonzero().squeeze(-1)
             values[stimulus, mine] = slopes[stimulus, pattern, mine] @ flat[stimulus, pattern]
-    return values.view(forward_pass.n_stimuli, len(rows), *shape[2:]), block
+    return values.view(forward_pass.n_stimuli, len(rows), *basis.shape[2:]), block
+
+
+def _basis_of(forward_pass: ForwardPass, rows: Rows, cut: Cut, patterns: Patterns) -> tuple[Tensor, int]:
+    """Rows of the cut's unit vectors, and how many go through one backward pass at the end."""
+
+    def made() -> tuple[Tensor, int]:
+        return _basis(forward_pass, cut, patterns, rows.lags, rows.earliest(forward_pass))
+
+    if forward_pass.bases is None:
+        return made()
+    # The unit vectors are the same whichever neurons are asked for.
+    weighed = tuple((tuple(one.shape), one.cpu().numpy().tobytes()) for one in (patterns.weights, patterns.ends))
+    about = (forward_pass.trace.position(cut.call), cut.layout, rows.lags, weighed)
+    if about not in forward_pass.bases:
+        forward_pass.bases[about] = made()
+    return forward_pass.bases[about]
+
+
+def _basis(forward_pass: ForwardPass, cut: Cut, patterns: Patterns, lags: int, earliest: int) -> tuple[Tensor, int]:
+    n_patterns, width = len(patterns), cut.width
+    n_basis = n_patterns * width
+    basis = room((forward_pass.n_stimuli, n_basis, *forward_pass.given_shape, lags), forward_pass.leaf)
+
+    def backward(start: int, stop: int) -> None:
+        unit = torch.arange(start, stop, device=basis.device)
+        pattern, feature = unit // width, unit % width
+        vectors = basis.new_zeros((stop - start, *patterns.weights.shape[::2], width))
+        vectors[torch.arange(stop - start), :, :, feature] = patterns.weights[:, pattern].transpose(0, 1)
+        gradient = pull_back(forward_pass, cut.tensor, cut.layout.join(vectors), earliest)
+        basis[:, start:stop] = forward_pass.finish(gradient, patterns.ends[:, pattern], lags)
+
+    at_once = rows_that_fit(n_basis, _bytes_per_row(forward_pass), forward_pass.memory)
+    return basis, in_blocks(n_basis, at_once, backward)
 
 
 def _by_rows(forward_pass: ForwardPass, rows: Rows, cut: Cut) -> tuple[Tensor, int]:

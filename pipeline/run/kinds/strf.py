@@ -7,6 +7,7 @@ from torch import Tensor
 
 from pipeline.gradients.gradmaps import gradmaps_around_spectrograms
 from pipeline.gradients.health import assess
+from pipeline.gradients.passes.kept import kept_of
 from pipeline.plan.kinds.strf import StrfMapConfig
 from pipeline.run.contract_checks import contract_of
 from pipeline.run.gradients import batch_of, question_of, shard_of_batches
@@ -20,8 +21,8 @@ def compute(job: Job) -> Computed:
     asked = job.map.settings
     assert isinstance(asked, StrfMapConfig)
     level = asked.silence_level or 0.0
-    question = question_of(job, asked, route=asked.route, space=asked.space, level=level)
     model, batches = job.model, []
+    question = question_of(job, asked, route=asked.route, space=asked.space, level=level, kept=kept_of(model))
     for stimuli in around(job, asked):
         kept = contract_of(model, job, stimuli, level=level)
         maps = gradmaps_around_spectrograms(model, stimuli, question)

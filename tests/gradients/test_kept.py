@@ -1,0 +1,90 @@
+"""What is computed for one block of a model's neurons serves the next, and changes no bit of it."""
+
+import copy
+
+import pytest
+import torch
+
+from pipeline.gradients.gradmaps import gradmaps_around_spectrograms
+from pipeline.gradients.health import assess
+from pipeline.gradients.passes import known
+from pipeline.gradients.passes.kept import kept_of
+from pipeline.gradients.question import Question
+from tests.gradients.small import Recurrent, seeded
+from tests.zoo import LAGS, PREFILTERED, ZOO
+
+# Routes by a basis, by rows, through each neuron's own parameters and through state that is finished when first heard.
+NAMES = ("LinearNonlinear", "Transformer", "StateNet-GRU", "StateNet-S4", "ICNet")
+BUILDERS = {name: ZOO[name] for name in NAMES} | {"adaptrans-StateNet-GRU": PREFILTERED["adaptrans-StateNet-GRU"]}
+BLOCKS = {"first": [0, 1, 2], "second": [3, 4]}
+
+
+def computed(model, neurons, kept, space="spectrogram"):
+    question = Question(LAGS, neurons, level=0.1, space=space, kept=kept)
+    maps = gradmaps_around_spectrograms(model, None, question)
+    return maps, assess(model, maps, None, question)
+
+
+def same(one, other):
+    (maps, health), (other_maps, other_health) = one, other
+    return (
+        torch.equal(maps.values, other_maps.values)
+        and maps.disagreement == other_maps.disagreement
+        and maps.route == other_maps.route
+        and torch.equal(health.flags, other_health.flags)
+        and health.finite_difference_error == other_health.finite_difference_error
+    )
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_a_block_of_neurons_is_the_same_whichever_block_came_before(name):
+    model = BUILDERS[name]()
+    before = copy.deepcopy(model.state_dict())
+    known.forget_all()
+    computed(model, BLOCKS["first"], None)  # both ways below rest on what is known of the class
+    alone = {block: computed(model, neurons, None) for block, neurons in BLOCKS.items()}
+    for order in (("first", "second"), ("second", "first")):
+        kept = kept_of(copy.deepcopy(model))
+        for block in order:
+            assert same(computed(model, BLOCKS[block], kept), alone[block])
+    assert all(torch.equal(tensor, before[key]) for key, tensor in model.state_dict().items())
+
+
+def test_what_depends_on_the_space_is_kept_for_each():
+    model = BUILDERS["adaptrans-StateNet-GRU"]()
+    kept = kept_of(model)
+    for space in ("spectrogram", "prefiltered", "spectrogram"):
+        assert same(computed(model, [3, 4], kept, space), computed(model, [3, 4], None, space))
+
+
+class Counted(Recurrent):
+    calls = 0
+
+    def forward(self, x):
+        Counted.calls += 1
+        return super().forward(x)
+
+
+def test_the_second_block_takes_fewer_passes():
+    model = seeded(lambda: Counted("GRU", 30))
+    calls = []
+    for neurons in (list(range(15)), list(range(15, 30))):
+        before = Counted.calls
+        computed(model, neurons, kept_of(model))
+        calls.append(Counted.calls - before)
+    assert calls[1] <= calls[0] - 3  # the maps, a longer window, and what lies before normalisations
+
+
+def test_a_model_that_was_written_to_keeps_nothing():
+    model = seeded(lambda: Recurrent("GRU", 30))
+    kept = kept_of(model)
+    computed(model, None, kept)
+    assert kept_of(model) is kept
+    with torch.no_grad():
+        model.readout.layers[0].weight.mul_(2.0)
+    assert kept_of(model) is not kept
+    assert same(computed(model, None, kept_of(model)), computed(model, None, None))
+    kept = kept_of(model)
+    readout = model.readout.layers[0]
+    readout.bias = torch.nn.Parameter(readout.bias.detach().clone())
+    assert kept_of(model) is not kept
