@@ -1,7 +1,8 @@
 """Gradient receptive fields of trained auditory models, for whole populations and hundreds of checkpoints."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from pipeline.lazily import names_of
 
 if TYPE_CHECKING:
     from pipeline.gradients.dynamic.strfs import dynamic_strfs
@@ -19,8 +20,9 @@ if TYPE_CHECKING:
     from pipeline.pictures.report import write_report
     from pipeline.pictures.sound import write_sound
     from pipeline.plan.config import ConfigError, RunConfig, load_config
-    from pipeline.run import plan_shards, run_locally
+    from pipeline.run.driver import run_locally
     from pipeline.run.in_memory import gradmaps
+    from pipeline.run.prepare import plan_shards
     from pipeline.store.reader import open_cube, open_cubes
 
 __all__ = [
@@ -53,42 +55,30 @@ __all__ = [
     "write_table",
 ]
 
-_HOMES = {
-    "AudioEncodingModel": "pipeline.gradients.encoding_model",
-    "ConfigError": "pipeline.plan.config",
-    "RunConfig": "pipeline.plan.config",
-    "adapt": "pipeline.inputs.adapters",
-    "dynamic_strfs": "pipeline.gradients.dynamic.strfs",
-    "find_window": "pipeline.gradients.window",
-    "gradmaps": "pipeline.run.in_memory",
-    "load_checkpoint": "pipeline.inputs.checkpoints",
-    "load_config": "pipeline.plan.config",
-    "measure": "pipeline.numbers.catalogue",
-    "open_cube": "pipeline.store.reader",
-    "open_cubes": "pipeline.store.reader",
-    "plan_shards": "pipeline.run",
-    "plot_grid": "pipeline.pictures.plots",
-    "plot_map": "pipeline.pictures.plots",
-    "population_table": "pipeline.numbers.tables",
-    "reliability": "pipeline.numbers.agreement",
-    "run_locally": "pipeline.run",
-    "strf_gradmaps": "pipeline.gradients.gradmaps",
-    "strf_summaries": "pipeline.numbers.strf",
-    "summarise": "pipeline.numbers.tables",
-    "summary_table": "pipeline.numbers.tables",
-    "waveform_gradmaps": "pipeline.gradients.gradmaps",
-    "waveform_summaries": "pipeline.numbers.waveform",
-    "write_report": "pipeline.pictures.report",
-    "write_sound": "pipeline.pictures.sound",
-    "write_table": "pipeline.numbers.tables",
-}
-
-
-def __getattr__(name: str) -> Any:
-    # A name is imported when it is asked for: `gradmap status` should not wait for torch.
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = names_of(
+    __name__,
+    {
+        "gradients.dynamic.strfs": ("dynamic_strfs",),
+        "gradients.encoding_model": ("AudioEncodingModel",),
+        "gradients.gradmaps": ("strf_gradmaps", "waveform_gradmaps"),
+        "gradients.window": ("find_window",),
+        "inputs.adapters": ("adapt",),
+        "inputs.checkpoints": ("load_checkpoint",),
+        "numbers.agreement": ("reliability",),
+        "numbers.catalogue": ("measure",),
+        "numbers.strf": ("strf_summaries",),
+        "numbers.tables": ("population_table", "summarise", "summary_table", "write_table"),
+        "numbers.waveform": ("waveform_summaries",),
+        "pictures.plots": ("plot_grid", "plot_map"),
+        "pictures.report": ("write_report",),
+        "pictures.sound": ("write_sound",),
+        "plan.config": ("ConfigError", "RunConfig", "load_config"),
+        "run.driver": ("run_locally",),
+        "run.in_memory": ("gradmaps",),
+        "run.prepare": ("plan_shards",),
+        "store.reader": ("open_cube", "open_cubes"),
+    },
+)
 
 
 def __dir__() -> list[str]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pipeline.gradients.arguments import bands_of
 from pipeline.gradients.gradmaps import strf_gradmaps
-from pipeline.gradients.health import memory_length, oldest_share
+from pipeline.gradients.health.energy import memory_length, oldest_share
 from pipeline.gradients.naming import name_of
 from pipeline.gradients.question import Neurons
 from pipeline.gradients.torch_state.arithmetic import undisturbed

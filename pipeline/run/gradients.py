@@ -7,7 +7,7 @@ import numpy as np
 from torch import Tensor
 
 from pipeline.gradients.gradmaps import Gradmaps
-from pipeline.gradients.health import Health
+from pipeline.gradients.health.assessment import Health
 from pipeline.gradients.question import Question
 from pipeline.numbers.lags import reach
 from pipeline.plan.map_config import ObjectiveConfigured

@@ -112,7 +112,7 @@ def measure_entries() -> list[Entry]:
 
 def flag_entries() -> list[Entry]:
     """Every health flag, as its entry tells it."""
-    from pipeline.gradients.health import TABLE
+    from pipeline.gradients.health.flags import TABLE
 
     return [
         {

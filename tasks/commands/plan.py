@@ -40,9 +40,9 @@ SHORTEST_FRAME_MS, LOWEST_HZ = 0.1, 20.0
 def plan(arguments: argparse.Namespace) -> Finished:
     """What a run would be, printed; the exit status is 3 where a checkpoint cannot be used."""
     from pipeline.inputs.foreign import left_behind
-    from pipeline.run import prepare_run
     from pipeline.run.contract_checks import with_contracts
     from pipeline.run.driver import Models
+    from pipeline.run.prepare import prepare_run
     from pipeline.store.groups import refuse_place
 
     models = Models()

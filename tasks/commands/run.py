@@ -176,7 +176,7 @@ def _executor(
 ) -> Callable[[RunConfig], Any]:
     progress.busy("reading checkpoints and stimuli")
     if local:
-        from pipeline.run import run_locally
+        from pipeline.run.driver import run_locally
 
         device = "cuda" if gpus else "cpu"
         if gpus:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.store import open_cube
 from pipeline.store.backend import keys_below, open_store, read_many
+from pipeline.store.reader import open_cube
 from pipeline.words import DONE
 from tests.run.lab import BANDS, KERNEL, LabModel, entry, kernel_of, write_checkpoint, write_config
 

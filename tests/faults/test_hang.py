@@ -4,7 +4,8 @@ import os
 import signal
 import time
 
-from pipeline.store import store_status, verify_store
+from pipeline.store.status import store_status
+from pipeline.store.verify import verify_store
 from tests.run.lab import NEURONS
 from tests.tasks.trouble import write_lab
 

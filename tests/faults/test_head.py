@@ -12,7 +12,7 @@ from contextlib import suppress
 import psutil
 import pytest
 
-from pipeline.store import verify_store
+from pipeline.store.verify import verify_store
 from tasks.dispatch import Limits
 from tests.faults.lab import assert_done_is_true, write_lab, written
 from tests.faults.zygote import ROOT

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from pipeline.run.driver import FLUSH_SECONDS
-from pipeline.store import verify_store
+from pipeline.store.verify import verify_store
 from tests.faults.lab import assert_done_is_true, contents, write_lab, written
 from tests.faults.zygote import ROOT
 from tests.run.lab import NEURONS

@@ -19,7 +19,8 @@ from hypothesis.stateful import (
 )
 
 from pipeline import load_config, open_cube, run_locally
-from pipeline.store import store_status, verify_store
+from pipeline.store.status import store_status
+from pipeline.store.verify import verify_store
 from pipeline.words import DONE, FAILED, PENDING
 from tests.damage import damage
 from tests.faults.lab import truth, write_lab, written

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from pipeline import open_cube
-from pipeline.store import store_status
+from pipeline.store.status import store_status
 from tasks.cli import main
 from tests.faults.lab import assert_done_is_true, write_lab
 from tests.faults.zygote import ROOT

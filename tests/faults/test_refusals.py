@@ -14,10 +14,11 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from pipeline import load_config, open_cube
-from pipeline.gradients.health import FLAGS
+from pipeline.gradients.health.flags import FLAGS
 from pipeline.plan.shards import Shard
-from pipeline.run import bundles, open_run, prepare_run, run_bundle
-from pipeline.run.driver import computable
+from pipeline.run.driver import bundles, computable, open_run
+from pipeline.run.prepare import prepare_run
+from pipeline.run.shard import run_bundle
 from pipeline.words import DONE
 from tasks.cli import main
 from tests.faults.lab import ONE_MAP, contents, truth, write_lab, written

@@ -11,13 +11,15 @@ import numpy as np
 import pytest
 
 from pipeline import load_config, plan_shards
-from pipeline.gradients.health import FLAGS
+from pipeline.gradients.health.flags import FLAGS
 from pipeline.plan.reports import ShardReport
 from pipeline.plan.shards import RunPlan
 from pipeline.plan.weight import weight_of
-from pipeline.run import open_run, prepare_run
-from pipeline.run.driver import bundles, computable
-from pipeline.store import align, backlog, create_or_extend
+from pipeline.run.driver import bundles, computable, open_run
+from pipeline.run.prepare import prepare_run
+from pipeline.store.cube import create_or_extend
+from pipeline.store.places import align
+from pipeline.store.status import backlog
 from tasks.cli import main
 from tests.faults.lab import write_lab
 from tests.store.plans import cohort, labelled, run_plan, strf

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.run import driver
-from pipeline.store import store_status, verify_store
+from pipeline.store.status import store_status
+from pipeline.store.verify import verify_store
 from tasks.cli import main
 from tests.faults import flaky
 from tests.faults.lab import LAGS, contents, write_lab, written

@@ -17,7 +17,8 @@ from pipeline.gradients.gradmaps import (
     strf_gradmaps,
     waveform_gradmaps,
 )
-from pipeline.gradients.health import FLAGS, assess
+from pipeline.gradients.health.assessment import assess
+from pipeline.gradients.health.flags import FLAGS
 from pipeline.gradients.question import Question
 from tests.gradients.small import FrameAverage, Kernels, OnOff, Recurrent, relative, seeded
 from tests.zoo import FRONT_ENDS, PREFILTERED, ZOO, hearing

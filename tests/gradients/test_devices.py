@@ -18,13 +18,13 @@ from torch import Tensor, nn
 
 from pipeline.gradients.dynamic.strfs import dynamic_strfs
 from pipeline.gradients.gradmaps import compute_strf_gradmaps, compute_waveform_gradmaps, strf_gradmaps
-from pipeline.gradients.health import assess
+from pipeline.gradients.health.assessment import assess
 from pipeline.gradients.question import Question
 from pipeline.gradients.routes.cheapest import ROUTES
 from pipeline.gradients.torch_state.memory import is_out_of_memory
 from pipeline.gradients.window import find_window
 from pipeline.plan.config import load_config
-from pipeline.run import run_locally
+from pipeline.run.driver import run_locally
 from pipeline.store.reader import open_cube
 from tests.gradients import pretended
 from tests.gradients.small import Recurrent, relative, seeded

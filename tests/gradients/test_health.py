@@ -11,13 +11,9 @@ from torch import nn
 
 from pipeline.gradients.encoding_model import AudioEncodingModel
 from pipeline.gradients.gradmaps import compute_strf_gradmaps, compute_waveform_gradmaps
-from pipeline.gradients.health import (
-    FLAGS,
-    assess,
-    map_flags,
-    memory_length,
-    oldest_share,
-)
+from pipeline.gradients.health.assessment import assess, map_flags
+from pipeline.gradients.health.energy import memory_length, oldest_share
+from pipeline.gradients.health.flags import FLAGS
 from pipeline.gradients.health.normalisation import near_eps
 from pipeline.gradients.health.unheard import clamped_bins, silent_samples
 from pipeline.gradients.question import Question

@@ -11,7 +11,7 @@ from pipeline.inputs.checkpoints import discover
 from pipeline.inputs.expansion import expand_cohorts
 from pipeline.plan.config import ConfigError, RunConfig
 from pipeline.plan.wildcards import as_expression, as_glob, fill, fill_pattern, typed
-from pipeline.run import prepare_run
+from pipeline.run.prepare import prepare_run
 from tests.inputs.lab import HERE, cells, describe_checkpoint, refused, save_best, save_folder, source
 
 CELLS = f"{HERE}.Cells"

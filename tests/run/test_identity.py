@@ -9,9 +9,10 @@ import soundfile
 
 from pipeline import load_config, open_cube, run_locally
 from pipeline.plan.config import ConfigError
-from pipeline.run import prepare_run, run_shard
-from pipeline.run.shard import compute_shard
-from pipeline.store import align, create_or_extend
+from pipeline.run.prepare import prepare_run
+from pipeline.run.shard import compute_shard, run_shard
+from pipeline.store.cube import create_or_extend
+from pipeline.store.places import align
 from tests.run.lab import NEURONS, RATE, entry, write_checkpoint, write_config, write_sound, write_spectrograms
 from tests.store.plans import pending_shards
 

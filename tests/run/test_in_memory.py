@@ -7,7 +7,7 @@ import torch
 import xarray as xr
 
 from pipeline import gradmaps, load_config, plot_map, strf_gradmaps, strf_summaries, summarise
-from pipeline.run import run_locally
+from pipeline.run.driver import run_locally
 from pipeline.store.reader import open_cube
 from tests.run.lab import BANDS, NEURONS, LabModel, write_checkpoint, write_config
 

@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 
 from pipeline.plan.config import load_config
-from pipeline.run import run_locally
+from pipeline.run.driver import run_locally
 from pipeline.store.reader import open_cube
 from tests.run.lab import write_checkpoint, write_config
 

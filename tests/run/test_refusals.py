@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from pipeline.plan.config import ConfigError, load_config
-from pipeline.run import prepare_run
+from pipeline.run.prepare import prepare_run
 from tasks.cli import main
 from tests.run.lab import HOP, RATE, entry, write_checkpoint, write_config, write_sound, write_spectrograms
 

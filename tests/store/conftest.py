@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.plan.shards import RunPlan
-from pipeline.store import create_or_extend, record
+from pipeline.store.cube import create_or_extend
 from pipeline.store.places import align
+from pipeline.store.record import record
 from tests.store.plans import HEALTH, done, pending_shards, run_plan, write
 
 

@@ -14,8 +14,9 @@ from pipeline.plan.kinds import KINDS
 from pipeline.plan.map_config import Stimuli
 from pipeline.plan.reports import ShardReport
 from pipeline.plan.shards import Checkpoint, CheckpointSource, CohortPlan, MapPlan, RunPlan, Shard, VariablePlan
-from pipeline.store import backlog, label, write_region
 from pipeline.store.content import map_digests
+from pipeline.store.regions import label, write_region
+from pipeline.store.status import backlog
 
 HEALTH = {"all_zero": 1, "truncated": 2}
 

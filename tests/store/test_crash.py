@@ -13,9 +13,13 @@ import pytest
 import xarray as xr
 
 from pipeline.plan.shards import cut_shards
-from pipeline.store import align, clean_partials, create_or_extend, open_cube, store_status, verify_store
-from pipeline.store.backend import open_store
+from pipeline.store.backend import clean_partials, open_store
+from pipeline.store.cube import create_or_extend
 from pipeline.store.groups import is_consolidated
+from pipeline.store.places import align
+from pipeline.store.reader import open_cube
+from pipeline.store.status import store_status
+from pipeline.store.verify import verify_store
 from pipeline.words import DONE
 from tests.store.conftest import compute
 from tests.store.plans import HEALTH, checkpoint, cohort, numbers, pending_shards, run_plan, waveform
@@ -24,7 +28,10 @@ from tests.store.test_cube import digests
 WRITER = """
 import sys
 from dataclasses import replace
-from pipeline.store import (align, create_or_extend, label, record, write_region)
+from pipeline.store.cube import create_or_extend
+from pipeline.store.places import align
+from pipeline.store.record import record
+from pipeline.store.regions import label, write_region
 from tests.store.plans import pending_shards
 from tests.store.plans import *
 store, mode = sys.argv[1:]
@@ -133,7 +140,7 @@ def test_a_kill_while_recording_never_shows_a_wrong_number(store, trial):
 STOPPER = """
 import json, os, signal, sys
 import pipeline.store.backend as local
-from pipeline.store import create_or_extend
+from pipeline.store.cube import create_or_extend
 from tests.store.plans import *
 
 put, left = local._put, -1
@@ -238,7 +245,8 @@ def test_a_full_disk_leaves_the_shard_not_done(store):
     create_or_extend(plan, health_flags=HEALTH)
     code = """
 import resource, signal, sys
-from pipeline.store import (align, label, write_region)
+from pipeline.store.places import align
+from pipeline.store.regions import label, write_region
 from tests.store.plans import pending_shards
 from tests.store.plans import *
 plan = align(run_plan(sys.argv[1], cohort(n_neurons=40, bands=32, lags=64, block=20, stimuli=())))

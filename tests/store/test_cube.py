@@ -15,7 +15,12 @@ import zarr
 from pipeline.plan.config import ConfigError
 from pipeline.plan.reports import Problem, ShardReport
 from pipeline.plan.shards import shards_of
-from pipeline.store import ABSENT, align, create_or_extend, open_cube, record, store_status, verify_store
+from pipeline.store.cube import create_or_extend
+from pipeline.store.places import ABSENT, align
+from pipeline.store.reader import open_cube
+from pipeline.store.record import record
+from pipeline.store.status import store_status
+from pipeline.store.verify import verify_store
 from pipeline.words import COMPANIONS, DONE, NOT_COMPUTED
 from tests.store.conftest import compute
 from tests.store.plans import HEALTH, checkpoint, cohort, pending_shards, run_plan, strf, waveform

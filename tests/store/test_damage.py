@@ -11,18 +11,14 @@ import zarr
 
 from pipeline.plan.config import ConfigError
 from pipeline.plan.shards import shards_of
-from pipeline.store import (
-    create_or_extend,
-    label,
-    open_cube,
-    open_cubes,
-    record,
-    store_status,
-    verify_store,
-    write_region,
-    write_summaries,
-)
 from pipeline.store.content import entry_digests, values_digest
+from pipeline.store.cube import create_or_extend
+from pipeline.store.reader import open_cube, open_cubes
+from pipeline.store.record import record
+from pipeline.store.regions import label, write_region
+from pipeline.store.status import store_status
+from pipeline.store.summaries import write_summaries
+from pipeline.store.verify import verify_store
 from tests.store.conftest import compute
 from tests.store.plans import HEALTH, arrays, checkpoint, cohort, done, numbers, pending_shards, run_plan
 

@@ -7,9 +7,14 @@ import pytest
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
-from pipeline.store import align, create_or_extend, hold_lease, open_cube, record, verify_store
 from pipeline.store.backend import open_store, read_bytes
+from pipeline.store.cube import create_or_extend
 from pipeline.store.fence import FencedStore, LeaseLostError
+from pipeline.store.lease import hold_lease
+from pipeline.store.places import align
+from pipeline.store.reader import open_cube
+from pipeline.store.record import record
+from pipeline.store.verify import verify_store
 from tests.buckets import s3_bucket
 from tests.store.conftest import compute
 from tests.store.plans import HEALTH, done, pending_shards, run_plan, write

@@ -13,15 +13,17 @@ import xarray as xr
 from zarr.core.sync import sync
 
 from pipeline.plan.config import ConfigError
-from pipeline.store import LeaseLostError, StoreBusyError, create_or_extend, hold_lease
 from pipeline.store.backend import open_store, read_json, write_json
+from pipeline.store.cube import create_or_extend
+from pipeline.store.fence import LeaseLostError
+from pipeline.store.lease import StoreBusyError, hold_lease
 from tests.store.plans import HEALTH, run_plan
 
 KEY = "_lease/zarr.json"
 
 HOLDER = """
 import sys, time
-from pipeline.store import hold_lease
+from pipeline.store.lease import hold_lease
 with hold_lease(sys.argv[1], owner="the other run", heartbeat_s=0.2, stale_s=1.0):
     print("ready", flush=True)
     time.sleep(60)

@@ -11,7 +11,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from pipeline.plan.reports import Problem, ShardReport
 from pipeline.plan.shards import cut_shards
-from pipeline.store import align, create_or_extend, hold_lease, open_cube, record, verify_store
+from pipeline.store.cube import create_or_extend
+from pipeline.store.lease import hold_lease
+from pipeline.store.places import align
+from pipeline.store.reader import open_cube
+from pipeline.store.record import record
+from pipeline.store.verify import verify_store
 from pipeline.words import DONE, FAILED, PENDING
 from tests.damage import damage
 from tests.store.plans import HEALTH, checkpoint, cohort, done, numbers, pending_shards, run_plan, write

@@ -12,20 +12,16 @@ import xarray as xr
 from pipeline.plan.axes import Block
 from pipeline.plan.reports import Problem, ShardReport
 from pipeline.plan.shards import Shard
-from pipeline.store import (
-    StoreBusyError,
-    align,
-    clean_partials,
-    create_or_extend,
-    hold_lease,
-    open_cube,
-    record,
-    store_status,
-    verify_store,
-    write_summaries,
-)
-from pipeline.store.backend import delete_object, keys_below, open_store, read_bytes, write_bytes
+from pipeline.store.backend import clean_partials, delete_object, keys_below, open_store, read_bytes, write_bytes
+from pipeline.store.cube import create_or_extend
+from pipeline.store.lease import StoreBusyError, hold_lease
+from pipeline.store.places import align
+from pipeline.store.reader import open_cube
+from pipeline.store.record import record
 from pipeline.store.regions import forget
+from pipeline.store.status import store_status
+from pipeline.store.summaries import write_summaries
+from pipeline.store.verify import verify_store
 from tests.buckets import s3_bucket
 from tests.store.conftest import compute
 from tests.store.plans import HEALTH, cohort, labelled, numbers, pending_shards, run_plan, write
@@ -131,7 +127,7 @@ def test_a_killed_driver_of_this_machine_is_followed_at_once(bucket):
     url = f"{bucket}/killed/gradmaps.zarr"
     laid_out(url)
     code = (
-        "import sys, time\nfrom pipeline.store import hold_lease\n"
+        "import sys, time\nfrom pipeline.store.lease import hold_lease\n"
         "with hold_lease(sys.argv[1], owner='other', heartbeat_s=0.2):\n"
         "    print('ready', flush=True)\n    time.sleep(60)\n"
     )

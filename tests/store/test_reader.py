@@ -10,7 +10,11 @@ import xarray as xr
 import zarr
 
 from pipeline.plan.shards import shards_of
-from pipeline.store import create_or_extend, open_cube, open_cubes, store_status, verify_store, write_summaries
+from pipeline.store.cube import create_or_extend
+from pipeline.store.reader import open_cube, open_cubes
+from pipeline.store.status import store_status
+from pipeline.store.summaries import write_summaries
+from pipeline.store.verify import verify_store
 from pipeline.words import FAILED, NOT_COMPUTED
 from tests.store.conftest import compute
 from tests.store.plans import HEALTH, checkpoint, cohort, numbers, pending_shards, run_plan, strf
@@ -57,7 +61,7 @@ def test_a_cube_opens_the_same_without_dask(laid_out, store):
         "import importlib.util as u; find = u.find_spec\n"
         "u.find_spec = lambda name, *a: None if name == 'dask' else find(name, *a)\n"
         "import numpy as np\n"
-        "from pipeline.store import open_cube\n"
+        "from pipeline.store.reader import open_cube\n"
         "cube = open_cube(sys.argv[1])\n"
         "assert cube.strf.chunks is None\n"
         "np.savez(sys.argv[2], strf=cube.strf.values, picked=cube.strf.isel(neuron=[4, 0], lag=1).values,\n"

@@ -8,10 +8,14 @@ import xarray as xr
 
 from pipeline.plan.reports import Problem, ShardReport
 from pipeline.plan.shards import cut_shards
-from pipeline.store import align, backlog, create_or_extend, open_cube, record, store_status
 from pipeline.store.backend import open_store
+from pipeline.store.cube import create_or_extend
 from pipeline.store.failures import MAX_ENTRIES, MAX_MESSAGE
 from pipeline.store.groups import is_consolidated
+from pipeline.store.places import align
+from pipeline.store.reader import open_cube
+from pipeline.store.record import record
+from pipeline.store.status import backlog, store_status
 from pipeline.words import DONE, FAILED, PENDING
 from tests.store.conftest import compute
 from tests.store.plans import HEALTH, cohort, companions, done, pending_shards, probe, run_plan, write

@@ -11,7 +11,11 @@ from hypothesis import strategies as st
 
 from pipeline.plan.axes import Block
 from pipeline.plan.shards import Shard, cut_shards
-from pipeline.store import NonFiniteError, RegionError, align, create_or_extend, open_cube, record
+from pipeline.store.cube import create_or_extend
+from pipeline.store.places import align
+from pipeline.store.reader import open_cube
+from pipeline.store.record import record
+from pipeline.store.regions import NonFiniteError, RegionError
 from tests.store.plans import HEALTH, cohort, done, labelled, numbers, pending_shards, run_plan, strf, waveform, write
 from tests.store.test_cube import digests
 

@@ -7,7 +7,11 @@ import numpy as np
 import pytest
 
 from pipeline.plan.reports import ShardReport
-from pipeline.store import align, backlog, create_or_extend, open_cube, record, store_status
+from pipeline.store.cube import create_or_extend
+from pipeline.store.places import align
+from pipeline.store.reader import open_cube
+from pipeline.store.record import record
+from pipeline.store.status import backlog, store_status
 from tests.store.plans import HEALTH, cohort, labelled, pending_shards, run_plan, strf, write
 
 pytestmark = pytest.mark.slow

@@ -4,7 +4,9 @@ import pytest
 
 from pipeline import load_config, open_cube
 from pipeline.plan.config import ConfigError
-from pipeline.store import hold_lease, store_status, verify_store
+from pipeline.store.lease import hold_lease
+from pipeline.store.status import store_status
+from pipeline.store.verify import verify_store
 from tasks.cli import main
 from tests.run.lab import write_checkpoint, write_config
 

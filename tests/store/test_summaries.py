@@ -4,7 +4,11 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from pipeline.store import align, create_or_extend, open_cube, verify_store, write_summaries
+from pipeline.store.cube import create_or_extend
+from pipeline.store.places import align
+from pipeline.store.reader import open_cube
+from pipeline.store.summaries import write_summaries
+from pipeline.store.verify import verify_store
 from tests.store.conftest import compute
 from tests.store.plans import HEALTH, cohort, run_plan
 from tests.store.test_cube import digests

@@ -15,7 +15,11 @@ import zarr
 from pipeline.plan.axes import Block
 from pipeline.plan.reports import Problem, ShardReport
 from pipeline.plan.shards import Shard
-from pipeline.store import create_or_extend, open_cube, record, store_status, verify_store
+from pipeline.store.cube import create_or_extend
+from pipeline.store.reader import open_cube
+from pipeline.store.record import record
+from pipeline.store.status import store_status
+from pipeline.store.verify import verify_store
 from pipeline.words import PENDING
 from tests.store.conftest import compute
 from tests.store.plans import HEALTH, done, numbers, pending_shards, write

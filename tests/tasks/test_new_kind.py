@@ -18,11 +18,11 @@ from pipeline.plan.axes import Axis
 from pipeline.plan.config import ConfigError
 from pipeline.plan.kinds import KINDS
 from pipeline.plan.map_config import CohortFacts, Cost, MapConfig, Stimuli, Variable, check_spectrograms
-from pipeline.run import prepare_run
 from pipeline.run.job import Computed, Job
 from pipeline.run.kinds import COMPUTE
-from pipeline.store import verify_store
+from pipeline.run.prepare import prepare_run
 from pipeline.store.status import store_status
+from pipeline.store.verify import verify_store
 from pipeline.words import Hears
 from tasks.cli import main
 from tasks.cluster import run_on_ray

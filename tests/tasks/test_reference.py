@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.gradients.health import TABLE
+from pipeline.gradients.health.flags import TABLE
 from pipeline.plan.kinds import KINDS
 from tasks.reference import variables_of
 

@@ -11,8 +11,8 @@ from pipeline import open_cube
 from pipeline.numbers.catalogue import measure
 from pipeline.numbers.strf import StrfSettings
 from pipeline.numbers.tables import population_table
-from pipeline.store import open_cubes, write_summaries
-from pipeline.store.reader import open_maps
+from pipeline.store.reader import open_cubes, open_maps
+from pipeline.store.summaries import write_summaries
 from tasks import summarising
 from tasks.cli import main
 

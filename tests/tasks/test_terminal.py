@@ -13,7 +13,7 @@ import pytest
 import zarr
 
 import pipeline.store.status as store_status
-from pipeline.store import create_or_extend
+from pipeline.store.cube import create_or_extend
 from pipeline.words import FAILED
 from tasks.cli import COMMANDS, _parser, main
 from tasks.outcome import trust_line

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 import tests.run.lab
-from pipeline.run import run_bundle
+from pipeline.run.shard import run_bundle
 from tests.run.lab import NEURONS, LabModel, entry, write_checkpoint, write_config
 
 #: The command as it is installed.

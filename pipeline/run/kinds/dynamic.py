@@ -10,7 +10,7 @@ from torch import nn
 
 from pipeline.gradients.dynamic.strfs import Record, dynamic_strfs
 from pipeline.gradients.gradmaps import compute_strf_gradmaps
-from pipeline.gradients.health import memory_length, oldest_share
+from pipeline.gradients.health.energy import memory_length, oldest_share
 from pipeline.gradients.health.flags import ROUTES_TOLERANCE, SHORTEST_SOUND, TRUNCATED_SHARE
 from pipeline.gradients.health.raising import raised
 from pipeline.numbers import dynamic

@@ -6,7 +6,7 @@ import numpy as np
 from torch import Tensor
 
 from pipeline.gradients.gradmaps import gradmaps_around_spectrograms
-from pipeline.gradients.health import assess
+from pipeline.gradients.health.assessment import assess
 from pipeline.gradients.passes.kept import kept_of
 from pipeline.plan.kinds.strf import StrfMapConfig
 from pipeline.run.contract_checks import contract_of

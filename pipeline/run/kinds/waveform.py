@@ -1,7 +1,7 @@
 """One shard of a map over the audio samples."""
 
 from pipeline.gradients.gradmaps import gradmaps_around_sounds
-from pipeline.gradients.health import assess
+from pipeline.gradients.health.assessment import assess
 from pipeline.plan.kinds.waveform import WaveformMapConfig
 from pipeline.run.contract_checks import contract_of
 from pipeline.run.gradients import batch_of, question_of, shard_of_batches
