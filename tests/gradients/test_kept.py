@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pipeline.gradients.gradmaps import gradmaps_around_spectrograms
-from pipeline.gradients.health import assess
+from pipeline.gradients.health.assessment import assess
 from pipeline.gradients.passes import known
 from pipeline.gradients.passes.kept import kept_of
 from pipeline.gradients.question import Question
