@@ -13,6 +13,7 @@ from pipeline.plan.shards import RunPlan, Shard
 from pipeline.plan.weight import weight_of
 from pipeline.text import of_error, printable
 from tasks import importing
+from tasks.allocating import keep_freed_memory
 from tasks.executor import BundleEnded, Item, Started
 from tasks.ledger import Assignment
 from tasks.session import head_address, head_answers
@@ -148,6 +149,7 @@ def reports(
     plan_ref: Sequence[Any], assignment: Assignment, device: str, work: Work
 ) -> Iterator[Started | ShardReport]:
     """What a worker has to say: that it began, then one report per shard."""
+    keep_freed_memory()
     plan = _shipped_plan(plan_ref[0])
     if assignment.halvings:
         plan = _with_less_memory(plan, assignment.halvings)

@@ -46,10 +46,13 @@ def reach(maps: np.ndarray, step: float) -> dict[str, np.ndarray]:
     found = np.full((3, len(flat)), np.nan, dtype=np.float32)
     rows = max(1, BLOCK_ENTRIES // max(1, flat.shape[1] * lags))
     for start in range(0, len(flat), rows):
-        block = flat[start : start + rows].astype(np.float64)
+        block = flat[start : start + rows]
         usable = degeneracy(block.reshape(len(block), -1)) == USABLE
+        some = block if usable.all() else block[usable]
         # Over their largest magnitude, so that squares neither overflow nor vanish.
-        some = block[usable] / np.abs(block[usable]).max(axis=(1, 2), initial=0.0, keepdims=True)
+        each = some.reshape(len(some), flat.shape[1] * lags)
+        largest = np.maximum(each.max(axis=1), -each.min(axis=1))
+        some = some.astype(np.float64) / largest[:, None, None]
         energy = np.einsum("mal,mal->ml", some, some)
         several = spans_lags(energy)
         energy, place = energy[several], start + np.flatnonzero(usable)[several]

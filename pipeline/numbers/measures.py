@@ -186,13 +186,13 @@ def regions(maps: xr.DataArray, over: Sequence[Any], read_bytes: int = READ_BYTE
 def degeneracy(values: np.ndarray) -> np.ndarray:
     """For maps (map, entry), whether and why no measure of them means anything, as codes."""
     code = np.full(len(values), USABLE)
-    finite = np.isfinite(values).all(axis=1)
-    safe = np.where(finite[:, None], values, 0.0)
-    nonzero = np.count_nonzero(safe, axis=1)
-    code[np.ptp(safe, axis=1) == 0] = CONSTANT
-    code[nonzero == 1] = SINGLE_ENTRY
-    code[nonzero == 0] = ALL_ZERO
-    code[~finite] = NOT_COMPUTED
+    lowest, highest = values.min(axis=1), values.max(axis=1)  # NaN where an entry is
+    code[lowest == highest] = CONSTANT
+    # All entries of a map but one can be 0 only where 0 is its lowest or its highest, or it has no other.
+    few = np.flatnonzero((lowest == 0) | (highest == 0) | (values.shape[1] == 1))
+    code[few[np.count_nonzero(values[few], axis=1) == 1]] = SINGLE_ENTRY
+    code[(lowest == 0) & (highest == 0)] = ALL_ZERO
+    code[~(np.isfinite(lowest) & np.isfinite(highest))] = NOT_COMPUTED
     return code
 
 

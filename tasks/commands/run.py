@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pipeline.plan.config import ConfigError, RunConfig, load_config
 from pipeline.plan.urls import refuse_passing
 from pipeline.text import counted, printable
+from tasks.allocating import keep_freed_memory
 from tasks.endings import ending_of, reason_of
 from tasks.outcome import (
     COMPLETE,
@@ -181,6 +182,8 @@ def _executor(
         device = "cuda" if gpus else "cpu"
         if gpus:
             _check_cuda(gpus)
+
+        keep_freed_memory()
 
         def compute(config: RunConfig) -> Any:
             _tell_of_a_crash(config, progress)

@@ -6,6 +6,8 @@ from torch import Tensor
 
 #: Part of a window that counts as its oldest lags.
 OLDEST_PART = 0.1
+#: Maps of each stimulus whose squares are held at one time on the processor.
+MAPS_AT_ONCE = 32
 
 
 def oldest_share(values: Float[Tensor, "*maps axis lag"]) -> Float[Tensor, "..."]:
@@ -37,7 +39,10 @@ def energy_of(values: Tensor) -> Float[Tensor, "stimulus neuron lag"]:
     values = values.detach()
     if not axes:
         return values.double().square()
-    energy = values.square().sum(dim=axes, dtype=torch.float64)
+    energy = values.new_empty((*values.shape[:2], values.shape[-1]), dtype=torch.float64)
+    for start in range(0, values.shape[1], MAPS_AT_ONCE):  # their squares stay in the processor's cache
+        some = slice(start, start + MAPS_AT_ONCE)
+        energy[:, some] = values[:, some].square().sum(dim=axes, dtype=torch.float64)
     total = energy.sum(dim=-1)
     # Squares of very small or large float32 numbers are 0 or infinite; such maps are rare and done with care.
     doubtful = (total < 1e-30) | ~total.isfinite()
