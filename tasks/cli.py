@@ -9,15 +9,18 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import TextIO
 
-from tasks.endings import end, ending_of, without_secrets
-from tasks.exiting import exits_refused
+from tasks.errors import end, ending_of, without_secrets
+from tasks.finished import STANDARD_OUTPUT, Finished, write_outcome
 from tasks.importing import put_last
-from tasks.outcome import STANDARD_OUTPUT, Finished, leave, write_outcome
+from tasks.os_exit import exits_refused, leave
 from tasks.parsing import Parser
 from tasks.terminal import Screen, conclude, showing, surviving_readers
 
-#: One module per group of commands; each adds its parsers, whose `call` does the work.
-COMMANDS = ("demo", "init", "plan", "run", "inspect", "summaries", "agreement", "help")
+#: The commands, each a module of its name, which adds its parser; the parser's `call` does the work.
+COMMANDS = (
+    *("demo", "init", "plan", "run", "status", "verify"),
+    *("summarise", "report", "reliability", "compare", "help"),
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -8,9 +8,9 @@ from typing import Protocol
 from pipeline.plan.pace import Pace
 from pipeline.plan.reports import Problem, ShardReport
 from pipeline.plan.shards import Shard
+from pipeline.text import readable_seconds
 from tasks.executor import BundleEnded, Executor, Item, Started, Ticket
 from tasks.ledger import Assignment, Ledger
-from tasks.outcome import readable_seconds
 
 #: Bundles of one slot that are on the way at a time: one that runs and one that waits behind it.
 BUNDLES_PER_SLOT = 2

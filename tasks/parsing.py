@@ -3,9 +3,11 @@
 import argparse
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn
 
-from tasks.outcome import ENDINGS, REFUSED
+from pipeline.plan.config import is_url, load_config
+from tasks.finished import ENDINGS, REFUSED
 
 
 class Parser(argparse.ArgumentParser):
@@ -39,3 +41,14 @@ def new_command(
     )
     parser.set_defaults(call=call)
     return parser
+
+
+#: How the argument of a command that reads a store is described.
+STORE: dict[str, Any] = {"metavar": "CONFIG|STORE", "help": "run configuration (TOML), or a store"}
+
+
+def store_named(argument: str) -> str:
+    """The store that a command was given: itself, or the one that a config names."""
+    if not is_url(argument) and (argument.endswith(".toml") or Path(argument).is_file()):
+        return load_config(argument).store_location()
+    return argument

@@ -5,7 +5,7 @@ import time
 from types import TracebackType
 from typing import Any, Protocol
 
-from tasks.outcome import readable_seconds
+from pipeline.text import readable_seconds
 from tasks.terminal import clean, is_quiet, note
 
 #: A plain line is printed when so many seconds or so large a share of the work have passed since the last one.

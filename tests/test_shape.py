@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.plan.kinds import KINDS
+from tasks.cli import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted(path for top in ("pipeline", "tasks") for path in (ROOT / top).rglob("*.py"))
@@ -54,10 +55,10 @@ def test_no_file_is_too_long_to_be_read_at_a_sitting():
     assert not {name: count for name, count in long.items() if count > LONGEST_FILE}
 
 
-def test_no_two_modules_of_the_library_share_a_name():
+def test_no_two_modules_share_a_name_but_those_of_a_kind_and_of_a_command():
     named = defaultdict(list)
     for path in FILES:
-        if path.stem not in ("__init__", "__main__", *KINDS) and inside(path).startswith("pipeline/"):
+        if path.stem not in ("__init__", "__main__", *KINDS) and not inside(path).startswith("tasks/commands/"):
             named[path.stem].append(inside(path))
     assert not [homes for homes in named.values() if len(homes) > 1]
 
@@ -70,6 +71,10 @@ def test_no_two_modules_of_the_library_define_one_public_name():
                 if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
                     homes[node.name].append(inside(path))
     assert not {name: paths for name, paths in homes.items() if len(paths) > 1}
+
+
+def test_a_module_of_a_command_has_its_name():
+    assert {path.stem for path in (ROOT / "tasks" / "commands").glob("*.py")} == {"__init__", *COMMANDS}
 
 
 def asks_for_a_kind(node: ast.AST) -> bool:

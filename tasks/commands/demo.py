@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.plan.config import load_config
 from tasks.commands.run import compute
-from tasks.outcome import COMPLETE, Finished
+from tasks.finished import COMPLETE, Finished
 from tasks.parsing import new_command
 from tasks.progress import Stages
 from tasks.terminal import tell, tell_table

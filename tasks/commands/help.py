@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.text import counted
 from pipeline.words import DEGREES
-from tasks.outcome import COMPLETE, Finished
+from tasks.finished import COMPLETE, Finished
 from tasks.parsing import new_command
 from tasks.terminal import COLUMNS, tell, tell_table
 

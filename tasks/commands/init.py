@@ -7,7 +7,7 @@ from typing import Any
 from pipeline.plan.blanks import blanks
 from pipeline.plan.urls import ConfigError
 from pipeline.text import counted
-from tasks.outcome import COMPLETE, Finished
+from tasks.finished import COMPLETE, Finished
 from tasks.parsing import new_command
 from tasks.terminal import tell
 

@@ -9,8 +9,8 @@ from pipeline.plan.config import ConfigError, load_config
 from pipeline.plan.shards import Checkpoint, CohortPlan, MapPlan, RunPlan, VariablePlan
 from pipeline.plan.urls import refuse_passing
 from pipeline.plan.weight import variable_bytes, weight_of
-from pipeline.text import counted, printable
-from tasks.outcome import COMPLETE, FAILURES, Finished, fault_of, named, readable_bytes
+from pipeline.text import counted, printable, readable_bytes
+from tasks.finished import COMPLETE, FAILURES, Finished, fault_of, named
 from tasks.parsing import new_command
 from tasks.terminal import BAD, LONGEST_LINE, tell, tell_lines, tell_table, text_table
 

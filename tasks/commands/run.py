@@ -7,23 +7,13 @@ from typing import Any, Literal
 
 from pipeline.plan.config import ConfigError, RunConfig, load_config
 from pipeline.plan.urls import refuse_passing
-from pipeline.text import counted, printable
+from pipeline.text import counted, printable, readable_seconds
 from tasks.allocating import keep_freed_memory
-from tasks.endings import ending_of, reason_of
-from tasks.outcome import (
-    COMPLETE,
-    FAILURES,
-    REFUSED,
-    STOPPED,
-    Finished,
-    last_line,
-    merged_failures,
-    readable_seconds,
-    trust_line,
-)
+from tasks.errors import ending_of, reason_of
+from tasks.finished import COMPLETE, FAILURES, REFUSED, STOPPED, Finished, last_line, merged_failures, trust_line
 from tasks.parsing import new_command
 from tasks.progress import Progress
-from tasks.stopping import StopRequest
+from tasks.signals import StopRequest
 from tasks.terminal import BAD, DOUBTFUL, LONGEST_LINE, conclude, tell, tell_lines
 
 #: GPUs per task: a number, "auto", or None for what the cluster has.

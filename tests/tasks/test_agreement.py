@@ -12,7 +12,7 @@ from scipy import stats
 
 from pipeline import open_cube
 from tasks.cli import main
-from tasks.commands import agreement
+from tasks.commands import reliability as reliability_command
 
 CONFIG = """
 store = "gradmaps.zarr"
@@ -241,7 +241,7 @@ def test_maps_around_several_stimuli_and_of_waveforms_are_compared_as_well(demo_
 
 
 def test_long_comparisons_tell_how_far_they_are(demo_store, capsys, monkeypatch):
-    monkeypatch.setattr(agreement, "LINE_EVERY_S", 0.0)
+    monkeypatch.setattr(reliability_command, "LINE_EVERY_S", 0.0)
     assert main(["reliability", str(demo_store), "--cohort", "demo", "--shuffles", "5"]) == 0
     assert "32 of 32 sets of a neuron's maps compared" in capsys.readouterr().err
 

@@ -16,7 +16,7 @@ import pipeline.store.status as store_status
 from pipeline.store.cube import create_or_extend
 from pipeline.words import FAILED
 from tasks.cli import COMMANDS, _parser, main
-from tasks.outcome import trust_line
+from tasks.finished import trust_line
 from tasks.progress import Progress
 from tasks.terminal import tell_table, text_table
 from tests.store.plans import HEALTH, cohort, run_plan

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipeline.text import counted
-from tasks.commands.tested import figures, pooled, print_tests, unit_of
+from tasks.comparing.tested import figures, pooled, print_tests, unit_of
 from tasks.terminal import tell, tell_table
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """Tests between two groups of checkpoints as tables on the screen."""
 
 import argparse
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tasks.terminal import tell, tell_table
@@ -84,3 +84,21 @@ def figures(value: float, sign: bool = False) -> str:
     if value == 0:
         return "0"
     return f"{value:+.3g}" if sign else f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+
+
+def median_and_range(values: Any) -> str:
+    """The median of some numbers, and the smallest and the largest."""
+    low, middle, high = (figures(value) for value in values.quantile([0, 0.5, 1]))
+    return f"{middle} ({low} to {high})"
+
+
+def rows_are(maps: "xr.DataArray") -> str:
+    """What the rows of a comparison are, in a word."""
+    return "neurons x stimuli" if "stimulus" in maps.dims else "neurons"
+
+
+def named_by(row: Any, by: Sequence[str]) -> tuple[str, ...]:
+    """The labels of a group, as text."""
+    from pipeline.numbers.comparing import label_text
+
+    return tuple(label_text(row[name]) for name in by)

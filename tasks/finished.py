@@ -14,7 +14,6 @@ from typing import Any
 from pipeline.plan.reports import Failure
 from pipeline.text import counted
 from pipeline.words import DEGREES, Degree
-from tasks.exiting import leave_now
 from tasks.terminal import COLUMNS
 
 COMPLETE, REFUSED, FAILURES, STOPPED = 0, 2, 3, 4
@@ -112,13 +111,6 @@ def named(names: Sequence[str]) -> str:
     return f"{', '.join(names[:NAMED])}{more}"
 
 
-def leave(status: int) -> None:
-    """End the process without taking Ray and torch down piece by piece, for which a stopped job has no time."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    leave_now(status)
-
-
 def write_outcome(place: str, content: Mapping[str, Any]) -> None:
     """Write an outcome for other programs to a file, or to standard output for ``-``.
 
@@ -132,26 +124,6 @@ def write_outcome(place: str, content: Mapping[str, Any]) -> None:
     path = Path(place)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
-
-
-def readable_bytes(count: float) -> str:
-    """Bytes in the unit that leaves one to three digits before the point."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} TiB"
-
-
-def readable_seconds(seconds: float) -> str:
-    """A duration in the two largest units that say something."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min"
 
 
 def _plain(value: Any) -> Any:

@@ -1,15 +1,15 @@
-"""`gradmap status` and `gradmap verify`: what a store holds, what it lacks, and whether that is true."""
+"""`gradmap status`: what a store holds, what it lacks, and why."""
 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.plan.config import ConfigError, is_url, load_config
-from pipeline.text import counted, printable
-from tasks.outcome import COMPLETE, FAILURES, STOPPED, Finished, last_line, merged_failures, trust_line
-from tasks.parsing import new_command
-from tasks.terminal import BAD, DOUBTFUL, LONGEST_LINE, tell, tell_lines, tell_table
+from pipeline.plan.config import ConfigError, is_url
+from pipeline.text import counted
+from tasks.finished import COMPLETE, FAILURES, STOPPED, Finished, last_line, merged_failures, trust_line
+from tasks.parsing import STORE, new_command, store_named
+from tasks.terminal import BAD, DOUBTFUL, tell, tell_lines, tell_table
 
 #: Checkpoints and failures that are listed on the screen; the others are counted, and the report has all.
 LISTED = 40
@@ -20,23 +20,11 @@ FOLDED = 15
 
 
 def add_parser(commands: Any) -> None:
-    """Describe the commands to the argument parser."""
+    """Describe the command to the argument parser."""
     examples = ("status run.toml", "status gradmaps.zarr --json - | jq .cohorts[].failures")
-    status_parser = new_command(commands, status, "what a store holds, what it lacks, and why", *examples)
-    status_parser.add_argument("store", metavar="CONFIG|STORE", help="run configuration (TOML), or a store")
-    status_parser.add_argument("--cohort", metavar="NAME", help="only this cohort (default: all, folded if many)")
-    examples = ("verify gradmaps.zarr", "verify --requeue gradmaps.zarr && gradmap run run.toml")
-    summary = "decode everything a store holds, and compare it with its claims"
-    verify_parser = new_command(commands, verify, summary, *examples)
-    verify_parser.add_argument("store", metavar="CONFIG|STORE", help="run configuration (TOML), or a store")
-    verify_parser.add_argument("--requeue", action="store_true", help="mark what is wrong or failed for the next run")
-
-
-def store_named(argument: str) -> str:
-    """The store that a command was given: itself, or the one that a config names."""
-    if not is_url(argument) and (argument.endswith(".toml") or Path(argument).is_file()):
-        return load_config(argument).store_location()
-    return argument
+    parser = new_command(commands, status, "what a store holds, what it lacks, and why", *examples)
+    parser.add_argument("store", **STORE)
+    parser.add_argument("--cohort", metavar="NAME", help="only this cohort (default: all, folded if many)")
 
 
 def status(arguments: argparse.Namespace) -> Finished:
@@ -60,27 +48,6 @@ def status(arguments: argparse.Namespace) -> Finished:
         f"{number:,} {word}" for number, word in ((total.failed, "failed"), (total.pending, "pending")) if number
     ]
     return Finished(ended, last_line(ended, ", ".join(counts)), {"store": location, "cohorts": list(cohorts)})
-
-
-def verify(arguments: argparse.Namespace) -> Finished:
-    """Everything in a store, checked; exit status 0 sound and complete, 3 wrong or failed, 4 only unfinished."""
-    from contextlib import nullcontext
-
-    from pipeline.store.lease import hold_lease
-    from pipeline.store.verify import verify_store
-
-    location = store_named(arguments.store)
-    held = hold_lease(location, owner="gradmap verify --requeue") if arguments.requeue else nullcontext()
-    with held as lease:
-        found = verify_store(location, requeue=arguments.requeue, held=None if lease is None else lease.store)
-    lines = found.lines()
-    for line in lines[:-1]:
-        tell(printable(line, LONGEST_LINE))
-    wrong = not found.sound or bool(found.counts().get("failed"))
-    ended = COMPLETE if found.sound and found.complete else FAILURES if wrong and not arguments.requeue else STOPPED
-    content = {name: getattr(found, name) for name in ("sound", "complete", "regions", "objects", "done", "requeued")}
-    content |= {"store": location, "counts": found.counts(), "findings": list(found.findings)}
-    return Finished(ended, f"gradmap: {lines[-1]} (exit status {ended})", content)
 
 
 def _asked(cohorts: Sequence[Any], name: str | None) -> Sequence[Any]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from pipeline.plan.config import ConfigError
 from pipeline.text import of_error, of_exit, printable
-from tasks.outcome import ENDINGS, REFUSED, STOPPED
+from tasks.finished import ENDINGS, REFUSED, STOPPED
 from tasks.terminal import LONGEST_LINE, complain
 
 #: Errors of files that the one who gave the command has to see to; with any other the same command may work later.

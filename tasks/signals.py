@@ -7,7 +7,7 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
-from tasks.exiting import leave_now
+from tasks.os_exit import leave_now
 
 #: `ray job stop` kills after three seconds. The main thread is interrupted where it does not react by itself, and the
 #: process ends where even that does not help, as inside a long call into C.

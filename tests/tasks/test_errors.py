@@ -15,8 +15,8 @@ from pipeline.plan.config import ConfigError
 from pipeline.run.whereabouts import left_behind_at, noted
 from pipeline.store.lease import LeaseLostError
 from tasks.cli import main
-from tasks.endings import end, ending_of
-from tasks.exiting import exits_refused
+from tasks.errors import end, ending_of
+from tasks.os_exit import exits_refused
 from tests.run.lab import entry, write_checkpoint
 from tests.tasks.trouble import write_lab
 

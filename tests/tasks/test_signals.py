@@ -9,7 +9,7 @@ import pytest
 
 PROMPT = """
 import sys, time
-from tasks.stopping import StopRequest
+from tasks.signals import StopRequest
 with StopRequest() as stop:
     print("ready", flush=True)
     while not stop():
@@ -21,7 +21,7 @@ sys.exit(4)
 
 BUSY_IN_PYTHON = """
 import sys
-from tasks.stopping import StopRequest
+from tasks.signals import StopRequest
 with StopRequest() as stop:
     print("ready", flush=True)
     try:
@@ -34,7 +34,7 @@ with StopRequest() as stop:
 
 BUSY_IN_C = """
 import hashlib
-from tasks.stopping import StopRequest
+from tasks.signals import StopRequest
 with StopRequest(lambda: print("last words", flush=True)) as stop:
     print("ready", flush=True)
     hashlib.pbkdf2_hmac("sha256", b"a", b"b", 10**8)
@@ -90,7 +90,7 @@ def test_a_second_ctrl_c_interrupts_at_once(start):
 
 
 def test_handlers_are_put_back():
-    from tasks.stopping import StopRequest
+    from tasks.signals import StopRequest
 
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)]
     with StopRequest() as stop:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from pipeline.text import counted
-from tasks.commands.inspect import store_named
+from tasks.parsing import STORE, store_named
 from tasks.terminal import tell
 
 if TYPE_CHECKING:
@@ -18,6 +18,18 @@ MAP = "strf"
 
 #: Sentences about cohorts that are printed one by one; what more there are is counted.
 NOTES = 8
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """What both commands are given: a store, and which of its maps count."""
+    parser.add_argument("store", **STORE)
+    parser.add_argument("--cohort", metavar="NAME", help="only this cohort (default: every one that can answer)")
+    words = "map of the cube (default: strf, with the numbers of every dynamic map)"
+    parser.add_argument("--map", metavar="NAME", help=words)
+    parser.add_argument(
+        "--select", action="append", default=[], metavar="RULE", help="count maps by a rule such as 'cc_test > 0.3'"
+    )
+    parser.add_argument("--untrusted", action="store_true", help="count maps that carry a health flag as well")
 
 
 def choose_cohorts(
@@ -99,3 +111,13 @@ def _why_not(cube: "xr.Dataset", name: str, by: Sequence[str], labels: Sequence[
     if absent:
         return f"no checkpoint whose {by[0]} is {' or '.join(absent)} (they are {', '.join(known)})"
     return None
+
+
+def print_counted(chosen: Mapping[str, "ChosenMaps"], name: str) -> None:
+    """Which maps counted, of each cohort, or together where cohorts are many."""
+    if len(chosen) <= NOTES:
+        for cohort, found in chosen.items():
+            tell(f"cohort {cohort}, map {name}: {found.in_words()}")
+        return
+    kept, total = (sum(getattr(found, key) for found in chosen.values()) for key in ("kept", "total"))
+    tell(f"{len(chosen)} cohorts, map {name}: {kept:,} of {total:,} maps counted")

@@ -1,0 +1,1 @@
+"""What `gradmap reliability` and `gradmap compare` share."""
