@@ -12,13 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pipeline.demo.models import (
-    KernelReadout,
-    LearnableFilterbank,
-    LinearNonlinearModel,
-    RecurrentModel,
-    WaveformModel,
-)
+from pipeline.demo.models import KernelReadout, LearnableFilterbank, LinearNonlinearModel, RecurrentModel, WaveformModel
 from pipeline.demo.simulate import HIGH_HZ, HOP, LAGS, LOW_HZ, Recording
 from pipeline.gradients.encoding_model import AudioEncodingModel
 

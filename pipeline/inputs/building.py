@@ -14,13 +14,7 @@ from torch import nn
 from pipeline.inputs.files import CheckpointError
 from pipeline.inputs.foreign import FOREIGN, asked_interrupts_only, private_randomness
 from pipeline.inputs.loading import load_weights, refuse_sizes
-from pipeline.inputs.names import (
-    deepstrf_classes,
-    is_deepstrf,
-    module_class,
-    not_installed,
-    parameters_of,
-)
+from pipeline.inputs.names import deepstrf_classes, is_deepstrf, module_class, not_installed, parameters_of
 from pipeline.inputs.recipes import Recipe, toml_example
 from pipeline.inputs.torchaudio_standin import ensure_lightning
 from pipeline.plan.config import ConfigError, ModuleSpec
@@ -248,11 +242,7 @@ def _may_be_large(arguments: Mapping[str, Any]) -> bool:
 
 
 def _compare_before_building(
-    model_class: type[nn.Module],
-    arguments: Mapping[str, Any],
-    recipe: Recipe,
-    held: Mapping[str, Any],
-    path: str,
+    model_class: type[nn.Module], arguments: Mapping[str, Any], recipe: Recipe, held: Mapping[str, Any], path: str
 ) -> None:
     """Refuse a config.json whose sizes are not those of the weights before memory for them is taken."""
     try:

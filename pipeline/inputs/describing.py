@@ -129,10 +129,7 @@ def _read(source: CheckpointSource, memory: Memory | None = None) -> _Read:
 
 
 def _describe(
-    source: CheckpointSource,
-    read: _Read,
-    keep: Keep | None,
-    memory: Memory | None,
+    source: CheckpointSource, read: _Read, keep: Keep | None, memory: Memory | None
 ) -> tuple[Checkpoint, ConfigError | None]:
     """A checkpoint as far as it could be described, and what is wrong with its entry of the config."""
     recipe = recipe_of(source.entry, source.where)

@@ -106,12 +106,7 @@ class Memory:
         }
 
     def _drawers(self) -> dict[str, Drawer[Any]]:
-        return {
-            "models": self.models,
-            "windows": self.windows,
-            "scores": self.scores,
-            "callbacks": self.callbacks,
-        }
+        return {"models": self.models, "windows": self.windows, "scores": self.scores, "callbacks": self.callbacks}
 
 
 def recall(stored: Mapping[str, Any] | None) -> Memory:

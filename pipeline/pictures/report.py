@@ -110,9 +110,4 @@ def _cohort(results: list[Outcome], progress: Callable[[str, float], None], coun
         progress(f"page: {entry.cohort} {entry.name}", (before + at) / total)
         sections.append(section_of(entry))
     done = [] if results[0].brief else [element("h3", "What is done"), standing_section(results)]
-    return [
-        *done,
-        element("h3", "Health: which maps not to trust"),
-        health_section(results),
-        *sections,
-    ]
+    return [*done, element("h3", "Health: which maps not to trust"), health_section(results), *sections]

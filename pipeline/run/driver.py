@@ -164,9 +164,7 @@ class OpenedRun:
 
 
 def prepare_remembering(
-    config: RunConfig,
-    keep: Keep | None = None,
-    reading: Callable[[int, int], None] = lambda done, total: None,
+    config: RunConfig, keep: Keep | None = None, reading: Callable[[int, int], None] = lambda done, total: None
 ) -> tuple[RunPlan, Memory]:
     """The plan of a run and what is known of its checkpoints, most of it remembered by the store."""
     look_in(config.folder)  # what is remembered of a lab's modules holds where they are found as they were

@@ -79,8 +79,7 @@ def saved(kind: str, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("kind", "words"),
-    [("lightning", {"strip_prefix": "model."}), ("parallel", {}), ("compiled", {}), ("nested", {})],
+    ("kind", "words"), [("lightning", {"strip_prefix": "model."}), ("parallel", {}), ("compiled", {}), ("nested", {})]
 )
 def test_files_of_the_wild_are_loaded_as_its_table_says(tmp_path, kind, words):
     checkpoint = describe_checkpoint(source(saved(kind, tmp_path), **{"class": CELLS, **words}))

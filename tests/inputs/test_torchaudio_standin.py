@@ -11,13 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import signal
 
-from pipeline.inputs.torchaudio_standin import (
-    ensure_lightning,
-    ensure_torchaudio,
-    is_standin,
-    lfilter,
-    melscale_fbanks,
-)
+from pipeline.inputs.torchaudio_standin import ensure_lightning, ensure_torchaudio, is_standin, lfilter, melscale_fbanks
 
 
 def stable_filters(rng, n_filters, order):

@@ -204,12 +204,7 @@ def test_maps_may_name_one_site_or_all_of_them(tmp_path):
 def test_a_site_without_an_architecture_is_a_smaller_cohort(tmp_path):
     sites(tmp_path)
     save_best(tmp_path / "sites/a1/other", cells())
-    run = config(
-        tmp_path,
-        {"path": "sites/{site}/cells-seed{seed}"},
-        {"path": "sites/{site}/other"},
-        name="{site}",
-    )
+    run = config(tmp_path, {"path": "sites/{site}/cells-seed{seed}"}, {"path": "sites/{site}/other"}, name="{site}")
     expanded = expand_cohorts(run)
     assert [len(cohort.checkpoints) for cohort in expanded.cohort] == [2, 1, 1]
 

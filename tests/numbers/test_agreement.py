@@ -422,10 +422,7 @@ def test_a_trend_equals_scipys_and_finds_a_planted_gradient():
     depth = rng.uniform(0, 2000, 60)
     octaves = 10 + depth / 500 + 0.2 * rng.standard_normal((2, 60))
     values = xr.DataArray(
-        2**octaves,
-        dims=("checkpoint", "neuron"),
-        coords={"depth_um": ("neuron", depth)},
-        attrs={"units": "Hz"},
+        2**octaves, dims=("checkpoint", "neuron"), coords={"depth_um": ("neuron", depth)}, attrs={"units": "Hz"}
     )
     values[0, 3] = np.nan
     found = agreement.trend(values, log2=True)

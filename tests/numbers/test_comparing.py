@@ -10,13 +10,7 @@ import xarray as xr
 from scipy import stats as scipy_stats
 
 from pipeline.numbers.chosen import choose_maps
-from pipeline.numbers.comparing import (
-    compare_maps,
-    compare_measures,
-    group_reliability,
-    label_text,
-    variance_shares,
-)
+from pipeline.numbers.comparing import compare_maps, compare_measures, group_reliability, label_text, variance_shares
 from pipeline.numbers.crossed import Numbers, difference
 from tests.numbers.planted import Gabor
 

@@ -167,14 +167,7 @@ def test_maps_around_stimuli_have_rows_of_their_own():
     assert "wave_stimulus" not in table.columns
 
 
-@pytest.mark.parametrize(
-    "rules",
-    [
-        "cc_test > 0.4",
-        ["cc_test > 0.4"],
-        {"cc_test": (">", 0.4)},
-    ],
-)
+@pytest.mark.parametrize("rules", ["cc_test > 0.4", ["cc_test > 0.4"], {"cc_test": (">", 0.4)}])
 def test_rules_select_rows_and_are_recorded(rules):
     dataset = cube()[["strf", "strf_status", "strf_health", "cc_test"]]
     dataset["cc_test"][0, 0] = np.nan

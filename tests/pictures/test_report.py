@@ -262,8 +262,7 @@ def test_a_cube_with_nothing_done_yet_still_makes_a_page(tmp_path):
     [
         lambda cube: cube.drop_vars(["strf_status", "strf_health"]),
         pytest.param(
-            lambda cube: cube.drop_vars([name for name in cube.coords if name not in cube.dims]),
-            marks=pytest.mark.slow,
+            lambda cube: cube.drop_vars([name for name in cube.coords if name not in cube.dims]), marks=pytest.mark.slow
         ),
         lambda cube: planted_cube(architectures=("ln",), seeds=1, n_neurons=1, n_lags=6),
         lambda cube: cube.isel(frequency=[3]),

@@ -83,10 +83,7 @@ def test_nothing_is_said_before_enough_shards_are_done(known):
     assert pace.running(shard(30), 1e6) is None
 
 
-@given(
-    median=st.floats(0.001, 1e4),
-    factors=st.lists(st.floats(1.0, TIMES), min_size=FEWEST, max_size=30),
-)
+@given(median=st.floats(0.001, 1e4), factors=st.lists(st.floats(1.0, TIMES), min_size=FEWEST, max_size=30))
 def test_times_within_the_factor_are_never_told(median, factors):
     pace, _ = a_pace()
     finish(pace, [median * factor for factor in factors])
@@ -94,10 +91,7 @@ def test_times_within_the_factor_are_never_told(median, factors):
     assert pace.stragglers == ()
 
 
-@given(
-    times=st.lists(st.floats(0.0, 1e4), min_size=FEWEST, max_size=30),
-    seconds=st.floats(0.0, 1e5),
-)
+@given(times=st.lists(st.floats(0.0, 1e4), min_size=FEWEST, max_size=30), seconds=st.floats(0.0, 1e5))
 def test_a_shard_is_a_straggler_beyond_the_factor_and_the_least_time_whatever_the_others_took(times, seconds):
     pace, _ = a_pace()
     finish(pace, times)

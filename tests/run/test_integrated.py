@@ -30,8 +30,7 @@ def kernel_and_sounds(folder, frame=19):
 
 
 @pytest.mark.parametrize(
-    ("more", "level"),
-    [("", 0.0), ('baseline = "silence"\nsilence_level = 0.7', 0.7), ('baseline = "mean"', None)],
+    ("more", "level"), [("", 0.0), ('baseline = "silence"\nsilence_level = 0.7', 0.7), ('baseline = "mean"', None)]
 )
 def test_contributions_to_a_linear_response_are_kernel_times_stimulus(lab, more, level):
     assert run_locally(load_config(write_config(lab, maps=integrated_map(more)))).done == 2

@@ -11,20 +11,8 @@ from pipeline.plan.config import ConfigError
 from pipeline.run.prepare import plan_shards
 from tasks.cli import main
 from tests.gradients.test_attribution import energy
-from tests.run.lab import (
-    BANDS,
-    HOP,
-    KERNEL,
-    RATE,
-    kernel_of,
-    kernels_of,
-    write_checkpoint,
-    write_config,
-    write_pair,
-)
-from tests.run.lab import (
-    write_sound as write_noise,
-)
+from tests.run.lab import BANDS, HOP, KERNEL, RATE, kernel_of, kernels_of, write_checkpoint, write_config, write_pair
+from tests.run.lab import write_sound as write_noise
 
 LAGS = 6
 

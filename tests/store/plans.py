@@ -213,9 +213,5 @@ def done(plan: RunPlan, shard: Shard) -> ShardReport:
     variables = {name: values.variable for name, values in label(plan, shard, arrays(plan, shard)).items()}
     digests = map_digests(entry.status_dims, variables, beside, entry.settings.companions)
     return ShardReport(
-        shard,
-        route="factored",
-        companions=beside,
-        probe=probe(plan, shard).astype(np.float32),
-        digests=digests,
+        shard, route="factored", companions=beside, probe=probe(plan, shard).astype(np.float32), digests=digests
     )

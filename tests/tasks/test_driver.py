@@ -102,9 +102,7 @@ def test_a_stop_takes_what_has_arrived_and_ends_the_rest():
 
 @settings(max_examples=60, deadline=None)
 @given(
-    seed=st.integers(0, 2**32 - 1),
-    counts=st.lists(st.integers(1, 12), min_size=1, max_size=5),
-    slots=st.integers(1, 4),
+    seed=st.integers(0, 2**32 - 1), counts=st.lists(st.integers(1, 12), min_size=1, max_size=5), slots=st.integers(1, 4)
 )
 def test_whatever_becomes_of_bundles_each_shard_ends_once_and_none_is_tried_too_often(seed, counts, slots):
     """The pauses after storage trouble are left out: they are the clock's, which the ledger's own tests hold."""

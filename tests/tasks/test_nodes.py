@@ -75,11 +75,7 @@ def test_when_the_last_gpu_node_goes_the_run_says_so_and_goes_on_when_another_jo
     node = cluster.add_node(num_cpus=1, num_gpus=1)
     sentences = []
     _, record, _, thread, finished = run(
-        tmp_path,
-        shards_of(0, 6),
-        gpus=1.0,
-        limits=Limits(silence_s=3.0),
-        say=sentences.append,
+        tmp_path, shards_of(0, 6), gpus=1.0, limits=Limits(silence_s=3.0), say=sentences.append
     )
     wait_until(lambda: len(record.reports) >= 1)
     cluster.remove_node(node, allow_graceful=False)

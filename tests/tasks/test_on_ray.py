@@ -67,8 +67,7 @@ def test_bundles_of_another_size_write_the_same_bytes(lab, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("work", "repeated"),
-    [(killed_before_computing, 1), (killed_after_the_data, 1), (killed_after_the_report, 0)],
+    ("work", "repeated"), [(killed_before_computing, 1), (killed_after_the_data, 1), (killed_after_the_report, 0)]
 )
 def test_a_worker_killed_at_any_moment_costs_at_most_its_shard_and_no_byte(lab, work, repeated):
     folder, config, expected = lab
@@ -82,13 +81,7 @@ def test_a_worker_killed_at_any_moment_costs_at_most_its_shard_and_no_byte(lab, 
 
 
 def test_poison_of_every_kind_fails_alone_with_its_cause_and_all_others_finish(tmp_path):
-    troubles = {
-        "cut": "cut",
-        "hanging": "hang",
-        "not_a_number": "nan",
-        "raising": "raise",
-        "segfaulting": "segfault",
-    }
+    troubles = {"cut": "cut", "hanging": "hang", "not_a_number": "nan", "raising": "raise", "segfaulting": "segfault"}
     config = load_config(write_lab(tmp_path, troubles))
     report = run_on_ray(config, work=logged, limits=Limits(shard_s=12.0))
     assert report.pending == 0

@@ -37,8 +37,7 @@ def test_the_table_has_one_row_per_map_with_every_label(store, tmp_path, capsys)
 
 
 @pytest.mark.parametrize(
-    "command",
-    ["summarise {}", "report {}", "reliability {}", "reliability {} --cohort demo", "compare {} gru ln"],
+    "command", ["summarise {}", "report {}", "reliability {}", "reliability {} --cohort demo", "compare {} gru ln"]
 )
 def test_a_map_whose_object_is_gone_is_refused_by_every_command_that_reads_it(store, capsys, command):
     next(path for path in (store / "demo/strf/c/1").rglob("*") if path.is_file()).unlink()

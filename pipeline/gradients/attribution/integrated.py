@@ -148,13 +148,7 @@ class _Path:
 
 
 def _until_complete(
-    path: _Path,
-    chosen: Tensor,
-    frames: Tensor,
-    difference: Tensor,
-    nodes: int,
-    completeness: float,
-    most_nodes: int,
+    path: _Path, chosen: Tensor, frames: Tensor, difference: Tensor, nodes: int, completeness: float, most_nodes: int
 ) -> Integrated:
     """Contributions with as many nodes as each neuron needs."""
     n, bands, lags = len(chosen), path.sound.shape[0], path.question.window(path.sound.shape[1])

@@ -140,11 +140,7 @@ def acts_frame_by_frame(search: Search, later: Place, earlier: Place) -> bool:
 
 
 def slopes_between(
-    search: Search,
-    later: Place,
-    earlier: Place,
-    *,
-    rows: Int[Tensor, "row"] | None = None,
+    search: Search, later: Place, earlier: Place, *, rows: Int[Tensor, "row"] | None = None
 ) -> Diagonal | Constant | Framewise:
     """The Jacobian of a part that acts on each frame alone; of some of its rows, where not of all."""
     diagonal = own_slopes(search, later, earlier) if rows is None else None

@@ -16,11 +16,7 @@ SAME = 1e-5
 
 
 def pass_after_front_end(
-    whole: nn.Module,
-    silent: nn.Module,
-    sounds: Float[Tensor, "stimulus 1 sample"],
-    memory: int,
-    limits: set[str],
+    whole: nn.Module, silent: nn.Module, sounds: Float[Tensor, "stimulus 1 sample"], memory: int, limits: set[str]
 ) -> ForwardPass | None:
     """The pass around the spectrogram that the front-end makes; None where the model does more with the sound.
 

@@ -42,11 +42,7 @@ class Errors:
 
 
 def finite_difference_errors(
-    setting: Setting,
-    values: Tensor,
-    objective: Objective,
-    pairs: list[tuple[int, int]],
-    generator: torch.Generator,
+    setting: Setting, values: Tensor, objective: Objective, pairs: list[tuple[int, int]], generator: torch.Generator
 ) -> Errors:
     """Errors of the maps of some pairs (stimulus, neuron), closely, and of all others as far as that costs nothing."""
     nothing = torch.full((values.shape[1],), math.nan)

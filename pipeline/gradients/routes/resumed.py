@@ -127,10 +127,7 @@ class _Resuming:
 
     def __enter__(self) -> None:
         module = self._recurrence.call.module
-        self._handles = [
-            module.register_forward_pre_hook(self._resume),
-            module.register_forward_hook(self._last),
-        ]
+        self._handles = [module.register_forward_pre_hook(self._resume), module.register_forward_hook(self._last)]
 
     def __exit__(self, *_: object) -> None:
         for handle in self._handles:

@@ -9,11 +9,7 @@ from pipeline.numbers.agreement.grouping import entry_dims, groups_of, map_dims,
 
 
 def mean_map(
-    maps: xr.DataArray,
-    group: str | Sequence[str] | None = None,
-    *,
-    along: str = "checkpoint",
-    normalise: bool = False,
+    maps: xr.DataArray, group: str | Sequence[str] | None = None, *, along: str = "checkpoint", normalise: bool = False
 ) -> xr.Dataset:
     """Mean map of each group of checkpoints with its spread: ``mean``, ``sd`` (n - 1) and ``n``.
 
@@ -49,11 +45,7 @@ def mean_map(
 
 
 def sign_consistency(
-    maps: xr.DataArray,
-    group: str | Sequence[str] | None = None,
-    *,
-    along: str = "checkpoint",
-    quantile: float = 0.0,
+    maps: xr.DataArray, group: str | Sequence[str] | None = None, *, along: str = "checkpoint", quantile: float = 0.0
 ) -> xr.DataArray:
     """Where the maps of each group agree on the sign: True where their ``quantile`` and 1 - ``quantile`` do.
 

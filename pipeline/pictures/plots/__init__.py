@@ -10,11 +10,7 @@ from pipeline.pictures.plots.dynamic_maps import (
 )
 from pipeline.pictures.plots.grids import plot_grid, plot_seeds
 from pipeline.pictures.plots.maps import plot_map, plot_ripple_transfer
-from pipeline.pictures.plots.populations import (
-    plot_distribution,
-    plot_population,
-    plot_similarity,
-)
+from pipeline.pictures.plots.populations import plot_distribution, plot_population, plot_similarity
 from pipeline.pictures.plots.standings import plot_standing
 from pipeline.pictures.plots.waveforms import plot_waveform
 

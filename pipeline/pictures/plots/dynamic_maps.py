@@ -201,11 +201,7 @@ def _frame_label(one: xr.DataArray, along: str) -> str:
 
 
 def plot_nonlinearity(
-    complexity: xr.DataArray,
-    gain_change: xr.DataArray,
-    ax: Axes | None = None,
-    *,
-    groups: Sequence[Any] | None = None,
+    complexity: xr.DataArray, gain_change: xr.DataArray, ax: Axes | None = None, *, groups: Sequence[Any] | None = None
 ) -> Axes:
     """Axes with each neuron's complexity against its gain change.
 

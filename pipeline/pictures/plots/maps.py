@@ -122,11 +122,7 @@ def plot_map(
 def _colour_bar(ax: Axes, mesh: QuadMesh, top: float, label: str, *, all_inside: bool) -> None:
     """Write the scale beside a map, with pointed ends where some of its entries lie beyond it."""
     bar = ax.figure.colorbar(
-        mesh,
-        ax=ax,
-        ticks=[-top, -top / 2, 0, top / 2, top],
-        format="%.2g",
-        extend="neither" if all_inside else "both",
+        mesh, ax=ax, ticks=[-top, -top / 2, 0, top / 2, top], format="%.2g", extend="neither" if all_inside else "both"
     )
     bar.set_label(label, size=SMALL + 1)
 

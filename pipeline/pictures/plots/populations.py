@@ -11,15 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from pipeline.numbers.comparing import label_text
 from pipeline.pictures.plots.maps import axis_label
 from pipeline.pictures.reading import group_labels, metadata_names
-from pipeline.pictures.style import (
-    COLOUR_MAP,
-    SMALL,
-    axes_or_new,
-    empty_panel,
-    frequency_axis,
-    group_colour,
-    plain,
-)
+from pipeline.pictures.style import COLOUR_MAP, SMALL, axes_or_new, empty_panel, frequency_axis, group_colour, plain
 
 #: Colour of words over a histogram, whose own may be too light to be read.
 WORDS_COLOUR = "#333333"
@@ -109,12 +101,7 @@ def plot_distribution(
     return ax
 
 
-def plot_population(
-    frequencies: xr.DataArray,
-    ax: Axes | None = None,
-    *,
-    against: str = "depth_um",
-) -> Axes:
+def plot_population(frequencies: xr.DataArray, ax: Axes | None = None, *, against: str = "depth_um") -> Axes:
     """Picture of the best frequency of each neuron against a metadatum of the neurons, such as its depth or its site.
 
     A point is the median over checkpoints, its bar reaches from the lower to the upper quartile. Numbers make a
