@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_map
 from pipeline.gradients.dynamic.graph import Place, edge_of
 from pipeline.gradients.dynamic.steps import Step
 from pipeline.gradients.passes.layout import Layout
+from pipeline.gradients.torch_state.copies import parts_of
 
 
 @dataclass(frozen=True)
@@ -78,9 +79,7 @@ def listen(model: nn.Module, leaf: Tensor) -> tuple[Tensor, list[Called], Tensor
     stimulus = leaf.view_as(leaf)
     calls: list[Called] = []
     with ExitStack() as stack:
-        for name, module in model.named_modules():
-            if module is model:
-                continue
+        for name, module in parts_of(model):
 
             def note(module: nn.Module, given: Any, named: Any, gave: Any, name: str = name) -> None:
                 calls.append(Called(name, module, detached(given), detached(dict(named)), detached(gave)))

@@ -12,6 +12,7 @@ from pipeline.gradients.dynamic.steps import Advance, Windows, through
 from pipeline.gradients.passes.layout import Layout
 from pipeline.gradients.passes.trace import first_tensor
 from pipeline.gradients.routes.recurrent import Linearised, recurrent_layers
+from pipeline.gradients.torch_state.memory import room
 
 #: Tangents that are about to underflow are set to 0 at every so many lags: arithmetic on subnormals is far slower.
 LAGS_BETWEEN_LOOKS = 8
@@ -37,22 +38,19 @@ class Recurrence:
     by_lag: bool
 
     def stream(self, lags: int) -> Advance:
-        last: dict[str, Tensor] = {}
+        rooms = _Rooms(lags)
 
         def advance(given: Tensor, start: int, stop: int) -> Tensor:
             steps = self.layer.between(start, stop)
             carry, feed = steps.carry[:, 0], steps.feed[:, 0]
             fed = through(feed, given)
-            n_hidden = carry.shape[2]
-            hidden = _room(last.get("hidden"), fed, n_hidden, lags)
+            hidden = rooms.next("hidden", fed, carry.shape[2])
             if steps.keep is None or steps.leak is None:
                 self._fill(hidden, carry, fed)
             else:
-                cells = _room(last.get("cells"), fed, n_hidden, lags)
+                cells = rooms.next("cells", fed, carry.shape[2])
                 fill = self._fill_with_cells if self.by_lag else _fill_frames_with_cells
                 fill(hidden, cells, carry, fed, steps.keep[:, 0, 0], steps.leak[:, 0, 0])
-                last["cells"] = cells[-1:].clone()
-            last["hidden"] = hidden[-1:].clone()
             return hidden[1:]
 
         return advance
@@ -107,31 +105,50 @@ def _fill_frames_with_cells(
     """The same frame after frame, all lags together, in as few passes over them as there are products and sums."""
     n_hidden, lags, reach, n_bands = hidden.shape[1], hidden.shape[2], fed.shape[2], fed.shape[3]
     states, kept = hidden.flatten(2), cells.flatten(2)
-    of_cells, of_states = fed[:, :n_hidden], fed[:, n_hidden:]
+    # One product for both halves, in a room of its own: small enough to be in the cache when they are added.
+    moved = hidden.new_empty((2 * n_hidden, (lags - 1) * n_bands))
+    keep, leak = keep.unsqueeze(-1), leak.unsqueeze(-1)
     for frame in range(len(carry)):
         cell, state = cells[frame + 1], hidden[frame + 1]
         if lags > 1:
-            before, moved = states[frame, :, :-n_bands], (kept[frame + 1], states[frame + 1])
-            torch.mm(carry[frame, :n_hidden], before, out=moved[0][:, n_bands:])
-            torch.mm(carry[frame, n_hidden:], before, out=moved[1][:, n_bands:])
-            moved[0][:, n_bands:] += keep[frame].unsqueeze(-1) * kept[frame, :, :-n_bands]
-        cell[:, 0], state[:, 0] = of_cells[frame, :, 0], of_states[frame, :, 0]
+            older = kept[frame + 1, :, n_bands:]
+            torch.mm(carry[frame], states[frame, :, :-n_bands], out=moved)
+            torch.addcmul(moved[:n_hidden], keep[frame], kept[frame, :, :-n_bands], out=older)
+            torch.addcmul(moved[n_hidden:], leak[frame], older, out=states[frame + 1, :, n_bands:])
+        heard = fed[frame, :n_hidden]
+        leaking = torch.addcmul(fed[frame, n_hidden:], leak[frame].unsqueeze(-1), heard)
+        cell[:, 0], state[:, 0] = heard[:, 0], leaking[:, 0]
         if reach > 1:
-            cell[:, 1:reach] += of_cells[frame, :, 1:]
-            state[:, 1:reach] += of_states[frame, :, 1:]
-        states[frame + 1] += leak[frame].unsqueeze(-1) * kept[frame + 1]
+            cell[:, 1:reach] += heard[:, 1:]
+            state[:, 1:reach] += leaking[:, 1:]
         _drop_underflow(cell[:, LAGS_BETWEEN_LOOKS::LAGS_BETWEEN_LOOKS])
         _drop_underflow(state[:, LAGS_BETWEEN_LOOKS::LAGS_BETWEEN_LOOKS])
 
 
-def _room(last: Tensor | None, like: Tensor, width: int, lags: int) -> Windows:
-    """Room for a block, after the state that the block before ended with."""
-    room = like.new_empty((len(like) + 1, width, lags, like.shape[3]))
-    if last is None:
-        room[0] = 0
-    else:
-        room[:1] = last
-    return room
+class _Rooms:
+    """Room for the states of a block, each after the state that the block before ended with.
+
+    The same for all blocks: writing for the first time to fresh pages takes longer than the products.
+    """
+
+    def __init__(self, lags: int) -> None:
+        self._lags = lags
+        self._rooms: dict[str, Windows] = {}
+        self._filled: dict[str, Windows] = {}
+
+    def next(self, name: str, like: Windows, width: int) -> Windows:
+        """Room for as many frames as ``like`` has and the one before them."""
+        shape = (len(like) + 1, width, self._lags, like.shape[3])
+        whole = self._rooms.get(name)
+        if whole is None or len(whole) < len(like) + 1:
+            whole = self._rooms[name] = room(shape, like)
+        filled = self._filled.get(name)
+        if filled is None:
+            whole[0] = 0
+        else:
+            whole[0] = filled[-1]
+        self._filled[name] = whole[: len(like) + 1]
+        return self._filled[name]
 
 
 def _drop_underflow(tangents: Tensor) -> None:

@@ -163,7 +163,7 @@ def _longer_at_rest(setting: Setting, generator: torch.Generator) -> _Longer:
         level = float(heard.abs().amax())
         size = NUDGE * (level if level > 0 else 1.0)
         earlier = (LONGER - 1) * lags
-        noise = torch.randn((NUDGES, *heard.shape[1:-1], earlier), generator=generator).to(heard)
+        noise = torch.randn((NUDGES, *heard.shape[1:-1], earlier), generator=generator, dtype=heard.dtype).to(heard)
         moved = heard.repeat(NUDGES + 1, 1, 1, 1)
         moved[1:, ..., :earlier] += size * noise
         response = setting.listener(moved)[:, :, 0]

@@ -11,6 +11,7 @@ from typing import Protocol
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import type_before_parametrizations
 
 #: The layer written out here must give what the module gave, up to rounding.
 SAME = 1e-5
@@ -332,9 +333,13 @@ class _Rnn(_Stateful):
 
 
 def _kind_of(module: nn.Module) -> _Kind | None:
-    """The kind of a layer of torch's own, told by its class: a subclass may do something else."""
-    if type(module) is nn.GRU:
+    """The kind of a layer of torch's own, told by its class: a subclass may do something else.
+
+    A layer with normalised weights is of a subclass that torch made for it, and does what its own class does.
+    """
+    kind = type_before_parametrizations(module)
+    if kind is nn.GRU:
         return _Gru()
-    if type(module) is nn.LSTM:
+    if kind is nn.LSTM:
         return _Lstm()
-    return _Rnn(module.mode == "RNN_RELU") if type(module) is nn.RNN else None
+    return _Rnn(str(module.mode) == "RNN_RELU") if kind is nn.RNN else None

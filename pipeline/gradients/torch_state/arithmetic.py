@@ -11,7 +11,8 @@ from torch.overrides import TorchFunctionMode
 from pipeline.gradients.torch_state.copies import Inventory
 from pipeline.gradients.torch_state.process_flags import full_precision, without_cudnn
 
-_FACTORIES = (torch.ones, torch.zeros, torch.empty, torch.rand, torch.randn, torch.linspace, torch.eye)
+_FACTORIES = (torch.ones, torch.zeros, torch.empty, torch.linspace, torch.eye)
+_RANDOM = (torch.rand, torch.randn)
 _FACTORIES_OF_VALUES = (torch.full, torch.tensor, torch.arange)
 _CASTS = (Tensor.float, Tensor.half, Tensor.bfloat16)
 _TO = (Tensor.to, Tensor.type)
@@ -62,6 +63,10 @@ class _DoubleByDefault(TorchFunctionMode):
         kwargs = dict(kwargs or {})
         if func in _CASTS and args and not kwargs:
             return args[0].double()
+        if func in _RANDOM and not (kwargs.get("dtype") or kwargs.get("out") is not None):
+            # A seed gives other numbers in another precision, which would make another model of this one.
+            drawn: Tensor = func(*args, **kwargs)
+            return drawn.double()
         unnamed = kwargs.get("dtype") is None
         makes_floats = func in _FACTORIES or (func in _FACTORIES_OF_VALUES and any(map(_holds_float, args)))
         if _is_lower(kwargs.get("dtype")) or (unnamed and makes_floats):
