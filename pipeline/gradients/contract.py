@@ -192,6 +192,8 @@ def _checked(model: nn.Module, twin: nn.Module, trials: _Trials, causal: bool, w
     given = trials.stimuli[-1:].clone()  # forward may write into what it is given
     alone, numbers = _measured(twin, given) if weigh else (twin(given), 0)
     first = _response(alone, 1, trials, model)
+    # At once, and alike: what forward keeps from one call to the next may depend on how many stimuli were heard.
+    again = _again(name, twin, trials, model, backward=weigh)
     singly = False
     try:
         answer = twin(trials.stimuli.clone())
@@ -207,7 +209,7 @@ def _checked(model: nn.Module, twin: nn.Module, trials: _Trials, causal: bool, w
             f"{name} answers with NaN or infinity to the stimulus that its maps are taken around, so there is no"
             " gradient; look for a logarithm or a square root of what is not positive, or take another baseline"
         )
-    _check_same(name, first[0], together[-1], _again(name, twin, trials, model, backward=weigh))
+    _check_same(name, first[0], together[-1], again)
     early, late = _changes(together, trials)
     if causal and bool(early.any()):
         trial = int(early.any(dim=1).nonzero()[0])
@@ -237,7 +239,9 @@ def _response(answer: Tensor, n_stimuli: int, trials: _Trials, model: nn.Module)
     with _broken_if_refused():
         response = frames_of(answer, n_stimuli, model)
         check_frames(response.shape[-1], trials.stimuli.shape[-1], trials.hop, model)
-    return response
+    # A wider answer than what was heard is no more exact: the sums before it were rounded as that is.
+    heard = trials.stimuli.dtype
+    return response.to(heard) if torch.finfo(response.dtype).eps < torch.finfo(heard).eps else response
 
 
 def _again(name: str, twin: nn.Module, trials: _Trials, model: nn.Module, backward: bool) -> Tensor:
@@ -278,7 +282,8 @@ def _check_same(name: str, alone: Tensor, among: Tensor, again: Tensor) -> None:
         raise ContractError(
             f"{name} answers to the same stimulus alone and among others with responses that differ by {difference:.2g}"
             " of their range, so a map would depend on which stimuli it is computed with; look for statistics over the"
-            " batch, as of a BatchNorm without running statistics, and take them per stimulus"
+            " batch, as of a BatchNorm without running statistics, and take them per stimulus, or for state that"
+            " forward keeps over several calls"
         )
 
 

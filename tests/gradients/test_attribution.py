@@ -69,6 +69,13 @@ def test_contributions_to_a_linear_response_are_kernel_times_stimulus(baseline):
     assert found.nodes.tolist() == [2, 2, 2]
 
 
+def test_contributions_to_an_answer_in_double_are_those_of_the_same_sums():
+    model, sound = Linear(kernels()).eval(), a_sound()
+    whole = integrated_gradients(model, sound, LAGS, nodes=2).values
+    model.readout.register_forward_hook(lambda _, __, y: y.double())
+    torch.testing.assert_close(integrated_gradients(model, sound, LAGS, nodes=2).values, whole)
+
+
 def test_contributions_to_an_energy_model_are_half_the_gradient_times_stimulus():
     model, sound = energy(), a_sound()
     found = integrated_gradients(model, sound, LAGS, nodes=2)

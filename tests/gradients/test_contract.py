@@ -69,7 +69,8 @@ BROKEN = {
     "blocks of frames": (lambda model, x, y: y.unflatten(-1, (-1, 8)).cumsum(-2).flip(-1).flatten(-2), "the future"),
     "one neuron": (lambda model, x, y: torch.cat([y[:, :2], delayed(y, 2)[:, 2:]], 1), "neuron 2"),
     "faintly in one": (lambda model, x, y: torch.cat([y[:, :2], (y + 0.01 * delayed(y, 1))[:, 2:]], 1), "neuron 2"),
-    "every third call": (lambda model, x, y: y * (1 + (called(model) % 3 == 0)), "same stimulus twice"),
+    "every third call": (lambda model, x, y: y * (1 + (called(model) % 3 == 0)), "forward keeps over several calls"),
+    "as many as before": (lambda model, x, y: y * (1 + (counted_before(model, x) == len(x))), "same stimulus twice"),
     "first of a batch": (lambda model, x, y: torch.cat([2 * y[:1], y[1:]]), "alone and among others"),
     "training only": (lambda model, x, y: y * (1 + torch.is_grad_enabled()), "while gradients are recorded"),
     "no way back": (lambda model, x, y: y.detach(), "no gradient leads back"),
@@ -85,6 +86,18 @@ def called(model):
     """How often a model was called."""
     model.calls = getattr(model, "calls", 0) + 1
     return model.calls
+
+
+def counted_before(model, x):
+    """How many stimuli the last call had, as a hidden state that fits only as many tells."""
+    before = getattr(model, "count", 0)
+    model.count = len(x)
+    return before
+
+
+def test_an_answer_in_more_digits_than_the_sums_before_it_is_judged_by_theirs():
+    model = changed(lambda model, x, y: y.double())
+    assert not check_contract(model, frames=400).hears_future.any()
 
 
 @pytest.mark.parametrize("kind", BROKEN)
@@ -422,3 +435,5 @@ def test_a_dead_neuron_is_no_breach_and_is_not_called_unchecked():
     assert found.unchecked.tolist() == [False, True, False]
     flags = assess(model, compute_strf_gradmaps(model, None, 5), None, 5, contract=found).flags
     assert flags.tolist() == [[0, FLAGS["all_zero_map"], 0]]
+    whole = compute_strf_gradmaps(model, None, 5, neurons="sum")
+    assert assess(model, whole, None, Question(5, neurons="sum"), contract=found).flags.tolist() == [[0]]

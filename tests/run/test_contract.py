@@ -59,6 +59,13 @@ class LaterAhead(LabModel):
 WAITED_FOR = threading.Event()
 
 
+class HalfDetached(LabModel):
+    """Of whose slope the backward pass knows one half."""
+
+    def forward(self, x):
+        return super().forward(0.5 * x + 0.5 * x.detach())
+
+
 class Waiting(LabModel):
     def forward(self, x):
         WAITED_FOR.wait()
@@ -140,6 +147,19 @@ def test_maps_of_any_kind_of_a_model_that_may_hear_ahead_say_so(tmp_path):
     cube = open_cube(tmp_path / "cube.zarr", "lab")
     for name in ("dyn", "path", "best"):
         flagged = (cube[f"{name}_health"] & FLAGS["hears_the_future"]) > 0
+        assert flagged.sel(checkpoint="bad").all()
+        assert not flagged.sel(checkpoint=["good0", "good1"]).any()
+
+
+def test_numbers_of_any_kind_from_a_backward_pass_that_is_not_the_slope_say_so(tmp_path):
+    assert run_locally(mixed(tmp_path, "HalfDetached", maps=OTHERS)).failed == 0
+    cube = open_cube(tmp_path / "cube.zarr", "lab")
+    for name, flag in (
+        ("dyn", "finite_difference_off"),
+        ("path", "incomplete_path"),
+        ("best", "finite_difference_off"),
+    ):
+        flagged = (cube[f"{name}_health"] & FLAGS[flag]) > 0
         assert flagged.sel(checkpoint="bad").all()
         assert not flagged.sel(checkpoint=["good0", "good1"]).any()
 

@@ -108,7 +108,7 @@ def integrated_gradients(
         sound = listener.placed(sound)[0]
         start = _baseline(baseline, sound)
         with torch.no_grad():
-            ends = listener.response(torch.stack([sound, start]))
+            ends = listener.response(torch.stack([sound, start])).to(sound)
         chosen = chosen_rows(question.neurons, ends.shape[1], ends.device)
         assert chosen is not None
         weighing = weigh(question.objective, ends[:1])

@@ -103,13 +103,33 @@ def assess(
     # A dead neuron answers to nothing, which its all-zero map says already.
     future = torch.zeros(flags.shape)
     if contract is not None:
-        unchecked = _of_maps(contract.unchecked, setting, flags)
+        # A dead neuron among those of a sum answers to nothing either, and adds nothing to their map.
+        unchecked = contract.unchecked.all()[None] if setting.neurons is None else contract.unchecked
+        unchecked = _of_maps(unchecked, setting, flags)
         flags = flags | raised("not_checked", unchecked & (flags & FLAGS["all_zero_map"] == 0))
     if contract is not None and bool(contract.hears_future.any()):
         future = future_shares(model, gradmaps, stimuli, replace(question, lags=setting.lags))
         ahead = _of_maps(contract.hears_future, setting, flags) | (future > FUTURE_SHARE).to(flags.device)
         flags = flags | raised("hears_the_future", ahead)
     return Health(flags, future, error)
+
+
+def slope_flags(
+    model: nn.Module,
+    gradmaps: EngineMaps,
+    stimuli: Float[Tensor, "stimulus *frequency time"],
+    question: Question,
+    *,
+    sample: int = 3,
+    seed: int = 0,
+) -> Int[Tensor, "stimulus neuron"]:
+    """What central differences alone tell of maps: flags of those whose backward pass is not the response's slope.
+
+    The parameters are those of :func:`assess`.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    setting = setting_of(model, gradmaps, stimuli, question)
+    return _by_finite_differences(setting, gradmaps.values, question.objective, sample, generator)[0]
 
 
 def map_flags(

@@ -16,6 +16,7 @@ from pipeline.gradients.health.raising import raised
 from pipeline.numbers import dynamic
 from pipeline.numbers.sliding import stimulus_windows
 from pipeline.plan.kinds.dynamic import DynamicConfig
+from pipeline.run.backward_checks import backward_flags
 from pipeline.run.contract_checks import contract_flags
 from pipeline.run.job import Computed, Job
 from pipeline.run.kinds import COMPUTE
@@ -65,7 +66,7 @@ def compute(job: Job) -> Computed:
     """
     settings = job.map.settings
     assert isinstance(settings, DynamicConfig)
-    told = contract_flags(job)
+    told = contract_flags(job) | backward_flags(job, _liveliest(job.spectrograms()[0], 2 * job.cohort.lags))
     records = _Records()
     sounds = [_heard(job, settings, name, heard, records) for name, heard in _stimuli(job)]
     maps = np.concatenate([sound.maps for sound in sounds], axis=1)
@@ -181,6 +182,15 @@ def _beyond_window(job: Job, model: nn.Module, neurons: tuple[int, ...], heard: 
     energy = wide.values[0].double().square().sum(dim=-2).cpu().numpy()  # (neuron, lag)
     total = energy.sum(axis=1)
     return np.divide(energy[:, lags:].sum(axis=1), total, out=np.zeros(len(neurons)), where=total > 0)
+
+
+def _liveliest(heard: np.ndarray, frames: int) -> np.ndarray:
+    """The part of a sound, of at most so many frames, in which most changes."""
+    if heard.shape[1] <= frames:
+        return heard
+    energy = np.square(heard - heard.mean(axis=1, keepdims=True)).sum(axis=0).cumsum()
+    first = int((energy[frames - 1 :] - np.concatenate([[0.0], energy[:-frames]])).argmax())
+    return heard[:, first : first + frames]
 
 
 def _together(members: list[np.ndarray], consistency: float | None) -> np.ndarray:

@@ -8,6 +8,7 @@ from pipeline.gradients.attribution.synthesis import Synthesised, synthesise
 from pipeline.gradients.health.raising import raised
 from pipeline.numbers.lags import reach
 from pipeline.plan.kinds.synthesis import SynthesisConfig
+from pipeline.run.backward_checks import backward_flags
 from pipeline.run.contract_checks import contract_flags
 from pipeline.run.gradients import question_of
 from pipeline.run.job import Computed, Job
@@ -24,11 +25,11 @@ def compute(job: Job) -> Computed:
     asked = job.map.settings
     assert isinstance(asked, SynthesisConfig)
     told = contract_flags(job, "waveform" if asked.space == "waveform" else "spectrogram")
-    start = _start(job, asked)
+    start, question = _start(job, asked), question_of(job, asked)
     found = synthesise(
         job.model,
         start,
-        question_of(job, asked),
+        question,
         norm=asked.norm,
         lowest=asked.lowest,
         highest=asked.highest,
@@ -43,6 +44,8 @@ def compute(job: Job) -> Computed:
         "trace": found.trace.cpu().numpy().astype(np.float32),
         "start_response": found.at_start.cpu().numpy().astype(np.float32),
     }
+    loudest = found.sounds[int((found.trace[:, -1] - found.at_start).argmax())]
+    told |= backward_flags(job, loudest, question.objective)
     flags = raised("all_zero_map", torch.from_numpy(~added.reshape(len(added), -1).any(axis=1))[None])
     accompanying = reach(added[None], float(lag_step[0]) if lag_step.size else job.cohort.frame_ms)
     return Computed(
