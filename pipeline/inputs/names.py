@@ -10,16 +10,21 @@ from typing import Any
 from torch import nn
 
 from pipeline.inputs.foreign import FOREIGN
+from pipeline.inputs.put_off import put_off
 from pipeline.inputs.torchaudio_standin import ensure_torchaudio
 from pipeline.plan.config import ConfigError
 from pipeline.text import meant, printable
+
+#: What deepSTRF imports to draw when it is asked to, and for the matrices of an LMU: longer to load than itself.
+HARDLY_CALLED = ("matplotlib", "matplotlib.pyplot", "scipy.signal")
 
 
 @lru_cache(maxsize=1)
 def deepstrf_classes() -> dict[str, type[nn.Module]]:
     """deepSTRF's own model classes, by the name that its config.json records."""
     ensure_torchaudio()
-    import deepSTRF.models.audio as zoo
+    with put_off(*HARDLY_CALLED):
+        import deepSTRF.models.audio as zoo
 
     found = {name: getattr(zoo, name) for name in zoo.__all__ if name != "AudioEncodingModel"}
     return {name: value for name, value in found.items() if isinstance(value, type) and issubclass(value, nn.Module)}
@@ -61,7 +66,8 @@ def import_named(name: str, where: str) -> Any:
     parts = name.split(".")
     if parts[0] not in ("torch", "pipeline") and importlib.util.find_spec("deepSTRF") is not None:
         ensure_torchaudio()  # a lab's module may import deepSTRF's front-ends
-    module, rest = _longest_module(parts, where)
+    with put_off(*(HARDLY_CALLED if parts[0] == "deepSTRF" else ())):
+        module, rest = _longest_module(parts, where)
     found: Any = module
     for attribute in rest:
         if not hasattr(found, attribute):
