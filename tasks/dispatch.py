@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from pipeline.plan.pace import Pace
-from pipeline.plan.reports import Problem, ShardReport
+from pipeline.plan.shard_reports import Problem, ShardReport
 from pipeline.plan.shards import Shard
+from pipeline.plan.stragglers import Pace
 from pipeline.text import readable_seconds
 from tasks.executor import BundleEnded, Executor, Item, Started, Ticket
 from tasks.ledger import Assignment, Ledger

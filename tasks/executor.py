@@ -4,7 +4,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from pipeline.plan.reports import Problem, ShardReport
+from pipeline.plan.shard_reports import Problem, ShardReport
 from tasks.ledger import Assignment
 
 #: What a bundle is known by, as the executor gave it.

@@ -11,7 +11,7 @@ from pathlib import Path
 from textwrap import fill
 from typing import Any
 
-from pipeline.plan.reports import Failure
+from pipeline.plan.shard_reports import Failure
 from pipeline.text import counted
 from pipeline.words import DEGREES, Degree
 from tasks.terminal import COLUMNS

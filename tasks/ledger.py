@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 
-from pipeline.plan.reports import Cause, Problem, ShardReport
+from pipeline.plan.shard_reports import Cause, Problem, ShardReport
 from pipeline.plan.shards import Shard
 
 

@@ -8,7 +8,7 @@ import torch
 from einops import EinopsError, rearrange
 from torch import Tensor, nn
 
-from pipeline.inputs.foreign import FOREIGN
+from pipeline.inputs.lab_code import FOREIGN
 from pipeline.plan.config import AdaptConfig
 from pipeline.text import printable
 

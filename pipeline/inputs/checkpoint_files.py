@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.inputs.discovery import WEIGHT_NAMES, describe_folder, weights_inside
+from pipeline.inputs.checkpoint_discovery import WEIGHT_NAMES, describe_folder, weights_inside
 from pipeline.inputs.files import (
     JSON_BYTES,
     SUFFIXES,

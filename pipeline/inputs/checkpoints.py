@@ -11,17 +11,17 @@ from pydantic import ValidationError
 from torch import nn
 
 from pipeline.inputs.adapters import Adapted, AdaptError, look_at
-from pipeline.inputs.building import rebuild
+from pipeline.inputs.checkpoint_description import describe_checkpoints
+from pipeline.inputs.checkpoint_discovery import WEIGHT_NAMES, discover
 from pipeline.inputs.checkpoint_files import Files, files_of, fingerprint_of, local_path, readable_weights, unreadable
-from pipeline.inputs.describing import describe_checkpoints
-from pipeline.inputs.discovery import WEIGHT_NAMES, discover
 from pipeline.inputs.factories import run_factory
 from pipeline.inputs.files import CheckpointError, FileTooLargeError, refuse_secrets, split
-from pipeline.inputs.probe import probe_response
+from pipeline.inputs.module_building import rebuild
+from pipeline.inputs.probe_response import probe_response
 from pipeline.inputs.recipes import Recipe, recipe_of
 from pipeline.inputs.weights import read_weights
 from pipeline.plan.config import CheckpointsConfig, ConfigError, ModuleSpec, is_url
-from pipeline.plan.explain import explain
+from pipeline.plan.config_mistakes import explain
 from pipeline.plan.shards import CheckpointSource, FrontEnd
 from pipeline.text import printable
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.inputs.files import CheckpointError
-from pipeline.inputs.foreign import FOREIGN, asked_interrupts_only, private_randomness
-from pipeline.inputs.loading import find_fitting, has_size, load_weights, refuse_not_finite, settle_lazy
-from pipeline.inputs.names import import_named
+from pipeline.inputs.lab_code import FOREIGN, asked_interrupts_only, private_randomness
+from pipeline.inputs.named_code import import_named
 from pipeline.inputs.recipes import Recipe
+from pipeline.inputs.weight_loading import find_fitting, has_size, load_weights, refuse_not_finite, settle_lazy
 from pipeline.plan.config import ConfigError
 from pipeline.text import listed, of_exit, printable
 

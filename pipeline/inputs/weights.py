@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load as load_safetensors
 from torch import Tensor
 
-from pipeline.inputs import inert
+from pipeline.inputs import inert_pickle as inert
 from pipeline.inputs.files import SUFFIXES, CheckpointError
 from pipeline.text import printable
 

@@ -12,7 +12,7 @@ from pipeline.numbers.agreement import linear_contrast, mean_map, noise_ceiling,
 from pipeline.numbers.agreement.grouping import groups_of
 from pipeline.numbers.agreement.of_numbers import checked_numbers, mean_over_rest
 from pipeline.numbers.agreement.reliability import Null
-from pipeline.numbers.crossed import Numbers, difference, known_mean
+from pipeline.numbers.group_difference import Numbers, difference, known_mean
 from pipeline.numbers.strf import strf_summaries
 from pipeline.numbers.strf.all_measures import MEASURES as STRF_MEASURES
 from pipeline.numbers.waveform import MEASURES as WAVEFORM_MEASURES
@@ -201,7 +201,7 @@ def compare_measures(
     largest, is that of a claim about both; ``p_adjusted`` allows for the number of measures (Benjamini and Hochberg);
     ``p_smallest`` is the least that so many sites and checkpoints can give. ``note`` says what stands against a p
     value, or why there is none; a measure that the frequency axis does not allow has no numbers. See
-    `pipeline.numbers.crossed`.
+    `pipeline.numbers.group_difference`.
 
     Parameters
     ----------

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from pipeline.numbers import measures as engine
-from pipeline.numbers.grid import WaveformGrid, waveform_grid
+from pipeline.numbers.map_axes import WaveformGrid, waveform_grid
 from pipeline.numbers.measures import OF_THE_MAP, UNUSABLE, Measure, measured, refuse
 from pipeline.numbers.profiles import around_peak, edges, envelope_power, moments
 

@@ -7,7 +7,7 @@ from itertools import zip_longest
 import numpy as np
 import xarray as xr
 
-from pipeline.pictures.reading import COMPUTED, group_labels
+from pipeline.pictures.cube_reading import COMPUTED, group_labels
 
 GRID_CHECKPOINTS, GRID_NEURONS = 6, 8
 #: Maps that the page measures, at most.

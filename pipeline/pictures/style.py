@@ -9,7 +9,7 @@ from matplotlib.axis import Axis, XAxis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
-from pipeline.pictures.reading import EMPTY, INCOMPLETE, NOTICE, WRONG
+from pipeline.pictures.cube_reading import EMPTY, INCOMPLETE, NOTICE, WRONG
 from pipeline.words import DONE, FAILED, PENDING
 
 #: Red = excitatory (more energy there raises the response), blue = suppressive, white = zero.

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from pipeline.pictures.choosing import Choice, choose_checkpoints, evenly
-from pipeline.pictures.reading import TRUSTED, own_dims, placed
+from pipeline.pictures.cube_reading import TRUSTED, own_dims, placed
 from pipeline.pictures.sections.measured import most_trusted
 from pipeline.pictures.sections.outcome import Outcome
 from pipeline.pictures.style import colour_ends

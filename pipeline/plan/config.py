@@ -19,11 +19,11 @@ from pydantic import (
 )
 
 from pipeline.plan.axes import band_centres_hz
-from pipeline.plan.blanks import blanks
-from pipeline.plan.explain import explain
-from pipeline.plan.judging import ChecksConfig
+from pipeline.plan.config_blanks import blanks
+from pipeline.plan.config_mistakes import explain
 from pipeline.plan.kinds import KINDS
 from pipeline.plan.kinds.fitted import FittedConfig
+from pipeline.plan.map_checks import ChecksConfig
 from pipeline.plan.map_config import Frozen, MapConfig
 from pipeline.plan.urls import NO_STORES, ConfigError, is_url, refuse_secrets_within, scheme_of
 from pipeline.plan.wildcards import as_expression, words_in

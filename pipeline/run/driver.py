@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pipeline.gradients.health.flags import TABLE
-from pipeline.inputs.describing import Keep
-from pipeline.inputs.learnt import Memory, recall
+from pipeline.inputs.checkpoint_description import Keep
+from pipeline.inputs.checkpoint_memory import Memory, recall
 from pipeline.inputs.search_path import look_in
 from pipeline.plan.config import RunConfig
-from pipeline.plan.pace import Pace, Straggler
-from pipeline.plan.reports import Failure, Problem, ShardReport, tally
+from pipeline.plan.shard_reports import Failure, Problem, ShardReport, tally
 from pipeline.plan.shards import Checkpoint, RunPlan, Shard
+from pipeline.plan.stragglers import Pace, Straggler
 from pipeline.run.prepare import prepare_run
 from pipeline.store.backend import clean_partials
 from pipeline.store.cube import create_or_extend
@@ -245,7 +245,7 @@ def run_locally(
         waiting = bundles(computable(opened))
         if waiting:
             # Torch and the engine are imported here: a run that finds everything written does without them.
-            from pipeline.run.loop import compute_bundles
+            from pipeline.run.local_loop import compute_bundles
 
             failure = compute_bundles(opened, waiting, models, stop, device)
             if opened.summary().pending and failure:

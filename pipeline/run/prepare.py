@@ -4,22 +4,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from pipeline.inputs.describing import Keep, describe_checkpoints
-from pipeline.inputs.discovery import discover
-from pipeline.inputs.expansion import expand_cohorts
+from pipeline.inputs.checkpoint_description import Keep, describe_checkpoints
+from pipeline.inputs.checkpoint_discovery import discover
+from pipeline.inputs.checkpoint_memory import Memory
+from pipeline.inputs.cohort_expansion import expand_cohorts
 from pipeline.inputs.files import split
-from pipeline.inputs.learnt import Memory
 from pipeline.inputs.recordings import describe_recordings
 from pipeline.inputs.search_path import look_in
 from pipeline.inputs.stimuli import SoundFile, describe_sounds, describe_spectrograms
 from pipeline.plan import shards
 from pipeline.plan.config import CohortConfig, ConfigError, RunConfig, read_frequencies
-from pipeline.plan.derived import with_derived
+from pipeline.plan.derived_maps import with_derived
 from pipeline.plan.ensembles import with_ensembles
 from pipeline.plan.map_config import CohortFacts, MapConfig, Stimuli
 from pipeline.plan.map_layout import lay_out_maps
 from pipeline.plan.shards import Checkpoint, CohortPlan, RunPlan, Shard
-from pipeline.run.cohorts import settle_members
+from pipeline.run.cohort_members import settle_members
 from pipeline.words import Hears
 
 #: The longest window, in frames, that ``lags = "auto"`` may choose.

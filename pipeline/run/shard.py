@@ -14,13 +14,13 @@ from pipeline.gradients.contract import ContractError
 from pipeline.gradients.naming import name_of
 from pipeline.gradients.torch_state.memory import is_out_of_memory
 from pipeline.inputs.checkpoints import CheckpointError, load_checkpoint, probe_response
-from pipeline.inputs.foreign import InterruptedItselfError, asked_interrupts_only
+from pipeline.inputs.lab_code import InterruptedItselfError, asked_interrupts_only
 from pipeline.plan.config import ConfigError
-from pipeline.plan.reports import Problem, ShardReport
+from pipeline.plan.shard_reports import Problem, ShardReport
 from pipeline.plan.shards import Checkpoint, RunPlan, Shard
 from pipeline.run.job import Job, model_neurons
 from pipeline.run.kinds import COMPUTE
-from pipeline.store.content import map_digests
+from pipeline.store.digests import map_digests
 from pipeline.store.regions import NonFiniteError, label, write_region
 from pipeline.text import of_error, of_exit
 from pipeline.words import Cause

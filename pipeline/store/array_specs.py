@@ -11,7 +11,7 @@ import numpy as np
 
 from pipeline.plan.axes import Axis, Labels, as_array
 from pipeline.plan.shards import CohortPlan, MapPlan, VariablePlan
-from pipeline.store.content import values_digest
+from pipeline.store.digests import values_digest
 from pipeline.words import (
     AXES,
     COMPANIONS,

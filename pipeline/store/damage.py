@@ -12,7 +12,7 @@ from pipeline.plan.shards import CohortPlan
 from pipeline.store.array_specs import BOOKKEEPING, ArraySpec
 from pipeline.store.attributes import with_label_digests
 from pipeline.store.backend import METADATA, DamagedStoreError, keys_below_each, names_in, read_json, scrub
-from pipeline.store.content import values_digest
+from pipeline.store.digests import values_digest
 from pipeline.store.groups import (
     CREATING,
     READY,

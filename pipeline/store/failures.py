@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from pipeline.plan.reports import Failure, tally
+from pipeline.plan.shard_reports import Failure, tally
 from pipeline.store.backend import scrub
 from pipeline.store.groups import Group
 

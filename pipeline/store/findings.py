@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from pipeline.plan.reports import span
+from pipeline.plan.shard_reports import span
 
 Kind = Literal["missing", "damaged", "non-finite", "unclaimed", "outdated", "failed", "pending"]
 

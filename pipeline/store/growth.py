@@ -11,7 +11,7 @@ from pipeline.plan.shards import CohortPlan, RunPlan
 from pipeline.store.array_specs import NONE_OF, ArraySpec, cohort_arrays
 from pipeline.store.attributes import coordinate_names, group_attributes, with_label_digests
 from pipeline.store.backend import storage_errors
-from pipeline.store.content import values_digest
+from pipeline.store.digests import values_digest
 from pipeline.store.failures import pruned
 from pipeline.store.groups import (
     CHANGING,

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from zarr.abc.store import Store
 
-from pipeline.plan.reports import span
+from pipeline.plan.shard_reports import span
 from pipeline.store.backend import DamagedStoreError, exist, scrub
-from pipeline.store.content import values_digest
+from pipeline.store.digests import values_digest
 from pipeline.store.groups import Group, text_as_objects
 from pipeline.store.opened import open_existing
 from pipeline.words import axis_of

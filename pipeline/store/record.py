@@ -11,10 +11,10 @@ import numpy as np
 import zarr
 from zarr.abc.store import Store
 
-from pipeline.plan.reports import Problem, ShardReport
+from pipeline.plan.shard_reports import Problem, ShardReport
 from pipeline.plan.shards import MapPlan, RunPlan, Shard
 from pipeline.store.backend import is_local, storage_errors
-from pipeline.store.content import companion_values
+from pipeline.store.digests import companion_values
 from pipeline.store.failures import Failures
 from pipeline.store.groups import Group, copy_attributes, write_attributes
 from pipeline.store.opened import open_existing

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.plan.reports import Failure
+from pipeline.plan.shard_reports import Failure
 from pipeline.plan.shards import CohortPlan, MapPlan, RunPlan, Shard, cut_blocks
 from pipeline.store.failures import Failures
 from pipeline.store.groups import Group

@@ -15,8 +15,8 @@ from zarr.abc.store import Store
 from pipeline.plan.axes import blocks
 from pipeline.store.array_specs import BOOKKEEPING
 from pipeline.store.backend import METADATA, delete_object, keys_below, names_in, read_json, storage_errors, write_json
-from pipeline.store.content import map_digests
 from pipeline.store.damage import copied_arrays, damaged_labels, missing_chunks
+from pipeline.store.digests import map_digests
 from pipeline.store.failures import pruned
 from pipeline.store.findings import UNSOUND, Finding, Kind, Verification
 from pipeline.store.groups import (

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from pipeline.plan.blanks import blanks
+from pipeline.plan.config_blanks import blanks
 from pipeline.plan.urls import ConfigError
 from pipeline.text import counted
 from tasks.finished import COMPLETE, Finished
@@ -26,8 +26,8 @@ def init(arguments: argparse.Namespace) -> Finished:
     """A config written for a folder, with what is still to be filled in."""
     import tomllib
 
-    from pipeline.inputs.drafting import draft_config
-    from pipeline.inputs.survey import survey
+    from pipeline.inputs.config_draft import draft_config
+    from pipeline.inputs.folder_survey import survey
 
     path = arguments.folder / NAME
     if path.exists():

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.plan.config import ConfigError, load_config
+from pipeline.plan.run_weight import variable_bytes, weight_of
 from pipeline.plan.shards import Checkpoint, CohortPlan, MapPlan, RunPlan, VariablePlan
 from pipeline.plan.urls import refuse_passing
-from pipeline.plan.weight import variable_bytes, weight_of
 from pipeline.text import counted, printable, readable_bytes
 from tasks.finished import COMPLETE, FAILURES, Finished, fault_of, named
 from tasks.parsing import new_command
@@ -39,7 +39,7 @@ SHORTEST_FRAME_MS, LOWEST_HZ = 0.1, 20.0
 
 def plan(arguments: argparse.Namespace) -> Finished:
     """What a run would be, printed; the exit status is 3 where a checkpoint cannot be used."""
-    from pipeline.inputs.foreign import left_behind
+    from pipeline.inputs.lab_code import left_behind
     from pipeline.run.contract_checks import with_contracts
     from pipeline.run.driver import Models
     from pipeline.run.prepare import prepare_run

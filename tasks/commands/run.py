@@ -195,7 +195,7 @@ def _executor(
 
 def _tell_of_a_crash(config: RunConfig, progress: Progress) -> None:
     """Say what the last local run of the store was at, where its process crashed."""
-    from pipeline.run.whereabouts import left_behind_at
+    from pipeline.run.crash_note import left_behind_at
 
     at = left_behind_at(config.store_location())
     if at is not None:

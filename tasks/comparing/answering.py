@@ -11,7 +11,7 @@ from tasks.terminal import tell
 if TYPE_CHECKING:
     import xarray as xr
 
-    from pipeline.numbers.chosen import ChosenMaps
+    from pipeline.numbers.counted_maps import ChosenMaps
 
 #: The map that is compared unless another is named.
 MAP = "strf"
@@ -36,7 +36,7 @@ def choose_cohorts(
     arguments: argparse.Namespace, by: Sequence[str], labels: Sequence[str] = (), site: str | None = None
 ) -> tuple[dict[str, "ChosenMaps"], dict[str, "xr.Dataset"]]:
     """The maps that count, of each cohort that can answer, and its cube; refused where none can, or the one named."""
-    from pipeline.numbers.chosen import choose_maps, variable_of_map
+    from pipeline.numbers.counted_maps import choose_maps, variable_of_map
     from pipeline.store.opened import open_existing
     from pipeline.store.reader import open_cube, open_cubes
 

@@ -11,7 +11,7 @@ from tasks.terminal import tell, tell_table
 if TYPE_CHECKING:
     import xarray as xr
 
-    from pipeline.numbers.chosen import ChosenNumbers
+    from pipeline.numbers.counted_maps import ChosenNumbers
 
 #: Rows of the table of agreement that are listed on the screen.
 LISTED = 40
@@ -19,8 +19,8 @@ LISTED = 40
 
 def numbers_asked(cubes: Mapping[str, "xr.Dataset"], arguments: argparse.Namespace) -> dict[str, tuple[str, ...]]:
     """The numbers to test, by the name of their map: of the map named, or of all that have any."""
-    from pipeline.numbers.chosen import numbers_per_neuron
     from pipeline.numbers.comparing import NUMBERS_COMPARED
+    from pipeline.numbers.counted_maps import numbers_per_neuron
     from pipeline.words import owner_of, variable_name
 
     there: dict[str, dict[str, None]] = {}
@@ -130,8 +130,8 @@ def _that_count(
     groups: Sequence[str] = (),
 ) -> dict[str, "ChosenNumbers"]:
     """The numbers of the maps that count, of each cohort that has them and the labels that are asked for."""
-    from pipeline.numbers.chosen import choose_numbers, numbers_per_neuron
     from pipeline.numbers.comparing import label_text
+    from pipeline.numbers.counted_maps import choose_numbers, numbers_per_neuron
 
     labels = [arguments.by] if isinstance(arguments.by, str) else list(arguments.by)
     found = {}

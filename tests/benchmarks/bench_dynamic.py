@@ -30,7 +30,7 @@ from pipeline.gradients.dynamic.strfs import dynamic_strfs
 from pipeline.gradients.gradmaps import compute_strf_gradmaps
 from pipeline.gradients.passes import known
 from pipeline.numbers import dynamic
-from pipeline.numbers.sliding import stimulus_windows
+from pipeline.numbers.sound_windows import stimulus_windows
 from tests.benchmarks.bench_engine import machine
 from tests.zoo import make, spectrogram
 

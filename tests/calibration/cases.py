@@ -8,7 +8,7 @@ import pandas as pd
 
 from pipeline.numbers import stats
 from pipeline.numbers.agreement import reliability
-from pipeline.numbers.crossed import Numbers, difference
+from pipeline.numbers.group_difference import Numbers, difference
 from pipeline.numbers.strf import strf_summaries
 from tests.calibration import nulls
 

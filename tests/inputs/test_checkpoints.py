@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from pipeline.inputs.checkpoints import CheckpointError, discover, load_checkpoint, probe_response
-from pipeline.inputs.foreign import InterruptedItselfError, asked_interrupts_only
+from pipeline.inputs.lab_code import InterruptedItselfError, asked_interrupts_only
 from pipeline.plan.config import ConfigError
 from pipeline.plan.shards import FrontEnd
 from tests.inputs.lab import (

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.inputs.checkpoint_discovery import _unfit
 from pipeline.inputs.checkpoints import discover
-from pipeline.inputs.discovery import _unfit
 from pipeline.inputs.files import find
 from pipeline.plan.config import ConfigError
 from tests.inputs.lab import cells, run_config, save_best, save_folder

@@ -10,7 +10,7 @@ from pipeline.inputs.put_off import put_off
 BY_DEEPSTRF = """
 import sys
 import torch
-from pipeline.inputs.names import deepstrf_classes, import_named
+from pipeline.inputs.named_code import deepstrf_classes, import_named
 zoo = deepstrf_classes()
 import_named("deepSTRF.models.wav2spec.CausalMelSpectrogram", "class")
 assert not {"matplotlib", "matplotlib.pyplot", "scipy.signal"} & set(sys.modules), "loaded too early"

@@ -248,7 +248,7 @@ def test_a_config_json_that_cannot_be_built_fails_alone(tmp_path):
 
 @pytest.fixture
 def without_deepstrf(monkeypatch):
-    from pipeline.inputs.names import deepstrf_classes
+    from pipeline.inputs.named_code import deepstrf_classes
 
     deepstrf_classes.cache_clear()
     for name in [name for name in sys.modules if name.split(".")[0] == "deepSTRF"]:

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from pipeline.inputs.checkpoints import discover
-from pipeline.inputs.drafting import draft_config
-from pipeline.inputs.expansion import expand_cohorts
-from pipeline.inputs.survey import survey
-from pipeline.plan.blanks import blanks
+from pipeline.inputs.cohort_expansion import expand_cohorts
+from pipeline.inputs.config_draft import draft_config
+from pipeline.inputs.folder_survey import survey
 from pipeline.plan.config import ConfigError, load_config
+from pipeline.plan.config_blanks import blanks
 from tasks.cli import main
 from tests.inputs.lab import HERE, cells, save_best, save_deepstrf, save_folder
 

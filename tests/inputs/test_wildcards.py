@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.inputs.checkpoints import discover
-from pipeline.inputs.expansion import expand_cohorts
+from pipeline.inputs.cohort_expansion import expand_cohorts
 from pipeline.plan.config import ConfigError, RunConfig
 from pipeline.plan.wildcards import as_expression, as_glob, fill, fill_pattern, typed
 from pipeline.run.prepare import prepare_run

@@ -9,9 +9,9 @@ import pytest
 import xarray as xr
 from scipy import stats as scipy_stats
 
-from pipeline.numbers.chosen import choose_maps
 from pipeline.numbers.comparing import compare_maps, compare_measures, group_reliability, label_text, variance_shares
-from pipeline.numbers.crossed import Numbers, difference
+from pipeline.numbers.counted_maps import choose_maps
+from pipeline.numbers.group_difference import Numbers, difference
 from tests.numbers.planted import Gabor
 
 FREQUENCY = np.geomspace(200.0, 6400.0, 16)

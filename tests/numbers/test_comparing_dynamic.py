@@ -8,8 +8,8 @@ from scipy import stats
 from pipeline.numbers import dynamic
 from pipeline.numbers.agreement import reliability
 from pipeline.numbers.agreement.of_numbers import number_reliability
-from pipeline.numbers.chosen import choose_numbers, numbers_per_neuron, variable_of_map
 from pipeline.numbers.comparing import compare_numbers
+from pipeline.numbers.counted_maps import choose_numbers, numbers_per_neuron, variable_of_map
 
 FRAMES, LAGS, BANDS, NEURONS, SEEDS = 60, 6, 5, 12, 6
 MEASURES = {"complexity": dynamic.complexity, "gain_change": dynamic.gain_change}

@@ -9,7 +9,7 @@ from scipy import stats
 
 from pipeline.numbers import strf
 from pipeline.numbers.catalogue import measure, table_of
-from pipeline.numbers.lags import reach
+from pipeline.numbers.map_reach import reach
 from pipeline.numbers.strf.all_measures import MEASURES
 from pipeline.plan.axes import lag_ms, waveform_lag_ms
 from tests.numbers import direct

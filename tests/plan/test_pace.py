@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.plan.axes import Block
-from pipeline.plan.pace import FEWEST, LEAST_S, TIMES, Pace
-from pipeline.plan.reports import ShardReport
+from pipeline.plan.shard_reports import ShardReport
 from pipeline.plan.shards import Shard
+from pipeline.plan.stragglers import FEWEST, LEAST_S, TIMES, Pace
 from tests.store.plans import cohort, run_plan, strf
 
 NEURONS = 40

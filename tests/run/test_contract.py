@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from pipeline import load_config, run_locally, strf_summaries
 from pipeline.gradients.health.flags import FLAGS
-from pipeline.inputs.foreign import left_behind
+from pipeline.inputs.lab_code import left_behind
 from pipeline.run.contract_checks import with_contracts
 from pipeline.run.prepare import prepare_run
 from pipeline.store.reader import open_cube

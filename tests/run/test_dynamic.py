@@ -12,7 +12,7 @@ from pipeline.demo.ear import log_frequencies
 from pipeline.demo.nonlinear import MovingModel, plant_moving_population, planted_dynamic_strfs
 from pipeline.demo.simulate import HIGH_HZ, LAGS, LOW_HZ
 from pipeline.numbers import dynamic
-from pipeline.numbers.sliding import stimulus_windows
+from pipeline.numbers.sound_windows import stimulus_windows
 from pipeline.plan.config import ConfigError
 from pipeline.run.prepare import plan_shards
 from tasks.cli import main

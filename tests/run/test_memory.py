@@ -13,8 +13,9 @@ from safetensors.torch import save_file
 
 from pipeline import open_cube, run_locally
 from pipeline.gradients import window
-from pipeline.inputs import files, learnt, weights
-from pipeline.inputs.best import best_of
+from pipeline.inputs import checkpoint_memory as learnt
+from pipeline.inputs import files, weights
+from pipeline.inputs.best_checkpoint import best_of
 from pipeline.plan.config import RunConfig
 from pipeline.run import driver
 from pipeline.run.driver import prepare_remembering

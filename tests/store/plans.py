@@ -12,9 +12,9 @@ from pipeline.plan.axes import Axis
 from pipeline.plan.config import CheckpointsConfig, RunConfig
 from pipeline.plan.kinds import KINDS
 from pipeline.plan.map_config import Stimuli
-from pipeline.plan.reports import ShardReport
+from pipeline.plan.shard_reports import ShardReport
 from pipeline.plan.shards import Checkpoint, CheckpointSource, CohortPlan, MapPlan, RunPlan, Shard, VariablePlan
-from pipeline.store.content import map_digests
+from pipeline.store.digests import map_digests
 from pipeline.store.regions import label, write_region
 from pipeline.store.status import backlog
 

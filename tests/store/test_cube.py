@@ -13,7 +13,7 @@ import xarray as xr
 import zarr
 
 from pipeline.plan.config import ConfigError
-from pipeline.plan.reports import Problem, ShardReport
+from pipeline.plan.shard_reports import Problem, ShardReport
 from pipeline.plan.shards import shards_of
 from pipeline.store.cube import create_or_extend
 from pipeline.store.places import ABSENT, align

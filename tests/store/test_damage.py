@@ -11,8 +11,8 @@ import zarr
 
 from pipeline.plan.config import ConfigError
 from pipeline.plan.shards import shards_of
-from pipeline.store.content import entry_digests, values_digest
 from pipeline.store.cube import create_or_extend
+from pipeline.store.digests import entry_digests, values_digest
 from pipeline.store.reader import open_cube, open_cubes
 from pipeline.store.record import record
 from pipeline.store.regions import label, write_region

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from pipeline.plan.reports import Problem, ShardReport
+from pipeline.plan.shard_reports import Problem, ShardReport
 from pipeline.plan.shards import cut_shards
 from pipeline.store.cube import create_or_extend
 from pipeline.store.lease import hold_lease

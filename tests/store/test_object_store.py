@@ -10,7 +10,7 @@ import pytest
 import xarray as xr
 
 from pipeline.plan.axes import Block
-from pipeline.plan.reports import Problem, ShardReport
+from pipeline.plan.shard_reports import Problem, ShardReport
 from pipeline.plan.shards import Shard
 from pipeline.store.backend import clean_partials, delete_object, keys_below, open_store, read_bytes, write_bytes
 from pipeline.store.cube import create_or_extend

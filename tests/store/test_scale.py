@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from pipeline.plan.reports import ShardReport
+from pipeline.plan.shard_reports import ShardReport
 from pipeline.store.cube import create_or_extend
 from pipeline.store.places import align
 from pipeline.store.reader import open_cube

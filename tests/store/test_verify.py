@@ -13,7 +13,7 @@ import pytest
 import zarr
 
 from pipeline.plan.axes import Block
-from pipeline.plan.reports import Problem, ShardReport
+from pipeline.plan.shard_reports import Problem, ShardReport
 from pipeline.plan.shards import Shard
 from pipeline.store.cube import create_or_extend
 from pipeline.store.reader import open_cube

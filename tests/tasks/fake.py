@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from pipeline.plan.reports import Problem, ShardReport
+from pipeline.plan.shard_reports import Problem, ShardReport
 from pipeline.plan.shards import Shard
 from tasks.executor import BundleEnded, Item, Started
 from tasks.ledger import Assignment

@@ -60,7 +60,7 @@ def test_failures_are_listed_with_their_cause_and_end_with_status_3(tmp_path, gr
 
 
 def test_shards_that_were_slow_are_listed_at_the_end_and_in_the_report(tmp_path, gradmap, monkeypatch):
-    monkeypatch.setattr("pipeline.plan.pace.LEAST_S", 0.25)
+    monkeypatch.setattr("pipeline.plan.stragglers.LEAST_S", 0.25)
     config = write_lab(tmp_path, {"even-0": "", "even-1": "", "late": "slow"}, healthy=0)
     status, out, _ = gradmap("run", "--local", config, "--report", tmp_path / "run.json")
     assert status == 0

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from pipeline.plan.config import ConfigError
-from pipeline.run.whereabouts import left_behind_at, noted
+from pipeline.run.crash_note import left_behind_at, noted
 from pipeline.store.lease import LeaseLostError
 from tasks.cli import main
 from tasks.errors import end, ending_of

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.plan.axes import Block
-from pipeline.plan.reports import Problem, ShardReport
+from pipeline.plan.shard_reports import Problem, ShardReport
 from pipeline.plan.shards import Shard
 from tasks.ledger import FIRST_BUNDLE, POLICIES, Ledger
 

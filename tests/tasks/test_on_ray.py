@@ -145,7 +145,7 @@ def test_a_hang_inside_c_is_ended_at_its_deadline_with_its_process_and_costs_two
 
 
 def test_a_straggler_is_named_while_it_runs_and_in_the_report_and_the_rest_goes_on(tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.plan.pace.LEAST_S", 3.0)
+    monkeypatch.setattr("pipeline.plan.stragglers.LEAST_S", 3.0)
     calm, config = tmp_path / "calm", load_config(write_lab(tmp_path / "slow", healthy=2, neurons=14))
     said, counts = [], []
     report = run_on_ray(

@@ -11,7 +11,7 @@ from scipy.stats import rankdata
 from pipeline.numbers import stats
 from pipeline.numbers.agreement.grouping import groups_of
 from pipeline.numbers.agreement.reliability import noise_ceiling, reliability
-from pipeline.numbers.crossed import known_mean
+from pipeline.numbers.group_difference import known_mean
 
 #: Neurons over which checkpoints are asked to agree, at least.
 FEWEST_NEURONS = 3

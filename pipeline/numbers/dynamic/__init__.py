@@ -7,7 +7,7 @@ from pipeline.numbers.dynamic.gain import gain, gain_change, local_linearity
 from pipeline.numbers.dynamic.holding import temporal_hold
 from pipeline.numbers.dynamic.shared_components import PopulationComponents, population_components
 from pipeline.numbers.dynamic.spectrum import complexity
-from pipeline.numbers.sliding import stimulus_windows
+from pipeline.numbers.sound_windows import stimulus_windows
 
 __all__ = [
     "Components",

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.numbers.sliding import stimulus_windows
+from pipeline.numbers.sound_windows import stimulus_windows
 
 
 @dataclass(frozen=True)

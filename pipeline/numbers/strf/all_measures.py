@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import xarray as xr
 
-from pipeline.numbers.grid import StrfGrid, rising, strf_grid
+from pipeline.numbers.map_axes import StrfGrid, rising, strf_grid
 from pipeline.numbers.measures import Measure, measured, refuse
 from pipeline.numbers.strf import ripple, self_similarity, shape, tuning
 from pipeline.numbers.strf.block import DEFAULTS, StrfBlock, StrfSettings

@@ -8,7 +8,7 @@ import numpy as np
 from scipy import fft
 
 from pipeline.numbers import measures as engine
-from pipeline.numbers.grid import StrfGrid
+from pipeline.numbers.map_axes import StrfGrid
 from pipeline.numbers.measures import Measure
 from pipeline.numbers.profiles import around_peak, edges, envelope_power, moments
 from pipeline.numbers.strf.noise import decay_undone, level, noise_beside_field, noise_of, stands_out

@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 from scipy import fft
 
-from pipeline.numbers.grid import StrfGrid
+from pipeline.numbers.map_axes import StrfGrid
 from pipeline.numbers.measures import OF_THE_MAP, ONE_BAND, ONE_LAG, ONE_LINE, Measure, NeedsOfAxis
 from pipeline.numbers.profiles import edges, moments, refined_peak
 from pipeline.numbers.strf.block import StrfBlock, StrfSettings, only, ripple_axes

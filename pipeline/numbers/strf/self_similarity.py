@@ -4,7 +4,7 @@ import numpy as np
 import xarray as xr
 from scipy import fft
 
-from pipeline.numbers.grid import StrfGrid
+from pipeline.numbers.map_axes import StrfGrid
 from pipeline.numbers.measures import ONE_BAND, ONE_LAG, Measure
 from pipeline.numbers.profiles import edges
 from pipeline.numbers.strf.block import StrfBlock, StrfSettings, only

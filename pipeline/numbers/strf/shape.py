@@ -3,8 +3,8 @@
 import numpy as np
 import xarray as xr
 
-from pipeline.numbers import lags
-from pipeline.numbers.grid import StrfGrid
+from pipeline.numbers import map_reach as lags
+from pipeline.numbers.map_axes import StrfGrid
 from pipeline.numbers.measures import ALL_ZERO, OF_THE_MAP, ONE_LAG, ONE_LINE, STANDS_OUT, UNUSABLE, Measure
 from pipeline.numbers.strf.block import StrfBlock, StrfSettings, only
 from pipeline.numbers.strf.noise import ROUNDING, beyond_separable, gini, is_sparse, level, noise_beside_field

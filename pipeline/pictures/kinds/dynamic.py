@@ -4,6 +4,7 @@ import numpy as np
 import xarray as xr
 
 from pipeline.pictures.choosing import Choice
+from pipeline.pictures.cube_reading import TRUSTED, group_labels
 from pipeline.pictures.kinds import SECTIONS
 from pipeline.pictures.kinds.strf import TOLD
 from pipeline.pictures.page import Markup, element, joined, picture, table
@@ -14,8 +15,7 @@ from pipeline.pictures.plots.dynamic_maps import (
     plot_film,
     plot_nonlinearity,
 )
-from pipeline.pictures.reading import TRUSTED, group_labels
-from pipeline.pictures.sections.behind import maps_behind, values_behind
+from pipeline.pictures.sections.numbers_behind import maps_behind, values_behind
 from pipeline.pictures.sections.outcome import Outcome
 from pipeline.pictures.sections.standard import standard_section
 from pipeline.pictures.style import three_figures

@@ -8,7 +8,7 @@ from pipeline.pictures.kinds.strf import TOLD as OF_SPECTROGRAMS
 from pipeline.pictures.kinds.waveform import TOLD as OF_WAVEFORMS
 from pipeline.pictures.page import Markup, element, joined, picture
 from pipeline.pictures.plots.ascents import plot_trace
-from pipeline.pictures.sections.behind import maps_behind
+from pipeline.pictures.sections.numbers_behind import maps_behind
 from pipeline.pictures.sections.outcome import Outcome
 from pipeline.pictures.sections.standard import standard_section
 from pipeline.pictures.style import three_figures

@@ -2,12 +2,12 @@
 
 from pipeline.numbers.waveform import waveform_summaries
 from pipeline.pictures.choosing import Choice
+from pipeline.pictures.cube_reading import TRUSTED, at_labels
 from pipeline.pictures.kinds import SECTIONS
 from pipeline.pictures.page import Markup, joined, picture
 from pipeline.pictures.plots.waveforms import plot_waveform
-from pipeline.pictures.reading import TRUSTED, at_labels
-from pipeline.pictures.sections.behind import maps_behind
 from pipeline.pictures.sections.measured import Told, most_trusted
+from pipeline.pictures.sections.numbers_behind import maps_behind
 from pipeline.pictures.sections.outcome import Outcome
 from pipeline.pictures.sections.standard import standard_section
 from pipeline.pictures.style import axes_or_new

@@ -8,8 +8,8 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from pipeline.pictures.cube_reading import as_text
 from pipeline.pictures.plots.maps import band_edges, corner, plot_map, step_edges
-from pipeline.pictures.reading import as_text
 from pipeline.pictures.style import GROUP_COLOURS, SMALL, axes_or_new, frequency_axis, new_figure, plain, three_figures
 
 #: Panels side by side that can still be read.

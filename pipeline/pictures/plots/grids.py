@@ -10,9 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from pipeline.numbers.agreement import mean_map
-from pipeline.pictures.plots.maps import corner, plot_map
-from pipeline.pictures.plots.waveforms import plot_waveform
-from pipeline.pictures.reading import (
+from pipeline.pictures.cube_reading import (
     COMPUTED,
     as_text,
     at_labels,
@@ -23,6 +21,8 @@ from pipeline.pictures.reading import (
     own_dims,
     standing_at,
 )
+from pipeline.pictures.plots.maps import corner, plot_map
+from pipeline.pictures.plots.waveforms import plot_waveform
 from pipeline.pictures.style import SMALL, axes_or_new, plain
 from pipeline.words import DONE, FAILED, PENDING, health_name, owner_of, status_name
 

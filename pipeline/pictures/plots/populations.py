@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from pipeline.numbers.comparing import label_text
+from pipeline.pictures.cube_reading import group_labels, metadata_names
 from pipeline.pictures.plots.maps import axis_label
-from pipeline.pictures.reading import group_labels, metadata_names
 from pipeline.pictures.style import COLOUR_MAP, SMALL, axes_or_new, empty_panel, frequency_axis, group_colour, plain
 
 #: Colour of words over a histogram, whose own may be too light to be read.

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.patches import Patch
 
-from pipeline.pictures.reading import STANDINGS, placed, standing
+from pipeline.pictures.cube_reading import STANDINGS, placed, standing
 from pipeline.pictures.style import SMALL, STANDING_COLOURS, axes_or_new, plain
 
 #: Labels along an axis, at most.

@@ -9,8 +9,7 @@ import matplotlib
 import numpy as np
 import xarray as xr
 
-from pipeline.pictures.page import Markup, element, joined, plain_data
-from pipeline.pictures.reading import (
+from pipeline.pictures.cube_reading import (
     COMPUTED,
     NOTICE,
     STANDINGS,
@@ -24,6 +23,7 @@ from pipeline.pictures.reading import (
     own_dims,
     placed,
 )
+from pipeline.pictures.page import Markup, element, joined, plain_data
 from pipeline.pictures.sections.measured import Measured, middle
 from pipeline.pictures.sections.neurons import HEADS
 from pipeline.pictures.sections.outcome import Outcome

@@ -7,11 +7,20 @@ import numpy as np
 import xarray as xr
 
 from pipeline.pictures.choosing import Choice, in_turn
+from pipeline.pictures.cube_reading import (
+    TRUSTED,
+    UNTRUSTED,
+    at_labels,
+    flags,
+    flags_at,
+    group_labels,
+    own_dims,
+    placed,
+)
 from pipeline.pictures.page import Markup, element, joined, picture
 from pipeline.pictures.plots.grids import Panel, draw_panels, plot_grid, plot_seeds
-from pipeline.pictures.reading import TRUSTED, UNTRUSTED, at_labels, flags, flags_at, group_labels, own_dims, placed
-from pipeline.pictures.sections.behind import maps_behind
 from pipeline.pictures.sections.measured import most_trusted
+from pipeline.pictures.sections.numbers_behind import maps_behind
 from pipeline.pictures.sections.outcome import Outcome
 
 MOST_UNTRUSTED, UNTRUSTED_PER_ROW = 12, 6

@@ -10,7 +10,7 @@ import xarray as xr
 
 from pipeline.numbers.agreement import reliability, similarity
 from pipeline.pictures.choosing import Choice, grouping
-from pipeline.pictures.reading import TRUSTED, own_dims, placed
+from pipeline.pictures.cube_reading import TRUSTED, own_dims, placed
 from pipeline.pictures.sections.outcome import Outcome
 from pipeline.words import axis_of, variable_name
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from pipeline.pictures.cube_reading import COMPUTED, UNTRUSTED, as_text, decoded, flags, group_labels, in_words, placed
 from pipeline.pictures.page import Markup, element, joined
-from pipeline.pictures.reading import COMPUTED, UNTRUSTED, as_text, decoded, flags, group_labels, in_words, placed
 from pipeline.pictures.sections.outcome import Outcome
 from pipeline.pictures.style import short_hertz
 from pipeline.text import counted

@@ -4,8 +4,8 @@ import numpy as np
 import xarray as xr
 
 from pipeline.pictures.choosing import evenly
+from pipeline.pictures.cube_reading import COMPUTED, UNTRUSTED, as_text, metadata_names
 from pipeline.pictures.page import Markup, element, joined, table
-from pipeline.pictures.reading import COMPUTED, UNTRUSTED, as_text, metadata_names
 from pipeline.pictures.sections.measured import Measured, middle
 from pipeline.pictures.sections.outcome import Outcome
 from pipeline.pictures.style import three_figures

@@ -7,6 +7,19 @@ from dataclasses import dataclass, replace
 import numpy as np
 import xarray as xr
 
+from pipeline.pictures.cube_reading import (
+    COMPUTED,
+    NOTICE,
+    STANDINGS,
+    UNTRUSTED,
+    best_standing,
+    failures,
+    flags,
+    in_words,
+    omitted_failures,
+    placed,
+    standing,
+)
 from pipeline.pictures.page import (
     Markup,
     bar,
@@ -20,19 +33,6 @@ from pipeline.pictures.page import (
     table,
 )
 from pipeline.pictures.plots.standings import plot_standing
-from pipeline.pictures.reading import (
-    COMPUTED,
-    NOTICE,
-    STANDINGS,
-    UNTRUSTED,
-    best_standing,
-    failures,
-    flags,
-    in_words,
-    omitted_failures,
-    placed,
-    standing,
-)
 from pipeline.pictures.style import STANDING_COLOURS
 from pipeline.text import counted, listed
 from pipeline.words import ENSEMBLE, FAILED, PENDING, Flag, health_name, map_names, owner_of, role_of, status_name

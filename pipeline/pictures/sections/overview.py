@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
+from pipeline.pictures.cube_reading import COMPUTED, TRUSTED, UNTRUSTED, placed
 from pipeline.pictures.page import Markup, cell, element, joined, numbers, picture, table
-from pipeline.pictures.reading import COMPUTED, TRUSTED, UNTRUSTED, placed
 from pipeline.pictures.sections.neurons import HEADS
 from pipeline.pictures.sections.outcome import Outcome
 from pipeline.pictures.style import three_figures

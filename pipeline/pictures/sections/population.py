@@ -8,12 +8,12 @@ import xarray as xr
 
 from pipeline.numbers.catalogue import measure
 from pipeline.pictures.choosing import evenly, grouping
+from pipeline.pictures.cube_reading import metadata_names
 from pipeline.pictures.page import Markup, element, joined, numbers, picture, sentence
 from pipeline.pictures.plots.maps import plot_ripple_transfer
 from pipeline.pictures.plots.populations import plot_distribution, plot_population
-from pipeline.pictures.reading import metadata_names
-from pipeline.pictures.sections.behind import maps_behind, values_behind
 from pipeline.pictures.sections.measured import Measured
+from pipeline.pictures.sections.numbers_behind import maps_behind, values_behind
 from pipeline.pictures.sections.outcome import Outcome
 from pipeline.pictures.style import new_figure, three_figures
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 import numpy as np
 import xarray as xr
 
+from pipeline.pictures.cube_reading import as_text, decoded, metadata_names
 from pipeline.pictures.page import Markup, element, homeless, joined, table
-from pipeline.pictures.reading import as_text, decoded, metadata_names
 
 #: Checkpoints on the page, at most.
 MOST_CHECKPOINTS = 400

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from pipeline.pictures.choosing import Choice, choose_drawn, choose_measured
 from pipeline.pictures.page import Markup, joined
-from pipeline.pictures.sections.agreement import agreement_section
+from pipeline.pictures.sections.between_checkpoints import agreement_section
 from pipeline.pictures.sections.browser import browser_section
 from pipeline.pictures.sections.gallery import gallery_section
 from pipeline.pictures.sections.measured import Told, measures_of, over_seeds

@@ -6,10 +6,10 @@ import numpy as np
 import xarray as xr
 
 from pipeline.pictures.choosing import grouping
+from pipeline.pictures.cube_reading import TRUSTED, group_labels
 from pipeline.pictures.page import Markup, element, joined, picture, table
 from pipeline.pictures.plots.populations import plot_distribution
-from pipeline.pictures.reading import TRUSTED, group_labels
-from pipeline.pictures.sections.behind import values_behind
+from pipeline.pictures.sections.numbers_behind import values_behind
 from pipeline.pictures.sections.outcome import Outcome
 from pipeline.pictures.style import new_figure, three_figures
 from pipeline.words import variable_name

@@ -5,10 +5,10 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from pipeline.plan.axes import Axis
-from pipeline.plan.judging import Judging
 from pipeline.plan.kinds import KINDS
+from pipeline.plan.map_checks import Judging
 from pipeline.plan.map_config import CohortFacts, Cost, Stimuli, Variable
-from pipeline.plan.predicting import PredictingConfig, cost_of_fits
+from pipeline.plan.predictions import PredictingConfig, cost_of_fits
 
 
 @KINDS.register("filter_test")

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 from pipeline.plan.axes import Axis
 from pipeline.plan.kinds import KINDS
 from pipeline.plan.map_config import CohortFacts, Cost, Stimuli, Variable
-from pipeline.plan.predicting import PredictingConfig, cost_of_fits
+from pipeline.plan.predictions import PredictingConfig, cost_of_fits
 
 
 @KINDS.register("fitted")

@@ -6,8 +6,8 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from pipeline.plan.axes import Axis
-from pipeline.plan.judging import Judging, cost_of_maps
 from pipeline.plan.kinds import KINDS
+from pipeline.plan.map_checks import Judging, cost_of_maps
 from pipeline.plan.map_config import CohortFacts, Cost, MapConfig, Stimuli, Variable
 
 

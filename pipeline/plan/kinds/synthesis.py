@@ -7,7 +7,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from pipeline.plan.axes import Axis, lag_ms, waveform_lag_ms
-from pipeline.plan.heard import check_frame_width, check_sounds, front_end_of
+from pipeline.plan.front_ends import check_frame_width, check_sounds, front_end_of
 from pipeline.plan.kinds import KINDS
 from pipeline.plan.map_config import (
     CohortFacts,

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from pipeline.plan.axes import Axis, samples_in, waveform_lag_ms
-from pipeline.plan.heard import check_sounds, front_end_of
+from pipeline.plan.front_ends import check_sounds, front_end_of
 from pipeline.plan.kinds import KINDS
 from pipeline.plan.map_config import CohortFacts, GradientConfig, Stimuli, Variable, check_named_frames
 from pipeline.plan.urls import ConfigError

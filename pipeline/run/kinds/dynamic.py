@@ -14,7 +14,7 @@ from pipeline.gradients.health.energy import memory_length, oldest_share
 from pipeline.gradients.health.flags import ROUTES_TOLERANCE, SHORTEST_SOUND, TRUNCATED_SHARE
 from pipeline.gradients.health.raising import raised
 from pipeline.numbers import dynamic
-from pipeline.numbers.sliding import stimulus_windows
+from pipeline.numbers.sound_windows import stimulus_windows
 from pipeline.plan.kinds.dynamic import DynamicConfig
 from pipeline.run.backward_checks import backward_flags
 from pipeline.run.contract_checks import contract_flags

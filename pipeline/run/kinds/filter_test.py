@@ -3,8 +3,8 @@
 import numpy as np
 
 from pipeline.numbers.prediction import filter_r
+from pipeline.run.checked_maps import flags_of_check, judged
 from pipeline.run.job import Computed, Job
-from pipeline.run.judged import flags_of_check, judged
 from pipeline.run.kinds import COMPUTE
 from pipeline.run.predictors import responses, windows
 

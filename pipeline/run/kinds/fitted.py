@@ -4,10 +4,10 @@ import numpy as np
 import torch
 
 from pipeline.numbers.correlation import correlation
-from pipeline.numbers.lags import reach
+from pipeline.numbers.map_reach import reach
 from pipeline.numbers.prediction import ceiling, fit_strf
+from pipeline.run.checked_maps import flags_of_check
 from pipeline.run.job import Computed, Job
-from pipeline.run.judged import flags_of_check
 from pipeline.run.kinds import COMPUTE
 from pipeline.run.predictors import basis, model_responses, recorded_responses
 

@@ -8,8 +8,8 @@ from pipeline.gradients.attribution.perturbed import infidelity
 from pipeline.gradients.gradmaps import Gradmaps
 from pipeline.gradients.question import Question
 from pipeline.plan.kinds.infidelity import InfidelityConfig
+from pipeline.run.checked_maps import Judged, flags_of_check, judged
 from pipeline.run.job import Computed, Job
-from pipeline.run.judged import Judged, flags_of_check, judged
 from pipeline.run.kinds import COMPUTE
 
 

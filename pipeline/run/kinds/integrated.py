@@ -11,10 +11,10 @@ from pipeline.gradients.attribution.integrated import Integrated, integrated_gra
 from pipeline.gradients.attribution.smoothed import smoothed_gradients
 from pipeline.gradients.health.flags import TRUNCATED_SHARE
 from pipeline.gradients.health.raising import raised
-from pipeline.numbers.lags import reach
+from pipeline.numbers.map_reach import reach
 from pipeline.plan.kinds.integrated import IntegratedConfig
 from pipeline.run.contract_checks import contract_flags
-from pipeline.run.gradients import question_of
+from pipeline.run.engine_maps import question_of
 from pipeline.run.job import Computed, Job
 from pipeline.run.kinds import COMPUTE
 

@@ -5,8 +5,8 @@ import torch
 
 from pipeline.gradients.attribution.perturbed import randomised_maps
 from pipeline.plan.kinds.randomised import PARTS, RandomisedConfig
+from pipeline.run.checked_maps import flags_of_check, judged
 from pipeline.run.job import Computed, Job
-from pipeline.run.judged import flags_of_check, judged
 from pipeline.run.kinds import COMPUTE
 
 

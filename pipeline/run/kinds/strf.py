@@ -10,7 +10,7 @@ from pipeline.gradients.health.assessment import assess
 from pipeline.gradients.passes.kept import kept_of
 from pipeline.plan.kinds.strf import StrfMapConfig
 from pipeline.run.contract_checks import contract_of
-from pipeline.run.gradients import batch_of, question_of, shard_of_batches
+from pipeline.run.engine_maps import batch_of, question_of, shard_of_batches
 from pipeline.run.job import Computed, Job
 from pipeline.run.kinds import COMPUTE
 

@@ -6,11 +6,11 @@ from torch import Tensor
 
 from pipeline.gradients.attribution.synthesis import Synthesised, synthesise
 from pipeline.gradients.health.raising import raised
-from pipeline.numbers.lags import reach
+from pipeline.numbers.map_reach import reach
 from pipeline.plan.kinds.synthesis import SynthesisConfig
 from pipeline.run.backward_checks import backward_flags
 from pipeline.run.contract_checks import contract_flags
-from pipeline.run.gradients import question_of
+from pipeline.run.engine_maps import question_of
 from pipeline.run.job import Computed, Job
 from pipeline.run.kinds import COMPUTE
 from pipeline.words import axis_named

@@ -4,7 +4,7 @@ from pipeline.gradients.gradmaps import gradmaps_around_sounds
 from pipeline.gradients.health.assessment import assess
 from pipeline.plan.kinds.waveform import WaveformMapConfig
 from pipeline.run.contract_checks import contract_of
-from pipeline.run.gradients import batch_of, question_of, shard_of_batches
+from pipeline.run.engine_maps import batch_of, question_of, shard_of_batches
 from pipeline.run.job import Computed, Job
 from pipeline.run.kinds import COMPUTE
 from pipeline.words import axis_named

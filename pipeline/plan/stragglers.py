@@ -4,7 +4,7 @@ from bisect import insort
 from collections import defaultdict
 from dataclasses import dataclass, replace
 
-from pipeline.plan.reports import ShardReport, span
+from pipeline.plan.shard_reports import ShardReport, span
 from pipeline.plan.shards import RunPlan, Shard
 
 #: A shard is a straggler when it takes so many times the median of those like it, of which so many are finished.

@@ -4,9 +4,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.inputs.discovery import find_checkpoints
+from pipeline.inputs.checkpoint_discovery import find_checkpoints
+from pipeline.inputs.checkpoint_memory import Memory
 from pipeline.inputs.files import refuse_secrets
-from pipeline.inputs.learnt import Memory
 from pipeline.plan.config import COHORT, CohortConfig, ConfigError, RunConfig
 from pipeline.plan.wildcards import Value, fill, fill_pattern, typed, words_in
 

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from pipeline.plan.config import RunConfig
-from pipeline.plan.judging import Judging
 from pipeline.plan.kinds.filter_test import FilterTestConfig
 from pipeline.plan.kinds.fit_agreement import FitAgreementConfig
 from pipeline.plan.kinds.infidelity import InfidelityConfig
 from pipeline.plan.kinds.randomised import RandomisedConfig
+from pipeline.plan.map_checks import Judging
 from pipeline.plan.map_config import MapConfig
 from pipeline.plan.urls import ConfigError
 

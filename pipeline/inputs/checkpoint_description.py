@@ -9,11 +9,11 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from pipeline.inputs.checkpoint_files import Files, files_of, fingerprint_of, folder_of, json_beside, unreadable
+from pipeline.inputs.checkpoint_memory import Learnt, Memory
 from pipeline.inputs.files import CheckpointError, FileTooLargeError, join, split
-from pipeline.inputs.learnt import Learnt, Memory
+from pipeline.inputs.fit_records import read_training
 from pipeline.inputs.metadata import Metadata, read_metadata
 from pipeline.inputs.recipes import UNWRAPPED, Recipe, recipe_of
-from pipeline.inputs.training import read_training
 from pipeline.plan.config import ConfigError
 from pipeline.plan.shards import Checkpoint, CheckpointSource
 from pipeline.text import of_error, printable
@@ -147,7 +147,7 @@ def _describe(
         if known is None:
             # Only here does torch have to be there: what is remembered needs none of it.
             from pipeline.inputs.checkpoints import build, model_fields
-            from pipeline.inputs.foreign import asked_interrupts_only
+            from pipeline.inputs.lab_code import asked_interrupts_only
 
             with asked_interrupts_only():
                 model, notes = build(read.files, source.location, recipe)

@@ -12,11 +12,11 @@ import torch
 from torch import nn
 
 from pipeline.inputs.files import CheckpointError
-from pipeline.inputs.foreign import FOREIGN, asked_interrupts_only, private_randomness
-from pipeline.inputs.loading import load_weights, refuse_sizes
-from pipeline.inputs.names import deepstrf_classes, is_deepstrf, module_class, not_installed, parameters_of
+from pipeline.inputs.lab_code import FOREIGN, asked_interrupts_only, private_randomness
+from pipeline.inputs.named_code import deepstrf_classes, is_deepstrf, module_class, not_installed, parameters_of
 from pipeline.inputs.recipes import Recipe, toml_example
 from pipeline.inputs.torchaudio_standin import ensure_lightning
+from pipeline.inputs.weight_loading import load_weights, refuse_sizes
 from pipeline.plan.config import ConfigError, ModuleSpec
 from pipeline.text import listed, meant, printable
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from pipeline.gradients.gradmaps import Gradmaps
 from pipeline.gradients.health.assessment import Health
 from pipeline.gradients.question import Question
-from pipeline.numbers.lags import reach
+from pipeline.numbers.map_reach import reach
 from pipeline.plan.map_config import ObjectiveConfigured
 from pipeline.run.job import Computed, Job
 

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from pipeline.pictures.cube_reading import as_text
 from pipeline.pictures.page import LARGEST_NUMBERS, Markup, numbers
-from pipeline.pictures.reading import as_text
 from pipeline.pictures.sections.outcome import Outcome
 
 #: Bytes of the maps of one picture: at most, and what the smallest map of a page may take.

@@ -8,11 +8,11 @@ from typing import TypeVar
 import numpy as np
 from torch import nn
 
-from pipeline.plan.reports import ShardReport
+from pipeline.plan.shard_reports import ShardReport
 from pipeline.plan.shards import RunPlan, Shard
+from pipeline.run.crash_note import noted
 from pipeline.run.driver import STORAGE_PAUSES, Bundle, Models, OpenedRun
 from pipeline.run.shard import compute_shard, store_shard
-from pipeline.run.whereabouts import noted
 
 T = TypeVar("T")
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from glob import escape
 from typing import Any
 
-from pipeline.inputs.discovery import NOT_WEIGHTS, WEIGHT_NAMES
+from pipeline.inputs.checkpoint_discovery import NOT_WEIGHTS, WEIGHT_NAMES
 from pipeline.inputs.files import SUFFIXES
-from pipeline.inputs.names import deepstrf_classes, parameters_of
+from pipeline.inputs.named_code import deepstrf_classes, parameters_of
 from pipeline.plan.config import ConfigError
 from pipeline.plan.wildcards import as_expression, words_in
 from pipeline.words import RESERVED_NAMES

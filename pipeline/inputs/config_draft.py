@@ -3,8 +3,8 @@
 import os
 from collections.abc import Iterator
 
-from pipeline.inputs.survey import EntryGroup, Survey
-from pipeline.plan.blanks import blank
+from pipeline.inputs.folder_survey import EntryGroup, Survey
+from pipeline.plan.config_blanks import blank
 from pipeline.plan.wildcards import words_in
 from pipeline.text import counted
 

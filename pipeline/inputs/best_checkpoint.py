@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
+from pipeline.inputs.checkpoint_memory import Memory
 from pipeline.inputs.files import (
     SUFFIXES,
     WEIGHTS_BYTES,
@@ -16,7 +17,6 @@ from pipeline.inputs.files import (
     split,
     stamp,
 )
-from pipeline.inputs.learnt import Memory
 from pipeline.plan.config import ConfigError
 from pipeline.text import listed
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipeline.inputs.checkpoint_files import json_beside
+from pipeline.inputs.checkpoint_memory import Memory
 from pipeline.inputs.files import JSON_BYTES, CheckpointError, join, read_inside, split
-from pipeline.inputs.learnt import Memory
 from pipeline.inputs.metadata import Metadata, Scalar, read_metadata
 from pipeline.plan.urls import is_url
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from glob import escape
 from pathlib import PurePath
 
-from pipeline.inputs.best import best_of
+from pipeline.inputs.best_checkpoint import best_of
+from pipeline.inputs.checkpoint_memory import Memory
 from pipeline.inputs.files import SUFFIXES, Match, find, list_names, refuse_secrets, split
-from pipeline.inputs.learnt import Memory
 from pipeline.plan.config import CheckpointsConfig, CohortConfig, ConfigError, RunConfig, is_url
 from pipeline.plan.shards import CheckpointSource
 from pipeline.plan.wildcards import Value, as_expression, as_glob, refuse_words, typed, words_in

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from pipeline.inputs.files import CheckpointError
-from pipeline.inputs.names import parameters_of
-from pipeline.inputs.offers import Offer, describe_offer, fitting_prefix, offers
+from pipeline.inputs.named_code import parameters_of
 from pipeline.inputs.recipes import Recipe, toml_example
+from pipeline.inputs.state_dicts import Offer, describe_offer, fitting_prefix, offers
 from pipeline.text import listed, printable
 
 

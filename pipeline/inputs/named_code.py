@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from pipeline.inputs.foreign import FOREIGN
+from pipeline.inputs.lab_code import FOREIGN
 from pipeline.inputs.put_off import put_off
 from pipeline.inputs.torchaudio_standin import ensure_torchaudio
 from pipeline.plan.config import ConfigError

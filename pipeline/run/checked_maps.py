@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from pipeline.gradients.gradmaps import Gradmaps, gradmaps_around_spectrograms
 from pipeline.gradients.health.raising import raised
-from pipeline.plan.judging import Judging
 from pipeline.plan.kinds.strf import StrfMapConfig
+from pipeline.plan.map_checks import Judging
 from pipeline.run.contract_checks import contract_flags
-from pipeline.run.gradients import question_of
+from pipeline.run.engine_maps import question_of
 from pipeline.run.job import Job
 from pipeline.run.kinds.strf import around
 
