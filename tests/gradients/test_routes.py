@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from pipeline.gradients.gradmaps import compute_strf_gradmaps, strf_gradmaps
-from pipeline.gradients.passes.forward_pass import pass_through
+from pipeline.gradients.passes.forward_pass import ForwardPass, pass_through
 from pipeline.gradients.passes.vjp import vjp
 from pipeline.gradients.passes.windows import windowed
 from pipeline.gradients.routes import cheapest
@@ -152,6 +152,18 @@ def test_what_is_remembered_of_a_model_goes_with_it():
     del model
     gc.collect()
     assert seen() is None
+
+
+@pytest.mark.parametrize("name", ["LinearNonlinear", "StateNet-GRU", "StateNet-LMU", "Transformer"])
+def test_what_a_pass_held_is_freed_at_once(name):
+    compute_strf_gradmaps(ZOO[name](30), None, LAGS)  # the first call leaves what torch's own parts leave
+    gc.collect()
+    gc.disable()
+    try:
+        compute_strf_gradmaps(ZOO[name](30), None, LAGS)
+        assert not [held for held in gc.get_objects() if type(held) is ForwardPass]
+    finally:
+        gc.enable()
 
 
 def test_a_model_that_cannot_be_vmapped_still_factors():

@@ -21,9 +21,9 @@ class ForwardPass:
     (stimulus, neuron, frame) and hangs on the leaf by autograd's graph; ``trace`` holds what the model's parts were
     given and gave on the way. ``limits`` is what the model was found not to allow, kept from one pass to the next;
     ``stages`` are ways back to the leaf that were worked out once; ``known`` is what models of the same class and shape
-    were found to be like. Where the leaf was itself computed from a
-    ``source``, ``whole`` is the response hanging on that. ``bases`` are rows that hold for whichever neurons are asked
-    for; None where the pass serves one block of neurons alone.
+    were found to be like. Where the leaf was itself computed from a ``source``, ``whole`` is the response hanging on
+    that. ``bases`` are rows that hold for whichever neurons are asked for; None where the pass serves one block of
+    neurons alone.
     """
 
     model: nn.Module
@@ -32,7 +32,7 @@ class ForwardPass:
     trace: Trace
     memory: int
     limits: set[str] = field(default_factory=set)
-    stages: dict[int, Callable[[Tensor, int], Tensor]] = field(default_factory=dict)
+    stages: dict[int, "Stage"] = field(default_factory=dict)
     source: "Source | None" = None
     whole: Tensor | None = None
     known: Known = field(default_factory=Known)
@@ -54,6 +54,11 @@ class ForwardPass:
     @property
     def n_stimuli(self) -> int:
         return self.response.shape[0]
+
+
+#: A way from one tensor to the leaf: of cotangents, and of the first time that need be right. It is told the pass that
+#: holds it rather than holding that: what holds itself, and all its tensors, waits for Python's collector.
+Stage = Callable[[ForwardPass, Tensor, int], Tensor]
 
 
 class Source(Protocol):

@@ -1,13 +1,12 @@
 """Many cotangents at once from a tensor between two parts of a model back to the stimulus."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pipeline.gradients.passes.forward_pass import ForwardPass
+from pipeline.gradients.passes.forward_pass import ForwardPass, Stage
 from pipeline.gradients.passes.layout import SAME, Layout, acts_on_each_frame, layouts, probe
 from pipeline.gradients.passes.trace import Call, first_tensor, is_plain, nodes_between
 from pipeline.gradients.passes.vjp import vjp
@@ -31,10 +30,10 @@ def pull_back(forward_pass: ForwardPass, tensor: Tensor, cotangents: Tensor, ear
     stage = forward_pass.stages.get(id(tensor))
     if stage is None:
         stage = forward_pass.stages[id(tensor)] = _stage(forward_pass, tensor)
-    return stage(cotangents, earliest)
+    return stage(forward_pass, cotangents, earliest)
 
 
-def _stage(forward_pass: ForwardPass, tensor: Tensor) -> Callable[[Tensor, int], Tensor]:
+def _stage(forward_pass: ForwardPass, tensor: Tensor) -> Stage:
     """The way from ``tensor`` to the leaf."""
     call = recurrent_call(forward_pass, tensor)
     layers = linearised(call.module, call.given, call.gave) if call is not None else None
@@ -43,7 +42,7 @@ def _stage(forward_pass: ForwardPass, tensor: Tensor) -> Callable[[Tensor, int],
     return _through_recurrent(forward_pass, tensor, call, layers)
 
 
-def _down_to_encoder(forward_pass: ForwardPass, tensor: Tensor) -> Callable[[Tensor, int], Tensor]:
+def _down_to_encoder(forward_pass: ForwardPass, tensor: Tensor) -> Stage:
     """Plain backward passes, the first part of the model by its Jacobian where it acts on each frame alone."""
     trace, made = forward_pass.trace, list[Tensor]()
 
@@ -56,15 +55,15 @@ def _down_to_encoder(forward_pass: ForwardPass, tensor: Tensor) -> Callable[[Ten
 
     known = forward_pass.known.answer("encoder before the cut", find)
     if known is None:
-        return lambda cotangents, _: vjp(tensor, forward_pass.leaf, cotangents, forward_pass.limits)
+        return lambda passed, cotangents, _: vjp(tensor, passed.leaf, cotangents, passed.limits)
     call, layout, begun = trace.calls[known[0]], known[1], known[2]
     slopes = made[0] if made else _slopes_of_few_frames(forward_pass, call, layout)
     if slopes is None:
         raise RuntimeError("one frame does not stand for all here")
     slope = slopes[0, 0]
 
-    def back(cotangents: Tensor, _: int) -> Tensor:
-        return begun.join(layout.split(vjp(tensor, call.given, cotangents, forward_pass.limits)) @ slope)
+    def back(passed: ForwardPass, cotangents: Tensor, _: int) -> Tensor:
+        return begun.join(layout.split(vjp(tensor, call.given, cotangents, passed.limits)) @ slope)
 
     return back
 
@@ -127,14 +126,12 @@ def _last_recurrent(forward_pass: ForwardPass, tensor: Tensor) -> Call | None:
     return None
 
 
-def _through_recurrent(
-    forward_pass: ForwardPass, tensor: Tensor, call: Call, layers: list[Linearised]
-) -> Callable[[Tensor, int], Tensor]:
+def _through_recurrent(forward_pass: ForwardPass, tensor: Tensor, call: Call, layers: list[Linearised]) -> Stage:
     n_stimuli, n_frames = forward_pass.n_stimuli, forward_pass.response.shape[-1]
     batch_first = bool(getattr(call.module, "batch_first", False))
     order, axis = ("stimulus", 1) if batch_first else ("frame", 0)
     if call.given.shape[1 if batch_first else 0] != n_frames or call.given.shape[0 if batch_first else 1] != n_stimuli:
-        return lambda cotangents, _: vjp(tensor, forward_pass.leaf, cotangents, forward_pass.limits)
+        return lambda passed, cotangents, _: vjp(tensor, passed.leaf, cotangents, passed.limits)
     given = Layout(order, axis, tuple(call.given.shape), n_stimuli, n_frames)
     gave = Layout(order, axis, tuple(call.gave.shape), n_stimuli, n_frames)
     encoder = _frame_wise_encoder(forward_pass, call, given)
@@ -142,9 +139,9 @@ def _through_recurrent(
         layers = [*layers[:-1], layers[-1].feeding(encoder.slopes)]
     on_frames = forward_pass.leaf.shape[-1] == n_frames
 
-    def back(cotangents: Tensor, earliest: int) -> Tensor:
+    def back(passed: ForwardPass, cotangents: Tensor, earliest: int) -> Tensor:
         # 1. From the tensor to what the recurrent layer gave: rows (frame, stimulus, row, hidden).
-        at_output = vjp(tensor, call.gave, cotangents, forward_pass.limits)
+        at_output = vjp(tensor, call.gave, cotangents, passed.limits)
         rows = gave.split(at_output).permute(2, 1, 0, 3)
         # 2. Through the layers, the last first, by their written-out recursion; frames before ``earliest`` stay 0.
         for layer in layers:
@@ -153,15 +150,15 @@ def _through_recurrent(
         # 3. From the layer's input to the stimulus: where a part acts on each frame alone its Jacobian
         #    (output, input) has already been multiplied into the last feed, or is applied frame by frame now.
         if encoder is None:
-            return vjp(call.given, forward_pass.leaf, given.join(vectors), forward_pass.limits)
+            return vjp(call.given, passed.leaf, given.join(vectors), passed.limits)
         joined = (
             encoder.layout.join(vectors)
             if encoder.slopes is not None
-            else _through_encoder(forward_pass, call, given, encoder, vectors)
+            else _through_encoder(passed, call, given, encoder, vectors)
         )
-        if encoder.tensor is forward_pass.trace.stimulus:
+        if encoder.tensor is passed.trace.stimulus:
             return joined
-        return vjp(encoder.tensor, forward_pass.leaf, joined, forward_pass.limits)
+        return vjp(encoder.tensor, passed.leaf, joined, passed.limits)
 
     return back
 
