@@ -1,10 +1,12 @@
 """Checks of maps that are asked for all at once, and what each of them is a check of."""
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline.plan.map_config import Cost, Frozen
+from pipeline.plan.axes import Axis
+from pipeline.plan.map_config import Cost, Frozen, MapConfig
 
 #: Seconds on one core for the maps of one neuron.
 MAP_SECONDS = 2e-3
@@ -38,6 +40,14 @@ class Judging(BaseModel):
     companions: ClassVar[tuple[str, ...]] = ("health",)
 
 
-def cost_of_maps(neurons: int, entries: int, times: int) -> Cost:
-    """Cost of computing the maps of some neurons so many times."""
-    return Cost(seconds=MAP_SECONDS * neurons * times, bytes=16 * neurons * entries * 4)
+class ComputedAgain(Judging, MapConfig):
+    """A check for which the maps that it is of are computed again, some times over."""
+
+    cut_along: ClassVar[tuple[str, ...]] = ("neuron",)
+    #: How many times the maps are computed.
+    times: ClassVar[int] = 1
+
+    def cost(self, axes: Mapping[str, Axis], block: Mapping[str, int]) -> Cost:
+        """Seconds and bytes of a block of neurons."""
+        neurons, entries = block.get("neuron", len(axes["neuron"])), len(axes["frequency"]) * len(axes["lag"])
+        return Cost(seconds=MAP_SECONDS * neurons * self.times, bytes=16 * neurons * entries * 4)

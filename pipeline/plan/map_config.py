@@ -74,7 +74,7 @@ class Stimuli:
 
     def axis(self) -> Axis:
         """The axis of these stimuli."""
-        return Axis("stimulus", self.names)
+        return Axis("stimulus", self.names, extents=self.lengths)
 
 
 @dataclass(frozen=True)
@@ -154,10 +154,13 @@ class MapConfig(Frozen):
     #: What one shard may cost at most; it is cut as small as this and the size of an object ask for.
     most: ClassVar[Cost] = Cost(seconds=600.0, bytes=16 * 2**30)
 
+    #: What `stimulus_paths` name, where there are any.
+    stimuli_are: ClassVar[Hears] = "nothing"
+
     @property
     def hears(self) -> Hears:
-        """What `stimulus_paths` name."""
-        return "nothing"
+        """What is read for the map."""
+        return self.stimuli_are if self.stimulus_paths else "nothing"
 
     @property
     def stimulus_paths(self) -> tuple[str, ...]:
@@ -274,6 +277,11 @@ class GradientConfig(ObjectiveConfigured):
     def neuron_axes(self, cohort: CohortFacts) -> tuple[Axis, ...]:
         """The axis of the neurons; none for the gradient of their sum."""
         return (cohort.neuron_axis(),) if self.neurons == "each" else ()
+
+    def gradient(self, axes: Mapping[str, Axis], over: str) -> tuple[Variable, ...]:
+        """The one variable of the map, with respect to something in words."""
+        what = f"gradient of the {self.objective_words()} response with respect to the {over}"
+        return (Variable("", ("checkpoint", *axes), what, f"response per unit of the {over}"),)
 
 
 def check_silence(key: str, chosen: str, level: float | None) -> None:

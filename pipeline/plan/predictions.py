@@ -23,12 +23,8 @@ class PredictingConfig(MapConfig):
     responses: str | None = Field(default=None, min_length=1)
     """Recorded responses, an .npz: (neuron, time) or (neuron, repeat, time) for each sound, by its name."""
 
+    stimuli_are: ClassVar[Hears] = "spectrograms"
     cut_along: ClassVar[tuple[str, ...]] = ("neuron",)
-
-    @property
-    def hears(self) -> Hears:
-        """Spectrograms."""
-        return "spectrograms"
 
     @property
     def target(self) -> str:
@@ -54,8 +50,8 @@ class PredictingConfig(MapConfig):
                     " neurons in the cohort's order"
                 )
 
-    def rows(self, cohort: CohortFacts, stimuli: Stimuli) -> tuple[Axis, ...]:
-        """The axis of the neurons, once every sound is known to be longer than the window."""
+    def axes(self, cohort: CohortFacts, stimuli: Stimuli) -> tuple[Axis, ...]:
+        """Stimulus, neuron, frequency, lag, once every sound is known to be longer than the window."""
         for name, frames in zip(stimuli.names, stimuli.lengths, strict=True):
             if frames < cohort.lags:
                 raise ConfigError(
@@ -63,19 +59,18 @@ class PredictingConfig(MapConfig):
                     f" {cohort.lags} of the window, so no response to it can be predicted; give longer sounds or fewer"
                     " lags"
                 )
-        return (cohort.neuron_axis(),)
+        return (stimuli.axis(), cohort.neuron_axis(), cohort.frequency_axis(), cohort.lag_axis())
 
+    def cost(self, axes: Mapping[str, Axis], block: Mapping[str, int]) -> Cost:
+        """Cost of predicting the responses of a block of neurons, in double precision.
 
-def cost_of_fits(axes: Mapping[str, Axis], block: Mapping[str, int]) -> Cost:
-    """Cost of predicting the responses of a block of neurons, in double precision.
-
-    Held at one time: the windows of all frames, centred, and in the basis of their directions, of which there are no
-    more than frames or entries; and the residuals under each of some two dozen penalties.
-    """
-    neurons = block.get("neuron", len(axes["neuron"]))
-    frames = sum(axes["stimulus"].extents)
-    entries = len(axes["frequency"]) * len(axes["lag"])
-    directions = min(frames, entries)
-    held = 3 * frames * entries + directions * (entries + directions) + frames * directions + 24 * neurons * frames
-    seconds = RESPONSE_SECONDS * frames + FIT_SECONDS * frames * neurons + directions**3 * 2e-10
-    return Cost(seconds=seconds, bytes=8 * held)
+        Held at one time: the windows of all frames, centred, and in the basis of their directions, of which there are
+        no more than frames or entries; and the residuals under each of some two dozen penalties.
+        """
+        neurons = block.get("neuron", len(axes["neuron"]))
+        frames = sum(axes["stimulus"].extents)
+        entries = len(axes["frequency"]) * len(axes["lag"])
+        directions = min(frames, entries)
+        held = 3 * frames * entries + directions * (entries + directions) + frames * directions + 24 * neurons * frames
+        seconds = RESPONSE_SECONDS * frames + FIT_SECONDS * frames * neurons + directions**3 * 2e-10
+        return Cost(seconds=seconds, bytes=8 * held)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -51,6 +52,7 @@ def judged(job: Job) -> Judged:
     return found
 
 
-def flags_of_check(maps: Tensor) -> Tensor:
+def health_of_check(maps: Tensor) -> np.ndarray:
     """Health flags of a check, for each neuron: there is nothing to check where the map is all zero."""
-    return raised("all_zero_map", (maps == 0).all(dim=-1).all(dim=-1)[None])[0]
+    flags = raised("all_zero_map", (maps == 0).all(dim=-1).all(dim=-1)[None])[0]
+    return flags.cpu().numpy().astype(np.uint16)

@@ -1,16 +1,18 @@
 """Gradients and their health as the engine gives them, made into the arrays of a map."""
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipeline.gradients.gradmaps import Gradmaps
-from pipeline.gradients.health.assessment import Health
+from pipeline.gradients.health.assessment import Health, assess
 from pipeline.gradients.question import Question
 from pipeline.numbers.map_reach import reach
 from pipeline.plan.map_config import ObjectiveConfigured
+from pipeline.run.contract_checks import contract_of
 from pipeline.run.job import Computed, Job
 
 
@@ -24,11 +26,29 @@ class Batch:
     block: int
 
 
-def batch_of(maps: Gradmaps, health: Health, lag_step_ms: float) -> Batch:
-    """What the engine found, in memory.
+def gradients_of(
+    job: Job,
+    question: Question,
+    around: Iterable[Tensor | None],
+    gradients: Callable[[nn.Module, Any, Question], Gradmaps],
+    lag_step_ms: float,
+    **contract: Any,
+) -> Computed:
+    """Gradients and health of the shard's neurons around stimuli, those of one length at a time.
 
-    ``lag_step_ms``: Time from one lag of the map to the next.
+    ``lag_step_ms``: Time from one lag of the map to the next. ``contract``: In what words `contract_of` is asked.
     """
+    model, batches = job.model, []
+    for stimuli in around:
+        known = contract_of(model, job, stimuli, **contract)
+        maps = gradients(model, stimuli, question)
+        sample = job.engine.finite_difference_neurons
+        batches.append(_batch(maps, assess(model, maps, stimuli, question, sample=sample, contract=known), lag_step_ms))
+    return _joined(job, batches)
+
+
+def _batch(maps: Gradmaps, health: Health, lag_step_ms: float) -> Batch:
+    """What the engine found, in memory."""
     values = _array(maps.values, "float32")
     return Batch(
         values=values,
@@ -47,7 +67,7 @@ def _array(tensor: Tensor, dtype: str) -> np.ndarray:
     return tensor.detach().cpu().numpy().astype(dtype, copy=False)
 
 
-def shard_of_batches(job: Job, batches: list[Batch]) -> Computed:
+def _joined(job: Job, batches: list[Batch]) -> Computed:
     """The batches of a shard as its one array and its companions."""
     values = np.concatenate([batch.values for batch in batches]) if len(batches) > 1 else batches[0].values
     return Computed(

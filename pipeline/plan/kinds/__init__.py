@@ -12,7 +12,7 @@ looked up. For ``kind = "dynamic"``:
             stimuli: str | tuple[str, ...]
             components: int = Field(default=15, ge=1, le=1000)
 
-            hears: ClassVar[Hears] = "spectrograms"     # what `stimuli` names
+            stimuli_are: ClassVar[Hears] = "spectrograms"  # what `stimuli` names
             cut_along: ClassVar[...] = ("neuron",)      # all stimuli inside one shard
 
             def axes(self, cohort, stimuli): ...        # the axes of the map, own ones with their values

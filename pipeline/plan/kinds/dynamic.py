@@ -57,6 +57,7 @@ class DynamicConfig(MapConfig):
     route: DynamicRoute = "auto"
     """Way to the maps; it changes no number beyond rounding."""
 
+    stimuli_are: ClassVar[Hears] = "spectrograms"
     companions: ClassVar[tuple[str, ...]] = ("health", "memory_90", "memory_99", "oldest_share")
 
     @field_validator("keep", mode="before")
@@ -91,11 +92,6 @@ class DynamicConfig(MapConfig):
         if chosen is None:
             chosen = tuple(one for one in DEFAULT_MEASURES if self.every == 1 or one not in EVERY_FRAME)
         return tuple(one for one in get_args(Measure) if one in chosen)
-
-    @property
-    def hears(self) -> Hears:
-        """Spectrograms."""
-        return "spectrograms"
 
     def skipped(self, lags: int, frame_ms: float) -> int:
         """Frames left out at the start of each sound: a window, so that no map reaches to before it, by default."""

@@ -1,14 +1,13 @@
 """How well maps predict responses as linear filters."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, Literal
 
 from pipeline.plan.axes import Axis
 from pipeline.plan.kinds import KINDS
 from pipeline.plan.map_checks import Judging
-from pipeline.plan.map_config import CohortFacts, Cost, Stimuli, Variable
-from pipeline.plan.predictions import PredictingConfig, cost_of_fits
+from pipeline.plan.map_config import Variable
+from pipeline.plan.predictions import PredictingConfig
 
 
 @KINDS.register("filter_test")
@@ -21,16 +20,7 @@ class FilterTestConfig(Judging, PredictingConfig):
         """Of which map, and what is predicted."""
         return {**super().facts(), "of": self.of}
 
-    def axes(self, cohort: CohortFacts, stimuli: Stimuli) -> tuple[Axis, ...]:
-        """Stimulus, neuron, frequency, lag."""
-        heard = replace(stimuli.axis(), extents=stimuli.lengths)
-        return (heard, *self.rows(cohort, stimuli), cohort.frequency_axis(), cohort.lag_axis())
-
     def variables(self, axes: Mapping[str, Axis]) -> tuple[Variable, ...]:
         """The correlation."""
         what = f"correlation of the {self.target}'s responses with {self.of} as a linear filter"
         return (Variable("r", ("checkpoint", "neuron"), what, role="measure"),)
-
-    def cost(self, axes: Mapping[str, Axis], block: Mapping[str, int]) -> Cost:
-        """Seconds and bytes of the sounds' windows and the maps of a block of neurons."""
-        return cost_of_fits(axes, block)

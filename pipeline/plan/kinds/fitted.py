@@ -1,13 +1,12 @@
 """STRFs fitted to responses, of the model itself or recorded."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 from pipeline.plan.axes import Axis
 from pipeline.plan.kinds import KINDS
-from pipeline.plan.map_config import CohortFacts, Cost, Stimuli, Variable
-from pipeline.plan.predictions import PredictingConfig, cost_of_fits
+from pipeline.plan.map_config import Variable
+from pipeline.plan.predictions import PredictingConfig
 
 
 @KINDS.register("fitted")
@@ -23,11 +22,6 @@ class FittedConfig(PredictingConfig):
     def facts(self) -> dict[str, Any]:
         """What is predicted, and how the fit is made."""
         return {**super().facts(), "objective": "each frame", "baseline": "stimuli", "method": self.method}
-
-    def axes(self, cohort: CohortFacts, stimuli: Stimuli) -> tuple[Axis, ...]:
-        """Stimulus, neuron, frequency, lag."""
-        heard = replace(stimuli.axis(), extents=stimuli.lengths)
-        return (heard, *self.rows(cohort, stimuli), cohort.frequency_axis(), cohort.lag_axis())
 
     def variables(self, axes: Mapping[str, Axis]) -> tuple[Variable, ...]:
         """The fitted STRF, how well it predicts sounds that it was not fitted to, and its penalty."""
@@ -53,7 +47,3 @@ class FittedConfig(PredictingConfig):
             Variable("ceiling", each, "correlation that a noise-free prediction would reach", role="measure"),
             Variable("model_r", each, "correlation of the model's own response with the recording", role="measure"),
         )
-
-    def cost(self, axes: Mapping[str, Axis], block: Mapping[str, int]) -> Cost:
-        """Seconds and bytes of the sounds' windows, their decomposition, and the fits of a block of neurons."""
-        return cost_of_fits(axes, block)

@@ -7,12 +7,12 @@ from pydantic import Field
 
 from pipeline.plan.axes import Axis
 from pipeline.plan.kinds import KINDS
-from pipeline.plan.map_checks import Judging, cost_of_maps
-from pipeline.plan.map_config import CohortFacts, Cost, MapConfig, Stimuli, Variable
+from pipeline.plan.map_checks import ComputedAgain
+from pipeline.plan.map_config import CohortFacts, Stimuli, Variable
 
 
 @KINDS.register("infidelity")
-class InfidelityConfig(Judging, MapConfig):
+class InfidelityConfig(ComputedAgain):
     """Share of the response's change under random changes of the sound that the map does not tell."""
 
     kind: Literal["infidelity"]
@@ -23,7 +23,7 @@ class InfidelityConfig(Judging, MapConfig):
     seed: int = Field(default=0, ge=0, lt=2**31)
     """Seed of the changes."""
 
-    cut_along: ClassVar[tuple[str, ...]] = ("neuron",)
+    times: ClassVar[int] = 4
 
     def facts(self) -> dict[str, Any]:
         """Of which map, and the changes."""
@@ -41,8 +41,3 @@ class InfidelityConfig(Judging, MapConfig):
         """The share."""
         what = f"share of the response's change that {self.of} does not tell: 0 all is told, 1 as a map of zeros"
         return (Variable("", ("checkpoint", "neuron"), what, role="measure"),)
-
-    def cost(self, axes: Mapping[str, Axis], block: Mapping[str, int]) -> Cost:
-        """Seconds and bytes of a block of neurons."""
-        neurons = block.get("neuron", len(axes["neuron"]))
-        return cost_of_maps(neurons, len(axes["frequency"]) * len(axes["lag"]), 4)

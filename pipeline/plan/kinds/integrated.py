@@ -1,7 +1,6 @@
 """Integrated gradients: what each part of each sound has contributed to the response, from a baseline on."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -50,6 +49,7 @@ class IntegratedConfig(ObjectiveConfigured):
     seed: int = Field(default=0, ge=0, lt=2**31)
     """Seed of the noise."""
 
+    stimuli_are: ClassVar[Hears] = "spectrograms"
     companions: ClassVar[tuple[str, ...]] = ("health", "memory_90", "memory_99", "oldest_share", "frame")
 
     @model_validator(mode="after")
@@ -66,11 +66,6 @@ class IntegratedConfig(ObjectiveConfigured):
                 " raise the one or lower the other"
             )
         return self
-
-    @property
-    def hears(self) -> Hears:
-        """Spectrograms."""
-        return "spectrograms"
 
     def facts(self) -> dict[str, Any]:
         """Objective, baseline, and how complete the contributions are meant to be."""
@@ -98,8 +93,7 @@ class IntegratedConfig(ObjectiveConfigured):
 
     def axes(self, cohort: CohortFacts, stimuli: Stimuli) -> tuple[Axis, ...]:
         """Stimulus, neuron, frequency, lag."""
-        heard = replace(stimuli.axis(), extents=stimuli.lengths)
-        return (heard, cohort.neuron_axis(), cohort.frequency_axis(), cohort.lag_axis())
+        return (stimuli.axis(), cohort.neuron_axis(), cohort.frequency_axis(), cohort.lag_axis())
 
     def variables(self, axes: Mapping[str, Axis]) -> tuple[Variable, ...]:
         """The contributions, what is wanting of their sum, what lies before the window, and the nodes taken."""

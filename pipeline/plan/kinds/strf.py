@@ -1,7 +1,7 @@
 """A map over the spectrogram, or over what the prefilter makes of it."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -36,6 +36,8 @@ class StrfMapConfig(GradientConfig):
     space: Literal["spectrogram", "prefiltered"] = "spectrogram"
     """Before the prefilter, or after it: one map per channel."""
 
+    stimuli_are: ClassVar[Hears] = "spectrograms"
+
     @model_validator(mode="after")
     def _baseline_has_what_it_needs(self) -> "StrfMapConfig":
         needs_stimuli = self.baseline in ("mean", "stimuli")
@@ -53,11 +55,6 @@ class StrfMapConfig(GradientConfig):
                 ' use objective = "last", or baseline = "stimuli"'
             )
         return self
-
-    @property
-    def hears(self) -> Hears:
-        """Spectrograms, for the baselines that are made of them."""
-        return "spectrograms" if self.stimuli else "nothing"
 
     @property
     def judgeable(self) -> bool:
@@ -101,12 +98,4 @@ class StrfMapConfig(GradientConfig):
 
     def variables(self, axes: Mapping[str, Axis]) -> tuple[Variable, ...]:
         """The gradient."""
-        over = "spectrogram after the prefilter" if self.space == "prefiltered" else "spectrogram"
-        return (
-            Variable(
-                suffix="",
-                dims=("checkpoint", *axes),
-                long_name=f"gradient of the {self.objective_words()} response with respect to the {over}",
-                units=f"response per unit of the {over}",
-            ),
-        )
+        return self.gradient(axes, f"spectrogram{' after the prefilter' if self.space == 'prefiltered' else ''}")

@@ -1,7 +1,7 @@
 """A map over the audio samples, back through the front-end."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -28,10 +28,7 @@ class WaveformMapConfig(GradientConfig):
     window_ms: float | None = Field(default=None, gt=0, le=LONGEST_WINDOW_MS)
     """What is kept before the objective's frame, in ms; the whole sound by default, where all are of one length."""
 
-    @property
-    def hears(self) -> Hears:
-        """Sounds."""
-        return "sounds"
+    stimuli_are: ClassVar[Hears] = "sounds"
 
     def facts(self) -> dict[str, Any]:
         """Objective, baseline, space and neurons."""
@@ -69,11 +66,4 @@ class WaveformMapConfig(GradientConfig):
 
     def variables(self, axes: Mapping[str, Axis]) -> tuple[Variable, ...]:
         """The gradient."""
-        return (
-            Variable(
-                suffix="",
-                dims=("checkpoint", *axes),
-                long_name=f"gradient of the {self.objective_words()} response with respect to the waveform",
-                units="response per unit of the waveform",
-            ),
-        )
+        return self.gradient(axes, "waveform")

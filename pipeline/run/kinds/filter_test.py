@@ -3,7 +3,7 @@
 import numpy as np
 
 from pipeline.numbers.prediction import filter_r
-from pipeline.run.checked_maps import flags_of_check, judged
+from pipeline.run.checked_maps import health_of_check, judged
 from pipeline.run.job import Computed, Job
 from pipeline.run.kinds import COMPUTE
 from pipeline.run.predictors import responses, windows
@@ -14,4 +14,4 @@ def compute(job: Job) -> Computed:
     """Correlation of each neuron's response with what its map makes of the sounds."""
     maps = judged(job).maps(job.model)
     r = filter_r(maps.cpu().numpy(), windows(job), responses(job))
-    return Computed({"r": r.astype(np.float32)}, {"health": flags_of_check(maps).cpu().numpy().astype(np.uint16)})
+    return Computed({"r": r.astype(np.float32)}, {"health": health_of_check(maps)})

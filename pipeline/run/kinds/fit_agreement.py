@@ -3,7 +3,7 @@
 import numpy as np
 
 from pipeline.numbers.prediction import fit_strf, stimulus_weighted_r
-from pipeline.run.checked_maps import flags_of_check, judged
+from pipeline.run.checked_maps import health_of_check, judged
 from pipeline.run.job import Computed, Job
 from pipeline.run.kinds import COMPUTE
 from pipeline.run.predictors import basis, responses, windows
@@ -15,4 +15,4 @@ def compute(job: Job) -> Computed:
     maps = judged(job).maps(job.model)
     fitted = fit_strf(basis(job), responses(job)).maps
     r = stimulus_weighted_r(maps.cpu().numpy(), fitted, windows(job))
-    return Computed({"r": r.astype(np.float32)}, {"health": flags_of_check(maps).cpu().numpy().astype(np.uint16)})
+    return Computed({"r": r.astype(np.float32)}, {"health": health_of_check(maps)})

@@ -6,7 +6,7 @@ import torch
 from pipeline.numbers.correlation import correlation
 from pipeline.numbers.map_reach import reach
 from pipeline.numbers.prediction import ceiling, fit_strf
-from pipeline.run.checked_maps import flags_of_check
+from pipeline.run.checked_maps import health_of_check
 from pipeline.run.job import Computed, Job
 from pipeline.run.kinds import COMPUTE
 from pipeline.run.predictors import basis, model_responses, recorded_responses
@@ -27,7 +27,7 @@ def compute(job: Job) -> Computed:
     return Computed(
         arrays={suffix: np.asarray(numbers, dtype=np.float32) for suffix, numbers in arrays.items()},
         companions={
-            "health": flags_of_check(torch.from_numpy(values)).numpy().astype(np.uint16),
+            "health": health_of_check(torch.from_numpy(values)),
             **{name: numbers[0] for name, numbers in accompanying.items()},
         },
         route="ridge",

@@ -8,7 +8,7 @@ from pipeline.gradients.attribution.perturbed import infidelity
 from pipeline.gradients.gradmaps import Gradmaps
 from pipeline.gradients.question import Question
 from pipeline.plan.kinds.infidelity import InfidelityConfig
-from pipeline.run.checked_maps import Judged, flags_of_check, judged
+from pipeline.run.checked_maps import Judged, health_of_check, judged
 from pipeline.run.job import Computed, Job
 from pipeline.run.kinds import COMPUTE
 
@@ -26,8 +26,7 @@ def compute(job: Job) -> Computed:
             shares.append(_of_sound(job, known, asked, maps, number, sound))
         all_maps.append(maps.values)
     share = np.mean(shares, axis=0).astype(np.float32)
-    flags = flags_of_check(torch.cat(all_maps).mean(dim=0))
-    return Computed({"": share}, {"health": flags.cpu().numpy().astype(np.uint16)})
+    return Computed({"": share}, {"health": health_of_check(torch.cat(all_maps).mean(dim=0))})
 
 
 def _heard(job: Job, known: Judged, stimuli: Tensor | None) -> Tensor:

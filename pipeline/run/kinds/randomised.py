@@ -1,11 +1,10 @@
 """How alike the maps of a block of neurons stay when the weights of the model are shuffled."""
 
 import numpy as np
-import torch
 
 from pipeline.gradients.attribution.perturbed import randomised_maps
 from pipeline.plan.kinds.randomised import PARTS, RandomisedConfig
-from pipeline.run.checked_maps import flags_of_check, judged
+from pipeline.run.checked_maps import health_of_check, judged
 from pipeline.run.job import Computed, Job
 from pipeline.run.kinds import COMPUTE
 
@@ -22,5 +21,4 @@ def compute(job: Job) -> Computed:
     for name, row in zip(found.parts, steps, strict=True):
         if name != "wav2spec":  # maps over the spectrogram do not go through it
             r[:, PARTS.index(name if name in PARTS else "rest")] = row  # of several others the last: all are shuffled
-    flags = flags_of_check(torch.as_tensor(known.maps(job.model)))
-    return Computed({"r": r}, {"health": flags.cpu().numpy().astype(np.uint16)})
+    return Computed({"r": r}, {"health": health_of_check(known.maps(job.model))})

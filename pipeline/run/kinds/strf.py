@@ -6,11 +6,9 @@ import numpy as np
 from torch import Tensor
 
 from pipeline.gradients.gradmaps import gradmaps_around_spectrograms
-from pipeline.gradients.health.assessment import assess
 from pipeline.gradients.passes.kept import kept_of
 from pipeline.plan.kinds.strf import StrfMapConfig
-from pipeline.run.contract_checks import contract_of
-from pipeline.run.engine_maps import batch_of, question_of, shard_of_batches
+from pipeline.run.engine_maps import gradients_of, question_of
 from pipeline.run.job import Computed, Job
 from pipeline.run.kinds import COMPUTE
 
@@ -21,15 +19,9 @@ def compute(job: Job) -> Computed:
     asked = job.map.settings
     assert isinstance(asked, StrfMapConfig)
     level = asked.silence_level or 0.0
-    model, batches = job.model, []
-    question = question_of(job, asked, route=asked.route, space=asked.space, level=level, kept=kept_of(model))
-    for stimuli in around(job, asked):
-        kept = contract_of(model, job, stimuli, level=level)
-        maps = gradmaps_around_spectrograms(model, stimuli, question)
-        sample = job.engine.finite_difference_neurons
-        health = assess(model, maps, stimuli, question, sample=sample, contract=kept)
-        batches.append(batch_of(maps, health, job.cohort.frame_ms))
-    return shard_of_batches(job, batches)
+    question = question_of(job, asked, route=asked.route, space=asked.space, level=level, kept=kept_of(job.model))
+    stimuli = around(job, asked)
+    return gradients_of(job, question, stimuli, gradmaps_around_spectrograms, job.cohort.frame_ms, level=level)
 
 
 def around(job: Job, asked: StrfMapConfig) -> Iterator[Tensor | None]:

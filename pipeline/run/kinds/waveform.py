@@ -1,10 +1,8 @@
 """One shard of a map over the audio samples."""
 
 from pipeline.gradients.gradmaps import gradmaps_around_sounds
-from pipeline.gradients.health.assessment import assess
 from pipeline.plan.kinds.waveform import WaveformMapConfig
-from pipeline.run.contract_checks import contract_of
-from pipeline.run.engine_maps import batch_of, question_of, shard_of_batches
+from pipeline.run.engine_maps import gradients_of, question_of
 from pipeline.run.job import Computed, Job
 from pipeline.run.kinds import COMPUTE
 from pipeline.words import axis_named
@@ -17,11 +15,5 @@ def compute(job: Job) -> Computed:
     assert isinstance(asked, WaveformMapConfig)
     window = job.map.size(axis_named("waveform_lag", job.map.axes) or "")
     question = question_of(job, asked, window, route=asked.route)
-    model, batches = job.model, []
-    for sounds in job.stacks(job.sounds()):
-        kept = contract_of(model, job, sounds, hears="waveform")
-        maps = gradmaps_around_sounds(model, sounds, question)
-        sample = job.engine.finite_difference_neurons
-        health = assess(model, maps, sounds, question, sample=sample, contract=kept)
-        batches.append(batch_of(maps, health, 1000.0 / (job.map.stimuli.sample_rate or 1.0)))
-    return shard_of_batches(job, batches)
+    sounds, step_ms = job.stacks(job.sounds()), 1000.0 / (job.map.stimuli.sample_rate or 1.0)
+    return gradients_of(job, question, sounds, gradmaps_around_sounds, step_ms, hears="waveform")
