@@ -9,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pipeline.gradients.health.setting import Setting
-from pipeline.gradients.objectives import Objective, evaluate
+from pipeline.gradients.objectives import Objective, evaluate, only_frame
+from pipeline.gradients.passes.one_frame import response_at
 from pipeline.gradients.torch_state.arithmetic import undisturbed
 from pipeline.gradients.torch_state.copies import Inventory, in_double, twin_of
 
@@ -162,7 +163,11 @@ def _moved(
         rows = heard.expand(2 * len(directions), *heard.shape).clone()
         rows[..., _window(setting, pair)] += step * torch.cat([directions, -directions])
         moved.append(rows)
-    response = setting.listener(torch.cat(moved))
+    frame = only_frame(objective, heard.shape[-1] // setting.hop)
+    if frame is None or heard.dtype != torch.float64:
+        response = setting.listener(torch.cat(moved))
+    else:  # a readout that hears other frames shows it in a response that moved by a millionth
+        response, objective = response_at(setting.listener, torch.cat(moved), frame), "last"
     if heard.dtype == torch.float64 and response.dtype != torch.float64:
         raise TypeError(f"the model answers in {response.dtype} to float64")
     parts = response.split([len(rows) for rows in moved])
