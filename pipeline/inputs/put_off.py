@@ -2,10 +2,14 @@
 
 import importlib
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
+
+#: One import at a time: a lab's module that is imported beside this would be given what stands for the modules.
+_ALONE = threading.RLock()
 
 
 @contextmanager
@@ -14,15 +18,16 @@ def put_off(*names: str) -> Iterator[None]:
 
     Modules that are there already, and everybody else's imports afterwards, are left as they are.
     """
-    later = {name: _Later(name) for name in names if name not in sys.modules}
-    sys.modules.update(later)
-    try:
-        yield
-    finally:
-        for name, module in later.items():
-            module.__dict__["waits"] = False
-            if sys.modules.get(name) is module:
-                del sys.modules[name]
+    with _ALONE:
+        later = {name: _Later(name) for name in names if name not in sys.modules}
+        sys.modules.update(later)
+        try:
+            yield
+        finally:
+            for name, module in later.items():
+                module.__dict__["waits"] = False
+                if sys.modules.get(name) is module:
+                    del sys.modules[name]
 
 
 class _Later(ModuleType):
