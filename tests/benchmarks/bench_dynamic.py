@@ -159,16 +159,7 @@ def rows(n_frames: int, only: str, turns: int) -> Iterator[Row]:
 def streamed(model: nn.Module, stimulus: Tensor, neurons: list[int] | None = None) -> tuple[Tensor, Tensor, str]:
     """Mean and standard deviation of all maps, and the route."""
     blocks = dynamic_strfs(model, stimulus, LAGS, neurons=neurons)
-    count = 0
-    for frames, maps in blocks:
-        if not count:
-            total, squares = torch.zeros_like(maps[:, 0]), torch.zeros_like(maps[:, 0])
-        for each in maps.unbind(dim=1):
-            total.add_(each)
-            squares.addcmul_(each, each)
-        count += len(frames)
-    mean = total / count
-    return mean, (squares / count - mean.square()).clamp_min(0).sqrt(), blocks.record.route
+    return *blocks.mean_and_sd(), blocks.record.route
 
 
 def all_maps(name: str, n_frames: int, turns: int) -> Iterator[Row]:

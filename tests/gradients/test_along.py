@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.gradients.dynamic.strfs import dynamic_strfs
-from tests.gradients.small import Recurrent, one_backward_per_frame, relative, seeded, together
+from tests.gradients.small import Kernels, Recurrent, one_backward_per_frame, relative, seeded, together
 
 EXACT = 1e-12
 
@@ -81,3 +81,72 @@ def test_parts_in_torchscript_and_normalised_weights_are_no_obstacle():
     blocks = dynamic_strfs(model, loud(40, 4), 9)
     assert relative(together(blocks), together(dynamic_strfs(model, loud(40, 4), 9, route="rows"))) < EXACT
     assert blocks.record.route == "sweep"
+
+
+class Products(nn.Module):
+    """Each band times what it was three frames before."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x * nn.functional.pad(x, (3, 0))[..., :-3])[:, 0].unsqueeze(2)
+
+
+class Forgetful(nn.Module):
+    """A cell that is called frame by frame, whose state no gradient passes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell, self.readout = nn.GRUCell(4, 6), nn.Linear(6, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        state, heard = x.new_zeros(1, 6), []
+        for frame in x[:, 0].unbind(dim=-1):
+            state = self.cell(frame, state.detach())
+            heard.append(self.readout(state))
+        return torch.stack(heard, dim=-1).unsqueeze(2)
+
+
+MOMENTS = {
+    "sweep": lambda: Recurrent("LSTM"),
+    "slope": lambda: Kernels(torch.randn(3, 4, 6), nn.Softplus()),
+    "comb": lambda: Products(),
+    "rows": lambda: Forgetful(),
+}
+
+
+@pytest.mark.parametrize("neurons", [None, "sum"])
+@pytest.mark.parametrize("route", MOMENTS)
+def test_mean_and_deviation_are_those_of_the_blocks(route, neurons):
+    model, stimulus = seeded(MOMENTS[route]), loud(24 if route == "rows" else 80, 4)
+    maps = together(dynamic_strfs(model, stimulus, 5, neurons=neurons, skip=4, dtype=torch.float64))
+    blocks = dynamic_strfs(model, stimulus, 5, neurons=neurons, skip=4, dtype=torch.float64)
+    mean, sd = blocks.mean_and_sd()
+    assert blocks.record.route == route
+    torch.testing.assert_close(mean, maps.mean(dim=1), rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(sd, maps.std(dim=1), rtol=1e-9, atol=1e-12)
+    with pytest.raises(StopIteration):
+        next(blocks)
+
+
+@pytest.mark.parametrize("skip", [0, 70])
+def test_no_block_is_handed_out_before_a_frame_of_it_was_checked(skip):
+    model, stimulus = seeded(Forgetful).double(), loud(140, 4)
+    blocks = dynamic_strfs(model, stimulus, 5, skip=skip)
+    assert blocks.record.route == "windows"
+    frames, maps = next(blocks)
+    assert blocks.record.route == "rows"
+    assert relative(maps, together(dynamic_strfs(model, stimulus, 5, frames=frames, route="rows"))) < EXACT
+
+
+def test_deviations_of_maps_that_hardly_change_do_not_cancel():
+    model = Kernels(1000 * torch.randn(3, 4, 6, generator=torch.Generator().manual_seed(2)), nn.Softplus()).eval()
+    with torch.no_grad():
+        model.readout.kernels.abs_().add_(100.0)
+    mean, sd = dynamic_strfs(model, loud(150, 4).abs() + 1.0, 6, skip=5).mean_and_sd()
+    assert float((sd / mean.abs()).max()) < 1e-6
+
+
+def test_only_the_frames_left_are_averaged():
+    blocks = dynamic_strfs(seeded(Recurrent).double(), loud(40, 4), 5, frames=[7])
+    assert torch.isnan(blocks.mean_and_sd()[1]).all()
+    with pytest.raises(ValueError, match="no frame is left"):
+        blocks.mean_and_sd()

@@ -39,6 +39,7 @@ class Search:
     limits: set[str] = field(default_factory=set)
     filters: bool = True
     sizes: dict[tuple[Node, Node], int] = field(default_factory=dict)
+    drawn: dict[tuple[int, ...], Tensor] = field(default_factory=dict)
 
     @property
     def same(self) -> float:
@@ -47,10 +48,12 @@ class Search:
 
     def random(self, *shape: int) -> Tensor:
         """Fixed random numbers, none near 0."""
-        generator = torch.Generator().manual_seed(7)
-        size = torch.rand(shape, generator=generator, dtype=torch.float64) + 0.5
-        sign = torch.rand(shape, generator=generator, dtype=torch.float64).sub(0.5).sign()
-        return (size * sign).to(dtype=self.dtype, device=self.device)
+        if shape not in self.drawn:
+            generator = torch.Generator().manual_seed(7)
+            size = torch.rand(shape, generator=generator, dtype=torch.float64) + 0.5
+            sign = torch.rand(shape, generator=generator, dtype=torch.float64).sub(0.5).sign()
+            self.drawn[shape] = (size * sign).to(dtype=self.dtype, device=self.device)
+        return self.drawn[shape]
 
     def pull(self, later: Place, earlier: Place, cotangents: Float[Tensor, "row frame later"]) -> Tensor:
         """Backward passes from one place to an earlier one, as many rows at a time as pay and fit."""
@@ -159,7 +162,10 @@ def slopes_between(
 
 
 def own_slopes(search: Search, later: Place, earlier: Place) -> Diagonal | None:
-    """The slopes of a part in which each number follows one number alone; None where that is not so."""
+    """The slopes of a part in which each number follows one number of its frame alone; None where that is not so.
+
+    A cotangent is sent back twice, the second time with every number of every frame scaled by a number of its own.
+    """
     if later.width != earlier.width:
         return None
     vector = search.random(1, search.n_frames, later.width)

@@ -8,7 +8,8 @@ from pipeline.gradients.dynamic.attention import attention_rule
 from pipeline.gradients.dynamic.cells import cell_rule
 from pipeline.gradients.dynamic.links import NoWayError, Search
 from pipeline.gradients.dynamic.mixers import RuleMaker, cut_open, rules_for
-from pipeline.gradients.dynamic.readout import Pages, Readout, maps_of, readout_of
+from pipeline.gradients.dynamic.moments import Moments
+from pipeline.gradients.dynamic.readout import Pages, Readout, maps_of, readout_of, slopes_at, windows_at
 from pipeline.gradients.dynamic.recurrences import recurrent_rule
 from pipeline.gradients.dynamic.scans import scan_rule
 from pipeline.gradients.dynamic.stages import Builder, Way
@@ -42,7 +43,9 @@ class Along:
         self._together = min(fitting, MOST_FRAMES.get(asked.leaf.device.type, 64))
         if not direct:
             self._together = min(self._together, self._maps_together)
-        self.first_block = self._maps_together
+        # Frames asked for that come with the first one.
+        stop = (asked.frames[0] // self._together + 1) * self._together
+        self.first_block = min(self._maps_together, sum(frame < stop for frame in asked.frames))
         self._windows: Tensor | None = None
         self._start = self._stop = 0
         self._pages = Pages()
@@ -50,15 +53,38 @@ class Along:
     def block(self, done: int) -> tuple[tuple[int, ...], Tensor]:
         """The frames after those that are done, and their maps (frame, neuron, lag, frequency)."""
         asked = self._asked
-        while asked.frames[done] >= self._stop:
-            self._advance()
-        assert self._windows is not None
-        last = done
-        while last < len(asked.frames) and last < done + self._maps_together and asked.frames[last] < self._stop:
-            last += 1
+        last = self._last_of(done, self._maps_together)
         chosen = self._frames[done:last] - self._start
-        maps = maps_of(self._readout, self._windows, self._start, chosen, self._pages, asked.lags)
+        maps = maps_of(self._readout, self._known_windows, self._start, chosen, self._pages, asked.lags)
         return asked.frames[done:last], maps
+
+    def add_to(self, moments: Moments, done: int) -> tuple[int, ...]:
+        """The frames after those that are done, whose maps ``moments`` has taken in."""
+        last = self._last_of(done, self._asked.n_frames)
+        frames, chosen = self._asked.frames[done:last], self._frames[done:last] - self._start
+        slopes = slopes_at(self._readout, self._frames[done:last])
+        given = windows_at(self._known_windows, chosen)
+        if slopes is None or given.shape[2] < self._asked.lags:
+            frames, maps = self.block(done)
+            moments.add_maps(maps)
+        else:
+            moments.add(slopes, given.flatten(2))
+        return frames
+
+    def _last_of(self, done: int, most: int) -> int:
+        """The position after the last frame of a block that begins with frame number ``done`` of those asked for."""
+        frames = self._asked.frames
+        while frames[done] >= self._stop:
+            self._advance()
+        last = done
+        while last < len(frames) and last < done + most and frames[last] < self._stop:
+            last += 1
+        return last
+
+    @property
+    def _known_windows(self) -> Tensor:
+        assert self._windows is not None
+        return self._windows
 
     def _advance(self) -> None:
         """The tangents of the next block of frames."""

@@ -55,13 +55,20 @@ def _own_slopes(
     """The earliest place of which each neuron's response follows one number of its own, and the slopes from there."""
     wide, gains = whole, None
     for ways in reversed(before):
-        alike = (way for way in ways if way.width == whole.width and acts_frame_by_frame(search, whole, way))
-        place = next(alike, None)
-        step = None if place is None else own_slopes(search, whole, place)
-        if place is None or step is None:
+        found = ((way, _slopes_alone(search, whole, way)) for way in ways)
+        place, slopes = next(((way, slopes) for way, slopes in found if slopes is not None), (None, None))
+        if place is None:
             break
-        wide, gains = place, step.slopes
+        wide, gains = place, slopes
     return wide, gains
+
+
+def _slopes_alone(search: Search, whole: Place, way: Place) -> Float[Tensor, "frame neuron"] | None:
+    try:
+        step = own_slopes(search, whole, way)
+    except RuntimeError:
+        return None
+    return None if step is None else step.slopes
 
 
 def _narrowest(search: Search, earlier: Sequence[Sequence[Place]], wide: Place) -> Place | None:
@@ -128,24 +135,35 @@ class Pages:
         return self._rooms[-1]
 
 
+def slopes_at(readout: Readout, frames: Int[Tensor, "frame"]) -> Float[Tensor, "frame neuron width"] | None:
+    """The slopes of the readout's last step at these frames; None where that mixes frames."""
+    step = readout.steps[-1]
+    if not isinstance(step, (Constant, Framewise)):
+        return None
+    slopes = step.slopes.expand(len(frames), -1, -1) if isinstance(step, Constant) else step.slopes[frames]
+    if readout.gains is not None:
+        slopes = slopes * readout.gains[frames].unsqueeze(-1)
+    return slopes.sum(dim=1, keepdim=True) if readout.summed else slopes
+
+
+def windows_at(windows: Windows, chosen: Int[Tensor, "frame"]) -> Windows:
+    """The chosen frames of a block, without a copy where they follow each other."""
+    first, last = int(chosen[0]), int(chosen[-1]) + 1
+    return windows[first:last] if last - first == len(chosen) else windows[chosen]
+
+
 def maps_of(
     readout: Readout, windows: Windows, start: int, chosen: Int[Tensor, "frame"], pages: Pages, lags: int
 ) -> Maps:
     """Maps at the chosen frames of a block, from the tangents of what precedes the readout's last step."""
     frames = chosen + start
-    step = readout.steps[-1]
-    gains = None if readout.gains is None else readout.gains[frames]
-    if isinstance(step, (Constant, Framewise)):
-        slopes = step.slopes.expand(len(frames), -1, -1) if isinstance(step, Constant) else step.slopes[frames]
-        if gains is not None:
-            slopes = slopes * gains.unsqueeze(-1)
-        slopes = slopes.sum(dim=1, keepdim=True) if readout.summed else slopes
-        first, last = int(chosen[0]), int(chosen[-1]) + 1
-        given = windows[first:last] if last - first == len(chosen) else windows[chosen]
-        reach = given.shape[2]
-        out = pages.room((len(frames), slopes.shape[1], reach * given.shape[3]), windows)
+    slopes = slopes_at(readout, frames)
+    if slopes is not None:
+        given = windows_at(windows, chosen)
+        out = pages.room((len(frames), slopes.shape[1], given.shape[2] * given.shape[3]), windows)
         maps = torch.bmm(slopes.contiguous(), given.flatten(2), out=out).unflatten(-1, given.shape[2:])
     else:
+        gains = None if readout.gains is None else readout.gains[frames]
         maps = windows[chosen] if gains is None else _scaled(windows[chosen], gains, pages)
         maps = maps.sum(dim=1, keepdim=True) if readout.summed else maps
     return maps if maps.shape[2] == lags else torch.nn.functional.pad(maps, (0, 0, 0, lags - maps.shape[2]))

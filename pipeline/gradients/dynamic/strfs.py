@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
 from pipeline.gradients.arguments import (
@@ -20,6 +20,7 @@ from pipeline.gradients.arguments import (
 from pipeline.gradients.dynamic.asked import Asked
 from pipeline.gradients.dynamic.frame_by_frame import Rowwise
 from pipeline.gradients.dynamic.links import NoWayError
+from pipeline.gradients.dynamic.moments import Moments
 from pipeline.gradients.dynamic.one_pass import Along, along_the_sound
 from pipeline.gradients.objectives import check_objective
 from pipeline.gradients.question import Neurons
@@ -99,6 +100,35 @@ class DynamicStrfs(Iterator[tuple[tuple[int, ...], Float[Tensor, "neuron frame f
                 frames, maps = self._source.block(self._done)
         self._done += len(frames)
         return frames, maps.permute(1, 0, 3, 2)
+
+    def mean_and_sd(self) -> tuple[Float64[Tensor, "neuron frequency lag"], Float64[Tensor, "neuron frequency lag"]]:
+        """Mean and standard deviation (n - 1) of the maps at all frames that are left, which are gone through.
+
+        In two thirds of the time that adding up block after block takes, since the maps never leave the cache.
+        """
+        asked, start = self._asked, self._done
+        if start == len(asked.frames):
+            raise ValueError("no frame is left, so there is no mean; take it before the blocks")
+        with asked.quiet():
+            moments = Moments(self._source.block(start)[1][0])
+            while self._done < len(asked.frames):
+                wrong = False
+                if isinstance(self._source, Along):
+                    frames = self._source.add_to(moments, self._done)
+                    wrong = any(self._differs_at(frame) for frame in set(self._expected) & set(frames))
+                else:
+                    frames, maps = self._source.block(self._done)
+                    self._differs(frames, maps)
+                    moments.add_maps(maps)
+                self._done += len(frames)
+                if wrong and self._route == "auto":
+                    self._done = start
+                    self._leave()
+                    moments = Moments(self._source.block(start)[1][0])
+        return moments.mean_and_sd()
+
+    def _differs_at(self, frame: int) -> bool:
+        return self._differs(*self._source.block(self._asked.frames.index(frame)))
 
     def _differs(self, frames: tuple[int, ...], maps: Tensor) -> bool:
         """Whether maps at a checked frame of this block differ from plain autograd by more than rounding."""

@@ -1,0 +1,55 @@
+"""Mean and standard deviation over frames of maps that nobody needs to hold."""
+
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+#: Bytes of one frame's maps that are made together on a CPU: few enough to be in its cache when they are added.
+IN_CACHE = 2**20
+
+
+class Moments:
+    """Sums over frames of maps, and of their squares, both about the first frame's map.
+
+    About the first map, so that squares of maps that hardly change do not cancel. The sums of a block of frames are in
+    the maps' own precision, those over blocks in double precision.
+    """
+
+    def __init__(self, first: Float[Tensor, "neuron lag frequency"]) -> None:
+        self._shape = first.shape
+        self._first = first.flatten(1).clone()
+        self._count = 0
+        self._sum, self._squares = self._first.new_zeros((2, *self._first.shape)).double()
+
+    def add(self, slopes: Float[Tensor, "frame neuron width"], given: Float[Tensor, "frame width entry"]) -> None:
+        """Take in the maps ``slopes @ given``, some neurons at a time."""
+        n_bytes = given.shape[2] * given.element_size()
+        together = max(1, IN_CACHE // n_bytes) if given.device.type == "cpu" else slopes.shape[1]
+        for start in range(0, slopes.shape[1], together):
+            rows = slice(start, start + together)
+            first, mine = self._first[rows], slopes[:, rows].contiguous()
+            maps = first.new_empty(first.shape)
+            total, squares = first.new_zeros((2, *first.shape))
+            for slope, windows in zip(mine, given, strict=True):
+                torch.mm(slope, windows, out=maps).sub_(first)
+                total.add_(maps)
+                squares.addcmul_(maps, maps)
+            self._sum[rows] += total
+            self._squares[rows] += squares
+        self._count += len(slopes)
+
+    def add_maps(self, maps: Float[Tensor, "frame neuron lag frequency"]) -> None:
+        """Take in maps that are there already."""
+        for each in maps:
+            moved = each.flatten(1) - self._first
+            self._sum += moved
+            self._squares.addcmul_(moved.double(), moved.double())
+        self._count += len(maps)
+
+    def mean_and_sd(self) -> tuple[Float64[Tensor, "neuron frequency lag"], Float64[Tensor, "neuron frequency lag"]]:
+        """Mean and standard deviation (n - 1); the deviation of one frame is nan."""
+        moved = self._sum / self._count
+        variance = (self._squares - self._sum * moved).clamp_min(0) / (self._count - 1)
+        mean = self._first.double() + moved
+        sd = variance.sqrt() if self._count > 1 else variance * float("nan")
+        return mean.view(self._shape).transpose(1, 2), sd.view(self._shape).transpose(1, 2)
