@@ -1,5 +1,6 @@
 """Modules that a factory of the config makes: asked first, then compared with the numbers in the checkpoint's files."""
 
+import copy
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -75,7 +76,15 @@ def _made(function: Callable[..., Any], argument: str, recipe: Recipe, seed: int
             f"{recipe.where}: factory = {recipe.factory!r} returned a {type(model).__name__} for {argument}, which"
             " cannot be differentiated; return a torch.nn.Module"
         )
-    return model
+    return _as_it_is_now(model)
+
+
+def _as_it_is_now(model: nn.Module) -> nn.Module:
+    """A copy, for a factory may give one module of the process at every call, each time with other weights."""
+    try:
+        return copy.deepcopy(model)
+    except Exception:  # parts of a lab's own may not be copied
+        return model
 
 
 def _load_into(

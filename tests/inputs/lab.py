@@ -2,6 +2,7 @@
 
 import json
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,17 @@ def build_wrapped(path: str) -> nn.Module:
     model = Cells()
     model.load_state_dict(torch.load(path, weights_only=True)["model"])
     return model
+
+
+@cache
+def _only_one() -> nn.Module:
+    return Cells()
+
+
+def build_into_one(path: str) -> nn.Module:
+    """The one module of this process, with the weights of this checkpoint."""
+    _only_one().load_state_dict(torch.load(Path(path) / "best.pt", weights_only=True))
+    return _only_one()
 
 
 def build_number(path: str) -> int:

@@ -115,6 +115,14 @@ def test_a_factory_that_only_builds_gets_the_weights_of_the_file(tmp_path):
     assert same_weights(load_checkpoint(tmp_path / "net", factory=f"{HERE}:build_without_weights"), trained)
 
 
+def test_a_factory_that_gives_one_module_for_all_mixes_no_weights(tmp_path):
+    trained = [cells(seed=seed) for seed in range(2)]
+    for seed, module in enumerate(trained):
+        save_best(tmp_path / f"net{seed}", module)
+    built = [load_checkpoint(tmp_path / f"net{seed}", factory=f"{HERE}:build_into_one") for seed in range(2)]
+    assert all(same_weights(one, module) for one, module in zip(built, trained, strict=True))
+
+
 def test_a_factory_may_take_the_weights_out_of_a_snapshot(tmp_path):
     trained = cells(seed=5)
     torch.save({"model": trained.state_dict(), "epoch": 3}, tmp_path / "snapshot.pt")

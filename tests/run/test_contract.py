@@ -15,6 +15,7 @@ from pipeline import load_config, run_locally, strf_summaries
 from pipeline.gradients.health.flags import FLAGS
 from pipeline.inputs.lab_code import left_behind
 from pipeline.run.contract_checks import with_contracts
+from pipeline.run.driver import Models
 from pipeline.run.prepare import prepare_run
 from pipeline.store.reader import open_cube
 from pipeline.words import DEGREES, NOT_COMPUTED, flags_of
@@ -64,6 +65,13 @@ class HalfDetached(LabModel):
 
     def forward(self, x):
         return super().forward(0.5 * x + 0.5 * x.detach())
+
+
+class WithoutLength(LabModel):
+    """Neither true nor false, as a compiled module is."""
+
+    def __len__(self):
+        raise TypeError("it has no len()")
 
 
 class Waiting(LabModel):
@@ -174,6 +182,12 @@ def test_a_sound_is_heard_as_far_as_its_frames_go(tmp_path):
     report = run_locally(load_config(write_config(tmp_path, entries=entries, maps=maps)))
     assert [failure.cause for failure in report.failures] == ["contract"]
     assert re.search("hears the future.* at frame 3", report.failures[0].message)
+
+
+def test_a_module_that_is_neither_true_nor_false_is_checked_as_any(tmp_path):
+    models = Models()
+    planned = with_contracts(prepare_run(mixed(tmp_path, "WithoutLength"), models.keep), models.modules)
+    assert all(one.usable for one in planned.cohorts[0].checkpoints)
 
 
 def test_a_forward_that_does_not_come_back_is_left_behind_with_its_like(tmp_path):
