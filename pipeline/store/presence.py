@@ -1,6 +1,7 @@
 """Objects that were written and are gone: without a word they would read as numbers that were never computed."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 from zarr.abc.store import Store
 
 from pipeline.plan.shard_reports import span
-from pipeline.store.backend import DamagedStoreError, exist, scrub
+from pipeline.store.backend import DamagedStoreError, exist, scrub, storage_errors
 from pipeline.store.digests import values_digest
 from pipeline.store.groups import Group, text_as_objects
 from pipeline.store.opened import open_existing
@@ -16,7 +17,9 @@ from pipeline.words import axis_of
 
 _LABELS = "`gradmap run` with its config writes labels anew that the config knows; or restore the file from a copy"
 _SUMMARIES = "`gradmap verify --requeue` takes it out of the store, and `gradmap summarise` measures again"
-_MAPS = "`gradmap verify` names all that is gone, and after `gradmap verify --requeue` a run computes it again"
+_MAPS = (
+    "`gradmap verify` names all that is gone or damaged, and after `gradmap verify --requeue` a run computes it again"
+)
 
 #: What is to be done about an array of which an object is gone, by its role; `_MAPS` for the others.
 _CURES = {"coordinate": _LABELS, "metadata": _LABELS, "summary": _SUMMARIES}
@@ -116,6 +119,21 @@ class Objects:
         except (OSError, ValueError):
             return ""
         return ", ".join(parts)
+
+
+@contextmanager
+def decoding(what: str, location: str, role: str) -> Iterator[None]:
+    """Errors of what cannot be decoded, in words that say what it is; those of a storage stay errors of the system."""
+    try:
+        with storage_errors(location):
+            yield
+    except (OSError, MemoryError, DamagedStoreError):
+        raise
+    except Exception as error:  # what is damaged fails in many ways
+        raise DamagedStoreError(
+            f"{what} of {scrub(location)} cannot be decoded ({error}), so what it holds cannot be told;"
+            f" {_CURES.get(role, _MAPS)}"
+        ) from error
 
 
 def refuse_foreign_labels(group: Group, read: Mapping[str, np.ndarray]) -> None:

@@ -10,10 +10,10 @@ import xarray as xr
 from xarray.backends import BackendArray, ZarrStore
 from xarray.core import indexing
 
-from pipeline.store.backend import scrub, storage_errors
+from pipeline.store.backend import scrub
 from pipeline.store.groups import Group
 from pipeline.store.opened import open_existing
-from pipeline.store.presence import Objects, refuse_foreign_labels
+from pipeline.store.presence import Objects, decoding, refuse_foreign_labels
 from pipeline.words import DONE, NOT_COMPUTED, ROLES, map_of, role_of, status_name
 
 
@@ -96,7 +96,7 @@ def _cube(group: Group) -> xr.Dataset:
 def _hidden(group: Group, without: Collection[str] = ()) -> xr.Dataset:
     """What is done of a cohort, but for the variables of some roles."""
     opened = ZarrStore(group.opened({*without, "digest"}), mode="r", use_zarr_fill_value_as_mask=False)
-    with storage_errors(group.location):
+    with decoding(f"a label of the cohort {group.name}", group.location, "coordinate"):
         cube = xr.open_dataset(opened, chunks=None)
     refuse_foreign_labels(group, {str(name): cube.variables[name].values for name in cube.xindexes})
     guarded = {name: _guarded(group, str(name), entry) for name, entry in cube.variables.items()}
@@ -150,9 +150,13 @@ class _Present(BackendArray):
         return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._read)
 
     def _read(self, key: tuple[Any, ...]) -> np.ndarray:
-        values = self.values.isel(dict(zip(self.values.dims, key, strict=True))).values
+        values = self._decoded(key).values
         self._check(key, values)
         return values
+
+    def _decoded(self, key: tuple[Any, ...]) -> xr.Variable:
+        with decoding(f"{self.objects.cohort}/{self.objects.name}", self.objects.location, self.objects.role):
+            return self.values.isel(dict(zip(self.values.dims, key, strict=True))).load()
 
     def _check(self, key: tuple[Any, ...], values: np.ndarray, claimed: np.ndarray | None = None) -> None:
         places = [np.atleast_1d(np.arange(size)[part]) for size, part in zip(self.shape, key, strict=True)]
@@ -176,7 +180,7 @@ class _DoneOnly(_Present):
         done = self.status.isel({dim: chosen[dim] for dim in self.status.dims if dim in chosen}) == DONE
         # Numbers over all neurons of a checkpoint were made of those that are done.
         done = done.any([dim for dim in self.status.dims if dim not in chosen])
-        values = self.values.isel(chosen)
+        values = self._decoded(key)
         aligned = done.set_dims({dim: 1 for dim in values.dims if dim not in done.dims} | dict(done.sizes))
         aligned = aligned.transpose(*values.dims)
         shown = values.values

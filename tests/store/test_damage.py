@@ -89,6 +89,17 @@ def test_a_reader_is_refused_what_is_gone(plan, store, tmp_path):
     open_cube(store).load()
 
 
+def test_a_reader_is_told_which_array_cannot_be_decoded(plan, store):
+    for name in ("strf", "strf_health", "neuron", "area", "strf_best"):
+        path = next(path for path in (store / "speech" / name / "c").rglob("*") if path.is_file())
+        whole = path.read_bytes()
+        path.write_bytes(whole[: len(whole) // 2])
+        what = "a label of the cohort speech" if name == "neuron" else f"speech/{name}"
+        with pytest.raises(ValueError, match=rf"{what} of .* cannot be decoded .*gradmap (run|verify)"):
+            open_cube(store).load()
+        path.write_bytes(whole)
+
+
 def test_a_reader_is_told_whose_map_is_gone_however_it_asks(plan, store):
     (store / "speech/strf/c/1/1/0/0").unlink()
     cube, told = open_cube(store), r"speech/strf/c/1/1/0/0 .*checkpoint b, neuron n002 to n003.*verify --requeue"
