@@ -49,10 +49,10 @@ def ending_of(error: BaseException) -> Ending:
             " done; take the call out of the module that the config names"
         )
         return Ending(STOPPED, words)
-    if type(error).__module__.partition(".")[0] == "ray" or _lease_lost(error):
+    if type(error).__module__.partition(".")[0] == "ray" or type(error).__name__ == "LeaseLostError":
         words = f"{of_error(error)}; what was recorded stays, and the same command goes on from there"
         return Ending(STOPPED, words)
-    if isinstance(error, Exception) and _while_reading_a_store(error):
+    if isinstance(error, Exception) and _DECODING.search("".join(traceback.format_exception(error))):
         words = (
             f"a piece of the store cannot be read ({of_error(error)}), so the work is not done; `gradmap verify STORE`"
             " names what is damaged, and its --requeue has those maps computed again"
@@ -94,11 +94,6 @@ def _is_refusal(error: ValueError) -> bool:
     return step is not None and str(step.tb_frame.f_globals.get("__name__", "")).partition(".")[0] in _OURS
 
 
-def _while_reading_a_store(error: Exception) -> bool:
-    """Whether the libraries that decode the store raised it, here or in a process of ours."""
-    return _DECODING.search("".join(traceback.format_exception(error))) is not None
-
-
 def _of_system(error: OSError) -> Ending:
     words = of_error(error)
     if isinstance(error, _REFUSING):
@@ -106,10 +101,6 @@ def _of_system(error: OSError) -> Ending:
     return Ending(
         STOPPED, f"{words}, so nothing more could be read or written; give the command again once that is mended"
     )
-
-
-def _lease_lost(error: BaseException) -> bool:
-    return type(error).__name__ == "LeaseLostError"
 
 
 def without_secrets(text: str) -> str:

@@ -164,11 +164,8 @@ def _folded(entry: object) -> list[str]:
 
 def clean(text: object) -> str:
     """The lines of a text of our own, without what steers a terminal in the names and messages that it holds."""
-    return "\n".join(_bounded(harmless(line)) for line in str(text).split("\n"))
-
-
-def _bounded(line: str) -> str:
-    return line if len(line) <= LONGEST_LINE else printable(line, LONGEST_LINE)
+    lines = map(harmless, str(text).split("\n"))
+    return "\n".join(line if len(line) <= LONGEST_LINE else printable(line, LONGEST_LINE) for line in lines)
 
 
 def _results() -> TextIO:

@@ -191,11 +191,9 @@ def _write_neurons(path: Path, population: Population) -> None:
         table = csv.writer(file)
         table.writerow(columns)
         for neuron in population.neurons:
-            table.writerow([neuron.label, neuron.site] + [_cell(getattr(neuron, name)) for name in _PLANTED])
-
-
-def _cell(value: float | str) -> float | str:
-    return round(value, 4) if isinstance(value, float) else value
+            values = [getattr(neuron, name) for name in _PLANTED]
+            cells = [round(value, 4) if isinstance(value, float) else value for value in values]
+            table.writerow([neuron.label, neuron.site, *cells])
 
 
 def _write_checkpoint(folder: Path, trained: TrainedModel, population: Population, frame_ms: float) -> None:

@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from pydantic import TypeAdapter
+
 from pipeline.plan.shards import Checkpoint, FrontEnd
 
 T = TypeVar("T")
@@ -37,13 +39,6 @@ class Learnt:
     def of(cls, checkpoint: Checkpoint) -> "Learnt":
         """What was learnt of a checkpoint."""
         return cls(**{entry.name: getattr(checkpoint, entry.name) for entry in fields(cls)})
-
-    @classmethod
-    def read(cls, stored: Mapping[str, Any]) -> "Learnt":
-        """What was written with ``asdict``."""
-        front_end = stored["front_end"]
-        known = {**stored, "notes": tuple(stored["notes"])}
-        return cls(**{**known, "front_end": None if front_end is None else FrontEnd(**front_end)})
 
 
 @dataclass
@@ -118,18 +113,10 @@ def recall(stored: Mapping[str, Any] | None) -> Memory:
             return Memory()
         if any(_place(name) != place for name, place in stored["places"].items()):
             return Memory()
-        callbacks = {
-            key: [(str(monitor), str(best), float(step)) for monitor, best, step in said]
-            for key, said in stored["callbacks"].items()
-        }
-        return Memory(
-            Drawer({key: Learnt.read(entry) for key, entry in stored["models"].items()}),
-            Drawer(dict(stored["windows"])),
-            Drawer(dict(stored["scores"])),
-            Drawer(callbacks),
-            dict(stored["code"]),
-            dict(stored["places"]),
-        )
+        models = TypeAdapter(dict[str, Learnt]).validate_python(stored["models"])
+        callbacks = TypeAdapter(dict[str, list[tuple[str, str, float]]]).validate_python(stored["callbacks"])
+        windows, scores, code, places = (dict(stored[key]) for key in ("windows", "scores", "code", "places"))
+        return Memory(Drawer(models), Drawer(windows), Drawer(scores), Drawer(callbacks), code, places)
     except (KeyError, TypeError, ValueError, AttributeError):
         return Memory()
 

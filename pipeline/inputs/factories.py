@@ -63,7 +63,7 @@ def _made(function: Callable[..., Any], argument: str, recipe: Recipe, seed: int
     with private_randomness(seed):
         try:
             with asked_interrupts_only():
-                model = function(argument, **recipe.plain_arguments())
+                model = function(argument, **copy.deepcopy(dict(recipe.arguments)))
         except FOREIGN as error:
             ended = f"called {of_exit(error).partition('(')[0]}" if isinstance(error, SystemExit) else "failed"
             raise CheckpointError(

@@ -4,7 +4,7 @@ import copy
 import inspect
 import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -101,12 +101,7 @@ def _arguments(
     named, takes_any = parameters_of(model_class)
     recorded = {name: value for name, value in (saved or {}).items() if name != "_model_class"}
     for kind, given in (("arguments", recipe.arguments), ("modules", recipe.modules)):
-        strange = [name for name in given if name not in named and not takes_any]
-        if strange:
-            raise ConfigError(
-                f"{recipe.where}: {kind} has {listed(strange)}, but {model_class.__name__} is built with"
-                f" {', '.join(named) or 'nothing'}; {meant(strange[0], named) or 'take it out or mend its spelling'}"
-            )
+        _refuse_strange(f"{recipe.where}: {kind}", given, model_class.__name__, named, takes_any)
     twice = sorted(set(recipe.arguments) & set(recipe.modules))
     if twice:
         raise ConfigError(
@@ -121,16 +116,27 @@ def _arguments(
             f" takes {', '.join(named)}); it belongs to another class or version, so name the right `class` in"
             f" {recipe.where}, or install the version that wrote it"
         )
-    arguments = {**recorded, **{name: _plain_argument(value, recipe) for name, value in recipe.arguments.items()}}
+    arguments = {**recorded, **{name: _argument(value, recipe.where) for name, value in recipe.arguments.items()}}
     _refuse_missing(model_class, named, {*arguments, *recipe.modules}, recipe, saved, path)
     return arguments
 
 
-def _plain_argument(value: Any, recipe: Recipe) -> Any:
+def _argument(value: Any, where: str) -> Any:
     """An argument of the config; a table with a `class` stands for a module."""
     if isinstance(value, Mapping) and "class" in value:
-        return _module(_spec(value, recipe.where), recipe.where)
+        return _module(_spec(value, where), where)
     return copy.deepcopy(value)
+
+
+def _refuse_strange(
+    where: str, given: Iterable[str], builder: str, named: Mapping[str, inspect.Parameter], takes_any: bool
+) -> None:
+    strange = [name for name in given if name not in named and not takes_any]
+    if strange:
+        raise ConfigError(
+            f"{where} has {listed(strange)}, but {builder} is built with {', '.join(named) or 'nothing'};"
+            f" {meant(strange[0], named) or 'take it out or mend its spelling'}"
+        )
 
 
 def _refuse_missing(
@@ -166,18 +172,8 @@ def _module(spec: ModuleSpec | nn.Module, where: str) -> nn.Module:
         return copy.deepcopy(spec)
     found = module_class(spec.class_name, f"{where}.class")
     named, takes_any = parameters_of(found)
-    strange = [name for name in spec.arguments if name not in named and not takes_any]
-    if strange:
-        raise ConfigError(
-            f"{where} has {listed(strange)}, but {spec.class_name} is built with {', '.join(named) or 'nothing'};"
-            f" {meant(strange[0], named) or 'take it out or mend its spelling'}"
-        )
-    arguments = {
-        name: _module(_spec(value, f"{where}.{name}"), f"{where}.{name}")
-        if isinstance(value, Mapping) and "class" in value
-        else copy.deepcopy(value)
-        for name, value in spec.arguments.items()
-    }
+    _refuse_strange(where, spec.arguments, spec.class_name, named, takes_any)
+    arguments = {name: _argument(value, f"{where}.{name}") for name, value in spec.arguments.items()}
     try:
         return _call(found, arguments)
     except FOREIGN as error:

@@ -1,6 +1,5 @@
 """What a user says about a checkpoint beyond its files, and how it is written down."""
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -44,10 +43,6 @@ class Recipe:
     def decides(self) -> bool:
         """Whether the user's words, not the checkpoint's files alone, decide what is built."""
         return bool(self.class_name or self.arguments or self.modules or self.factory)
-
-    def plain_arguments(self) -> dict[str, Any]:
-        """The arguments as a function may keep and change them."""
-        return copy.deepcopy(dict(self.arguments))
 
 
 def recipe_of(entry: CheckpointsConfig, where: str) -> Recipe:

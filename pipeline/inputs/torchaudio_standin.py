@@ -46,7 +46,8 @@ def ensure_lightning() -> bool:
     The stand-in offers ``utilities.rank_zero_only``, which is all that deepSTRF's S4 asks for. The import takes
     seconds, so call this only before an S4 model is built.
     """
-    offered = {"utilities": {"rank_zero_only": _every_rank}}
+    # A process of ours is never one rank of a distributed training: the function itself.
+    offered: dict[str, dict[str, Any]] = {"utilities": {"rank_zero_only": lambda function: function}}
     leftovers = ("pytorch_lightning", "lightning_fabric", "torchmetrics", "torchvision")
     return _ensure("pytorch_lightning", offered, leftovers)
 
@@ -67,11 +68,6 @@ def _check_gradient(torchaudio: ModuleType) -> None:
         (gradient,) = torch.autograd.grad(heard[-1], sound)
     if not torch.allclose(gradient, torch.tensor([0.125, 0.25, 0.5, 1.0])):
         raise RuntimeError(f"its lfilter has the gradient {gradient.tolist()} where 1/8, 1/4, 1/2, 1 is right")
-
-
-def _every_rank(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function itself: a process of ours is never one rank of a distributed training."""
-    return function
 
 
 def _ensure(

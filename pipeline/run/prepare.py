@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 
 from pipeline.inputs.checkpoint_description import Keep, describe_checkpoints
 from pipeline.inputs.checkpoint_discovery import discover
@@ -59,15 +58,14 @@ def prepare_run(
     total, before = sum(map(len, sources)), 0
     cohorts = []
     for cohort, own in zip(config.cohort, sources, strict=True):
-        told = partial(_report_all, report, before, total)
+
+        def told(done: int, _: int, before: int = before) -> None:
+            report(before + done, total)
+
         described = describe_checkpoints(own, keep, memory, told)
         cohorts.append(_prepare_cohort(config, cohort, stimuli, described, memory or Memory()))
         before += len(own)
     return RunPlan(store=config.store_location(), cohorts=tuple(cohorts), config=config)
-
-
-def _report_all(report: Callable[[int, int], None], before: int, total: int, done: int, of: int) -> None:
-    report(before + done, total)
 
 
 def plan_shards(run: RunConfig | RunPlan) -> tuple[Shard, ...]:
@@ -106,10 +104,6 @@ def _with_recording(config: RunConfig, name: str, settings: MapConfig, stimuli: 
     )
 
 
-def _nothing(paths: Sequence[str]) -> Stimuli:
-    return Stimuli()
-
-
 def _spectrograms(paths: Sequence[str]) -> Stimuli:
     described = describe_spectrograms(paths)
     return Stimuli(
@@ -135,7 +129,7 @@ def _sounds(paths: Sequence[str]) -> Stimuli:
 
 
 _READERS: dict[Hears, Callable[[Sequence[str]], Stimuli]] = {
-    "nothing": _nothing,
+    "nothing": lambda paths: Stimuli(),
     "spectrograms": _spectrograms,
     "sounds": _sounds,
 }

@@ -1,7 +1,7 @@
 """Whether a store holds what it says it holds: every object decoded, every claim compared with what is there."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice, product
@@ -293,7 +293,8 @@ class _CohortCheck:
             return where, [replace(verdict, values=None) for verdict in verdicts]
 
         with ThreadPoolExecutor(max_workers=8) as pool:
-            for some in _batches(self._regions(name), 64):
+            regions = self._regions(name)
+            while some := list(islice(regions, 64)):
                 for where, verdicts in pool.map(judge, some):
                     self._settle(name, dims, where, verdicts)
 
@@ -423,9 +424,3 @@ def _cuts(shape: tuple[int, ...], extents: tuple[int, ...]) -> Iterator[Index]:
 def _rows(index: Index) -> list[Index]:
     """An index cut into single checkpoints."""
     return [(slice(row, row + 1), *index[1:]) for row in range(index[0].start, index[0].stop)]
-
-
-def _batches(items: Iterable[Index], length: int) -> Iterator[list[Index]]:
-    iterator = iter(items)
-    while batch := list(islice(iterator, length)):
-        yield batch

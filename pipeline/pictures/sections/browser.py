@@ -209,16 +209,13 @@ def _how(entry: Outcome, small: Thumbnails) -> str:
         each = "the smallest and the largest sample of each column"
     words = (
         f"{WORDS} {drawn:,} maps are drawn ({small.chosen.how}{f'; {alone}' if alone else ''}), in 8 bits and"
-        f" {_pixels(small)} pixels each: {each}. Colours end at the largest magnitude of a map, or where a few pixels"
+        f" {' x '.join(map(str, small.codes.shape[-2:]))} pixels each: {each}."
+        " Colours end at the largest magnitude of a map, or where a few pixels"
         " would hide the rest, at its 99th percentile."
     )
     if small.sounds is not None:
         words += f" {len(small.sounds.places):,} of them can be heard, in 8 bits."
     return words
-
-
-def _pixels(small: Thumbnails) -> str:
-    return " x ".join(map(str, small.codes.shape[-2:]))
 
 
 def _text(values: Sequence[Any] | np.ndarray) -> str:
