@@ -266,6 +266,22 @@ class Shard:
         return owned
 
 
+def told_twins(fingerprints: Mapping[str, str]) -> list[str]:
+    """What is to be known of checkpoints that are one and the same model, a sentence for each such model.
+
+    ``fingerprints``: Of the content and the recipe of each checkpoint, by its id.
+    """
+    alike: dict[str, list[str]] = {}
+    for label, fingerprint in fingerprints.items():
+        alike.setdefault(fingerprint, []).append(label)
+    return [
+        f"note: {', '.join(labels[:5])}{', ...' if len(labels) > 5 else ''} are one and the same model ({len(labels)}"
+        " checkpoints of equal files), so they agree fully and count as repetitions that they are not; keep one"
+        for fingerprint, labels in alike.items()
+        if fingerprint and len(labels) > 1
+    ]
+
+
 def cut_shards(cohort: CohortPlan) -> Iterator[Shard]:
     """The shards of a cohort, checkpoint by checkpoint, each one cut on the chunk grid of the cube.
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.plan.config import ConfigError, load_config
 from pipeline.plan.run_weight import variable_bytes, weight_of
-from pipeline.plan.shards import Checkpoint, CohortPlan, MapPlan, RunPlan, VariablePlan
+from pipeline.plan.shards import Checkpoint, CohortPlan, MapPlan, RunPlan, VariablePlan, told_twins
 from pipeline.plan.urls import refuse_passing
 from pipeline.text import counted, printable, readable_bytes
 from tasks.finished import COMPLETE, FAILURES, Finished, fault_of, named
@@ -102,8 +102,8 @@ def _print_cohorts(prepared: RunPlan, name: str | None) -> None:
 
 
 def _doubts(cohort: CohortPlan) -> list[str]:
-    """What is told of labels that look like another unit's."""
-    told = []
+    """What is told of checkpoints that are one model, and of labels that look like another unit's."""
+    told = told_twins({entry.id: entry.fingerprint for entry in cohort.checkpoints if entry.usable})
     if cohort.frame_ms < SHORTEST_FRAME_MS:
         told.append(f"note: frame_ms = {cohort.frame_ms:g} labels lags in steps of that many ms; is it in seconds?")
     if max(cohort.frequencies_hz) < LOWEST_HZ:

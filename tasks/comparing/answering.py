@@ -1,12 +1,14 @@
 """The cohorts of a store that can answer a question about their maps, and why the others cannot."""
 
 import argparse
+import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from pipeline.plan.shards import told_twins
 from pipeline.text import counted
 from tasks.parsing import STORE, store_named
-from tasks.terminal import tell
+from tasks.terminal import tell, tell_lines
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -62,6 +64,10 @@ def choose_cohorts(
             reason = f"no map that counts: {chosen.in_words()}"
         reasons.setdefault(reason, []).append(name)
     _tell_left_aside(location, reasons, nobody=not found)
+    twins = [
+        sentence for name in found for sentence in told_twins(json.loads(cubes[name].attrs.get("fingerprints", "{}")))
+    ]
+    tell_lines(twins, most=NOTES, others=" models that several checkpoints hold")
     return found, {name: cubes[name] for name in found}
 
 

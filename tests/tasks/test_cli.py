@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -256,3 +257,18 @@ def test_a_driver_killed_at_any_moment_leaves_a_store_that_the_next_run_finishes
     assert files_of(disturbed / "cube.zarr") == files_of(undisturbed / "cube.zarr")
     _, lines, _ = gradmap("run", "--local", config)
     assert "(0 of them now)" in lines[-1]
+
+
+def test_checkpoints_that_are_one_model_are_named(tmp_path, gradmap):
+    config = write_lab(tmp_path, healthy=3)
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(tmp_path / "checkpoints/good-0" / name, tmp_path / "checkpoints/good-2" / name)
+    for words in (
+        ("plan", config),
+        ("run", "--local", config),
+        ("reliability", tmp_path / "cube.zarr", "--shuffles", 5),
+    ):
+        status, out, _ = gradmap(*words)
+        assert status == 0
+        told = [line for line in out if line.startswith("note: good-0, good-2 are one and the same model (2 ")]
+        assert len(told) == (words[0] != "run")
