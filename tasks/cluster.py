@@ -3,7 +3,7 @@
 import pickle
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Literal
 
 from pipeline.plan.config import RunConfig
@@ -14,13 +14,6 @@ from tasks.gpus import gpus_per_task
 from tasks.ledger import Ledger
 from tasks.on_ray import RayExecutor, Work
 from tasks.session import attached_ray, cluster_address, local_ray
-
-
-@dataclass(frozen=True)
-class ClusterReport(RunReport):
-    """What a run on Ray did, with everything that went wrong on the way by cause, retried or not."""
-
-    faults: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -49,7 +42,7 @@ def run_on_ray(
     limits: Limits | None = None,
     workers: int | None = None,
     work: Work | None = None,
-) -> ClusterReport:
+) -> RunReport:
     """Report of a run on Ray that computes everything that is missing, and nothing else.
 
     Parameters
@@ -115,9 +108,7 @@ def named_modules(config: RunConfig) -> Iterator[str]:
             yield from (name.partition(":")[0] for name in names if name)
 
 
-def _summary(opened: OpenedRun, ledger: Ledger, *, stopped: bool) -> ClusterReport:
+def _summary(opened: OpenedRun, ledger: Ledger, *, stopped: bool) -> RunReport:
     left = next(iter(ledger.left.values()), None)
     reason = ledger.stop_reason or (f"the storage failed for some shards: {left.message}" if left else "")
-    report = opened.summary(stopped=stopped or left is not None, reason=reason)
-    plain = {entry.name: getattr(report, entry.name) for entry in fields(RunReport)}
-    return ClusterReport(**plain, faults=tuple(sorted(ledger.faults.items())))
+    return opened.summary(stopped=stopped or left is not None, reason=reason, faults=ledger.faults)

@@ -4,9 +4,10 @@ import getpass
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from pipeline.gradients.health.flags import TABLE
@@ -14,7 +15,7 @@ from pipeline.inputs.checkpoint_description import Keep
 from pipeline.inputs.checkpoint_memory import Memory, recall
 from pipeline.inputs.search_path import look_in
 from pipeline.plan.config import RunConfig
-from pipeline.plan.shard_reports import Failure, Problem, ShardReport, tally
+from pipeline.plan.shard_reports import Cause, Failure, Problem, ShardReport, tally
 from pipeline.plan.shards import Checkpoint, RunPlan, Shard
 from pipeline.plan.stragglers import Pace, Straggler
 from pipeline.run.prepare import prepare_run
@@ -83,6 +84,8 @@ class RunReport:
     stragglers: tuple[Straggler, ...] = ()
     stopped: bool = False
     reason: str = ""
+    #: Everything that went wrong on the way, by cause, retried or not.
+    faults: tuple[tuple[str, int], ...] = ()
 
     @property
     def by_cause(self) -> dict[str, int]:
@@ -147,7 +150,9 @@ class OpenedRun:
         self._waiting = []
         self._flushed = time.monotonic()
 
-    def summary(self, *, stopped: bool = False, reason: str = "") -> RunReport:
+    def summary(
+        self, *, stopped: bool = False, reason: str = "", faults: Mapping[Cause, int] = MappingProxyType({})
+    ) -> RunReport:
         """The counts of the run so far."""
         return RunReport(
             done=self.done_before + self.computed,
@@ -160,6 +165,7 @@ class OpenedRun:
             stragglers=self.pace.stragglers,
             stopped=stopped,
             reason=reason,
+            faults=tuple(sorted(faults.items())),
         )
 
 

@@ -100,13 +100,9 @@ class Ended:
         report = self.report
         content: dict[str, Any] = {"store": self.store, "reason": self.reason}
         if report is not None:
-            content |= {
-                name: getattr(report, name)
-                for name in ("done", "failed", "pending", "computed", "seconds", "engine_seconds", "by_cause")
-            }
-            content["failures"] = list(report.failures)
-            content["stragglers"] = list(report.stragglers)
-            content["faults"] = dict(getattr(report, "faults", ()))
+            names = ("done", "failed", "pending", "computed", "seconds", "engine_seconds", "by_cause")
+            content |= {name: getattr(report, name) for name in (*names, "failures", "stragglers")}
+            content["faults"] = dict(report.faults)
         return content
 
     def _health(self) -> str:
