@@ -2,7 +2,7 @@
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -258,12 +258,7 @@ class RunConfig(Frozen):
             suffix = next((end for end in RESERVED_ENDINGS if name.endswith(end)), None)
             if name in RESERVED_NAMES or suffix:
                 raise ValueError(f"the map name {name!r} is used by the cube itself; choose another")
-            twin = next((other for other in maps if other != name and other.casefold() == name.casefold()), None)
-            if twin:
-                raise ValueError(
-                    f"the maps {name!r} and {twin!r} differ in capitals alone, which some file systems do not tell"
-                    " apart; rename one"
-                )
+            _refuse_twins("maps", name, maps)
         return maps
 
     @model_validator(mode="after")
@@ -272,12 +267,7 @@ class RunConfig(Frozen):
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"two cohorts are called {name!r}; each is one group of the store, so rename one")
-            twin = next((other for other in names if other != name and other.casefold() == name.casefold()), None)
-            if twin:
-                raise ValueError(
-                    f"the cohorts {name!r} and {twin!r} differ in capitals alone, which some file systems do not tell"
-                    " apart; rename one"
-                )
+            _refuse_twins("cohorts", name, names)
         asked = {f"maps.{name}": settings.cohorts for name, settings in self.maps.items()}
         asked |= {"checks": self.checks.cohorts, "fitted": self.fitted.cohorts if self.fitted else None}
         for where, cohorts in asked.items():
@@ -308,6 +298,15 @@ class RunConfig(Frozen):
     def store_location(self) -> str:
         """Where the cube is written: an absolute folder or a URL."""
         return self.resolve(self.store)
+
+
+def _refuse_twins(what: str, name: str, others: Iterable[str]) -> None:
+    twin = next((other for other in others if other != name and other.casefold() == name.casefold()), None)
+    if twin:
+        raise ValueError(
+            f"the {what} {name!r} and {twin!r} differ in capitals alone, which some file systems do not tell apart;"
+            " rename one"
+        )
 
 
 def _is_one_of(name: str, pattern: str) -> bool:
