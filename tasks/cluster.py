@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pipeline.plan.config import RunConfig
-from pipeline.plan.shards import RunPlan
+from pipeline.plan.run_plan import RunPlan
 from pipeline.run.driver import OpenedRun, RunReport, computable, open_run, prepare_remembering
 from tasks.dispatch import Dispatcher, Limits
 from tasks.gpus import gpus_per_task

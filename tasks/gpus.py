@@ -5,8 +5,8 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from pipeline.plan.config import ConfigError
+from pipeline.plan.run_plan import RunPlan
 from pipeline.plan.run_weight import weight_of
-from pipeline.plan.shards import RunPlan
 
 #: Memory of a GPU that each process takes before it computes anything: CUDA itself, and torch's kernels.
 PROCESS_BYTES = 700 * 2**20

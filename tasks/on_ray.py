@@ -8,9 +8,10 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
+from pipeline.plan.run_plan import RunPlan
 from pipeline.plan.run_weight import weight_of
 from pipeline.plan.shard_reports import Problem, ShardReport
-from pipeline.plan.shards import RunPlan, Shard
+from pipeline.plan.shards import Shard
 from pipeline.text import of_error, printable
 from tasks import importing
 from tasks.allocating import keep_freed_memory

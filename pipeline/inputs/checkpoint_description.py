@@ -15,7 +15,7 @@ from pipeline.inputs.fit_records import read_training
 from pipeline.inputs.metadata import Metadata, read_metadata
 from pipeline.inputs.recipes import UNWRAPPED, Recipe, recipe_of
 from pipeline.plan.config import ConfigError
-from pipeline.plan.shards import Checkpoint, CheckpointSource
+from pipeline.plan.run_plan import Checkpoint, CheckpointSource
 from pipeline.text import of_error, printable
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from pipeline.inputs.best_checkpoint import best_of
 from pipeline.inputs.checkpoint_memory import Memory
 from pipeline.inputs.files import SUFFIXES, Match, find, list_names, refuse_secrets, split
 from pipeline.plan.config import CheckpointsConfig, CohortConfig, ConfigError, RunConfig, is_url
-from pipeline.plan.shards import CheckpointSource
+from pipeline.plan.run_plan import CheckpointSource
 from pipeline.plan.wildcards import Value, as_expression, as_glob, refuse_words, typed, words_in
 from pipeline.text import listed, meant
 

@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import TypeAdapter
 
-from pipeline.plan.shards import Checkpoint, FrontEnd
+from pipeline.plan.run_plan import Checkpoint, FrontEnd
 
 T = TypeVar("T")
 

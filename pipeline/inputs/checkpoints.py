@@ -22,7 +22,7 @@ from pipeline.inputs.recipes import Recipe, recipe_of
 from pipeline.inputs.weights import read_weights
 from pipeline.plan.config import CheckpointsConfig, ConfigError, ModuleSpec, is_url
 from pipeline.plan.config_mistakes import explain
-from pipeline.plan.shards import CheckpointSource, FrontEnd
+from pipeline.plan.run_plan import CheckpointSource, FrontEnd
 from pipeline.text import printable
 
 __all__ = [

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from pipeline.plan.shards import FrontEnd
+from pipeline.plan.run_plan import FrontEnd
 
 #: Frames of the probe, and the seed it is drawn from.
 PROBE_FRAMES = 64

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from pipeline.plan.shards import Checkpoint, CheckpointSource
+from pipeline.plan.run_plan import Checkpoint, CheckpointSource
 from pipeline.plan.urls import ConfigError
 from pipeline.words import ENSEMBLE
 

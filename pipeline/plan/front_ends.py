@@ -1,7 +1,7 @@
 """Sounds and the front-ends that are to hear them: what must fit before a map over the waveform can be computed."""
 
 from pipeline.plan.map_config import CohortFacts, Stimuli
-from pipeline.plan.shards import Checkpoint, FrontEnd
+from pipeline.plan.run_plan import Checkpoint, FrontEnd
 from pipeline.plan.urls import ConfigError
 
 

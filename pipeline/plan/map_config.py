@@ -15,7 +15,7 @@ from pipeline.plan.urls import ConfigError
 from pipeline.words import COMPANIONS, Hears, ObjectiveName, Role, Route
 
 if TYPE_CHECKING:
-    from pipeline.plan.shards import Checkpoint
+    from pipeline.plan.run_plan import Checkpoint
 
 #: Keys of a map's entry that change no number, or that a cube holds by content instead.
 NOT_IDENTITY = frozenset(("route", "cohorts", "stimuli", "responses"))

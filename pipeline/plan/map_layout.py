@@ -9,7 +9,7 @@ import numpy as np
 from pipeline.plan.axes import Axis
 from pipeline.plan.config import RunConfig, StorageConfig
 from pipeline.plan.map_config import CohortFacts, MapConfig, Stimuli, Variable
-from pipeline.plan.shards import MapPlan, VariablePlan
+from pipeline.plan.run_plan import MapPlan, VariablePlan
 from pipeline.plan.urls import ConfigError
 from pipeline.words import RESERVED_NAMES, own_axis, variable_name
 

@@ -5,7 +5,8 @@ from math import prod
 
 import numpy as np
 
-from pipeline.plan.shards import CohortPlan, MapPlan, RunPlan, VariablePlan, cut_shards
+from pipeline.plan.run_plan import CohortPlan, MapPlan, RunPlan, VariablePlan
+from pipeline.plan.shards import cut_shards
 from pipeline.words import axis_of
 
 #: Objects that hold an axis with its labels, and the bookkeeping of a map, about.

@@ -4,8 +4,9 @@ from bisect import insort
 from collections import defaultdict
 from dataclasses import dataclass, replace
 
+from pipeline.plan.run_plan import RunPlan
 from pipeline.plan.shard_reports import ShardReport, span
-from pipeline.plan.shards import RunPlan, Shard
+from pipeline.plan.shards import Shard
 
 #: A shard is a straggler when it takes so many times the median of those like it, of which so many are finished.
 TIMES = 4.0

@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.inputs.neuron_table import read_neuron_table
 from pipeline.plan.config import CohortConfig, ConfigError, RunConfig
-from pipeline.plan.shards import Checkpoint
+from pipeline.plan.run_plan import Checkpoint
 
 #: What every message about a stranger in a cohort ends with.
 APART = "move it to a cohort of its own"

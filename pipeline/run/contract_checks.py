@@ -14,7 +14,7 @@ from pipeline.gradients.naming import name_of
 from pipeline.gradients.torch_state.memory import is_out_of_memory
 from pipeline.inputs.checkpoints import load_checkpoint
 from pipeline.inputs.lab_code import OverdueError, within
-from pipeline.plan.shards import Checkpoint, CohortPlan, MapPlan, RunPlan
+from pipeline.plan.run_plan import Checkpoint, CohortPlan, MapPlan, RunPlan
 from pipeline.run.job import Job
 from pipeline.text import of_error
 

@@ -15,8 +15,9 @@ from pipeline.inputs.checkpoint_description import Keep
 from pipeline.inputs.checkpoint_memory import Memory, recall
 from pipeline.inputs.search_path import look_in
 from pipeline.plan.config import RunConfig
+from pipeline.plan.run_plan import Checkpoint, RunPlan
 from pipeline.plan.shard_reports import Cause, Failure, Problem, ShardReport, tally
-from pipeline.plan.shards import Checkpoint, RunPlan, Shard
+from pipeline.plan.shards import Shard
 from pipeline.plan.stragglers import Pace, Straggler
 from pipeline.run.prepare import prepare_run
 from pipeline.store.backend import clean_partials

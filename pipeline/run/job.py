@@ -14,7 +14,8 @@ from pipeline.inputs.recordings import read_recordings
 from pipeline.inputs.stimuli import read_sound, read_spectrograms, samples_digest
 from pipeline.plan.config import ConfigError, EngineConfig
 from pipeline.plan.map_config import Stimuli
-from pipeline.plan.shards import Checkpoint, CohortPlan, MapPlan, Shard
+from pipeline.plan.run_plan import Checkpoint, CohortPlan, MapPlan
+from pipeline.plan.shards import Shard
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ from typing import TypeVar
 import numpy as np
 from torch import nn
 
+from pipeline.plan.run_plan import RunPlan
 from pipeline.plan.shard_reports import ShardReport
-from pipeline.plan.shards import RunPlan, Shard
+from pipeline.plan.shards import Shard
 from pipeline.run.crash_note import noted
 from pipeline.run.driver import STORAGE_PAUSES, Bundle, Models, OpenedRun
 from pipeline.run.shard import compute_shard, store_shard

@@ -11,13 +11,13 @@ from pipeline.inputs.files import split
 from pipeline.inputs.recordings import describe_recordings
 from pipeline.inputs.search_path import look_in
 from pipeline.inputs.stimuli import SoundFile, describe_sounds, describe_spectrograms
-from pipeline.plan import shards
 from pipeline.plan.config import CohortConfig, ConfigError, RunConfig, read_frequencies
 from pipeline.plan.derived_maps import with_derived
 from pipeline.plan.ensembles import with_ensembles
 from pipeline.plan.map_config import CohortFacts, MapConfig, Stimuli
 from pipeline.plan.map_layout import lay_out_maps
-from pipeline.plan.shards import Checkpoint, CohortPlan, RunPlan, Shard
+from pipeline.plan.run_plan import Checkpoint, CohortPlan, RunPlan
+from pipeline.plan.shards import Shard, shards_of
 from pipeline.run.cohort_members import settle_members
 from pipeline.words import Hears
 
@@ -78,7 +78,7 @@ def plan_shards(run: RunConfig | RunPlan) -> tuple[Shard, ...]:
     >>> len(shards), shards[0].cohort, shards[0].map
     (4, 'lab', 'strf')
     """
-    return shards.shards_of(run if isinstance(run, RunPlan) else prepare_run(run))
+    return shards_of(run if isinstance(run, RunPlan) else prepare_run(run))
 
 
 def _describe_stimuli(config: RunConfig, name: str, settings: MapConfig) -> Stimuli:

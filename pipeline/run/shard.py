@@ -16,8 +16,9 @@ from pipeline.gradients.torch_state.memory import is_out_of_memory
 from pipeline.inputs.checkpoints import CheckpointError, load_checkpoint, probe_response
 from pipeline.inputs.lab_code import InterruptedItselfError, asked_interrupts_only
 from pipeline.plan.config import ConfigError
+from pipeline.plan.run_plan import Checkpoint, RunPlan
 from pipeline.plan.shard_reports import Problem, ShardReport
-from pipeline.plan.shards import Checkpoint, RunPlan, Shard
+from pipeline.plan.shards import Shard
 from pipeline.run.job import Job, model_neurons
 from pipeline.run.kinds import COMPUTE
 from pipeline.store.digests import map_digests

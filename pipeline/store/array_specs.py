@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.plan.axes import Axis, Labels, as_array
-from pipeline.plan.shards import CohortPlan, MapPlan, VariablePlan
+from pipeline.plan.run_plan import CohortPlan, MapPlan, VariablePlan
 from pipeline.store.digests import values_digest
 from pipeline.words import (
     AXES,

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from pipeline.plan.config import as_json
-from pipeline.plan.shards import CohortPlan, RunPlan
+from pipeline.plan.run_plan import CohortPlan, RunPlan
 from pipeline.store.array_specs import SIGN, ArraySpec
 from pipeline.store.backend import scrub
 from pipeline.store.failures import pruned

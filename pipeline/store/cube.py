@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from zarr.abc.store import Store
 
-from pipeline.plan.shards import CohortPlan, RunPlan
+from pipeline.plan.run_plan import CohortPlan, RunPlan
 from pipeline.store.array_specs import cohort_arrays
 from pipeline.store.attributes import coordinate_names, group_attributes, label_digests, with_label_digests
 from pipeline.store.backend import location_of, open_store

@@ -8,7 +8,7 @@ import numpy as np
 from zarr.abc.store import Store
 
 from pipeline.plan.config import ConfigError
-from pipeline.plan.shards import CohortPlan
+from pipeline.plan.run_plan import CohortPlan
 from pipeline.store.array_specs import BOOKKEEPING, ArraySpec
 from pipeline.store.attributes import with_label_digests
 from pipeline.store.backend import METADATA, DamagedStoreError, keys_below_each, names_in, read_json, scrub

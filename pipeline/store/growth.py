@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.plan.shards import CohortPlan, RunPlan
+from pipeline.plan.run_plan import CohortPlan, RunPlan
 from pipeline.store.array_specs import NONE_OF, ArraySpec, cohort_arrays
 from pipeline.store.attributes import coordinate_names, group_attributes, with_label_digests
 from pipeline.store.backend import storage_errors

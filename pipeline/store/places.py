@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from pipeline.plan.config import CheckpointsConfig
-from pipeline.plan.shards import Checkpoint, CheckpointSource, CohortPlan, RunPlan
+from pipeline.plan.run_plan import Checkpoint, CheckpointSource, CohortPlan, RunPlan
 from pipeline.store.backend import scrub
 from pipeline.store.groups import Group
 from pipeline.store.opened import open_existing

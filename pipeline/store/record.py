@@ -11,8 +11,9 @@ import numpy as np
 import zarr
 from zarr.abc.store import Store
 
+from pipeline.plan.run_plan import MapPlan, RunPlan
 from pipeline.plan.shard_reports import Problem, ShardReport
-from pipeline.plan.shards import MapPlan, RunPlan, Shard
+from pipeline.plan.shards import Shard
 from pipeline.store.backend import is_local, storage_errors
 from pipeline.store.digests import companion_values
 from pipeline.store.failures import Failures

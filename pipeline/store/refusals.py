@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.plan.config import ConfigError
-from pipeline.plan.shards import CohortPlan, MapPlan
+from pipeline.plan.run_plan import CohortPlan, MapPlan
 from pipeline.store.array_specs import ArraySpec
 from pipeline.store.backend import scrub
 from pipeline.store.groups import Group

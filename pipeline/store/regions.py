@@ -10,7 +10,8 @@ import xarray as xr
 import zarr
 
 from pipeline.plan.axes import as_array
-from pipeline.plan.shards import CohortPlan, MapPlan, RunPlan, Shard, VariablePlan
+from pipeline.plan.run_plan import CohortPlan, MapPlan, RunPlan, VariablePlan
+from pipeline.plan.shards import Shard
 from pipeline.store.backend import delete_object, location_of, scrub, storage_errors
 from pipeline.store.groups import Group
 from pipeline.store.opened import open_existing

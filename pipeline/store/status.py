@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.plan.run_plan import CohortPlan, MapPlan, RunPlan
 from pipeline.plan.shard_reports import Failure
-from pipeline.plan.shards import CohortPlan, MapPlan, RunPlan, Shard, cut_blocks
+from pipeline.plan.shards import Shard, cut_blocks
 from pipeline.store.failures import Failures
 from pipeline.store.groups import Group
 from pipeline.store.opened import open_existing

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.plan.config import ConfigError, load_config
+from pipeline.plan.run_plan import Checkpoint, CohortPlan, MapPlan, RunPlan, VariablePlan, told_twins
 from pipeline.plan.run_weight import variable_bytes, weight_of
-from pipeline.plan.shards import Checkpoint, CohortPlan, MapPlan, RunPlan, VariablePlan, told_twins
 from pipeline.plan.urls import refuse_passing
 from pipeline.text import counted, printable, readable_bytes
 from tasks.finished import COMPLETE, FAILURES, Finished, fault_of, named

@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from pipeline.plan.shards import told_twins
+from pipeline.plan.run_plan import told_twins
 from pipeline.text import counted
 from tasks.parsing import STORE, store_named
 from tasks.terminal import tell, tell_lines

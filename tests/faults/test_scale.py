@@ -12,9 +12,9 @@ import pytest
 
 from pipeline import load_config, plan_shards
 from pipeline.gradients.health.flags import FLAGS
+from pipeline.plan.run_plan import RunPlan
 from pipeline.plan.run_weight import weight_of
 from pipeline.plan.shard_reports import ShardReport
-from pipeline.plan.shards import RunPlan
 from pipeline.run.driver import bundles, computable, open_run
 from pipeline.run.prepare import prepare_run
 from pipeline.store.cube import create_or_extend

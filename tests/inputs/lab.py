@@ -12,7 +12,7 @@ from torch import nn
 
 from pipeline.inputs.checkpoints import describe_checkpoints
 from pipeline.plan.config import CheckpointsConfig, RunConfig
-from pipeline.plan.shards import Checkpoint, CheckpointSource
+from pipeline.plan.run_plan import Checkpoint, CheckpointSource
 
 #: Names of the classes and functions below, as a config gives them.
 HERE = __name__

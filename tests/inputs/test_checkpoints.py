@@ -15,7 +15,7 @@ from torch import nn
 from pipeline.inputs.checkpoints import CheckpointError, discover, load_checkpoint, probe_response
 from pipeline.inputs.lab_code import InterruptedItselfError, asked_interrupts_only
 from pipeline.plan.config import ConfigError
-from pipeline.plan.shards import FrontEnd
+from pipeline.plan.run_plan import FrontEnd
 from tests.inputs.lab import (
     HERE,
     Cells,

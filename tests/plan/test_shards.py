@@ -11,8 +11,9 @@ from pipeline.plan.config import CheckpointsConfig, CohortConfig, RunConfig
 from pipeline.plan.kinds.strf import StrfMapConfig
 from pipeline.plan.map_config import CohortFacts, MapConfig, Stimuli
 from pipeline.plan.map_layout import block_lengths, in_whole_chunks, inner_chunk_shape, lay_out_maps
+from pipeline.plan.run_plan import Checkpoint, CheckpointSource, CohortPlan, RunPlan
 from pipeline.plan.run_weight import weight_of
-from pipeline.plan.shards import Checkpoint, CheckpointSource, CohortPlan, RunPlan, cut_shards, shards_of
+from pipeline.plan.shards import cut_shards, shards_of
 
 counts = st.integers(1, 7)
 

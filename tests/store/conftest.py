@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.plan.shards import RunPlan
+from pipeline.plan.run_plan import RunPlan
 from pipeline.store.cube import create_or_extend
 from pipeline.store.places import align
 from pipeline.store.record import record

@@ -12,8 +12,9 @@ from pipeline.plan.axes import Axis
 from pipeline.plan.config import CheckpointsConfig, RunConfig
 from pipeline.plan.kinds import KINDS
 from pipeline.plan.map_config import Stimuli
+from pipeline.plan.run_plan import Checkpoint, CheckpointSource, CohortPlan, MapPlan, RunPlan, VariablePlan
 from pipeline.plan.shard_reports import ShardReport
-from pipeline.plan.shards import Checkpoint, CheckpointSource, CohortPlan, MapPlan, RunPlan, Shard, VariablePlan
+from pipeline.plan.shards import Shard
 from pipeline.store.digests import map_digests
 from pipeline.store.regions import label, write_region
 from pipeline.store.status import backlog

@@ -13,8 +13,9 @@ import pytest
 from pipeline.plan.axes import Block
 from pipeline.plan.config import CheckpointsConfig, CohortConfig, RunConfig
 from pipeline.plan.kinds.strf import StrfMapConfig
+from pipeline.plan.run_plan import RunPlan
 from pipeline.plan.shard_reports import Problem, ShardReport
-from pipeline.plan.shards import RunPlan, Shard
+from pipeline.plan.shards import Shard
 from tasks.dispatch import BUNDLES_PER_SLOT, Dispatcher, Limits
 from tasks.ledger import Ledger
 from tasks.on_ray import RayExecutor
