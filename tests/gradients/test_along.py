@@ -150,3 +150,18 @@ def test_only_the_frames_left_are_averaged():
     assert torch.isnan(blocks.mean_and_sd()[1]).all()
     with pytest.raises(ValueError, match="no frame is left"):
         blocks.mean_and_sd()
+
+
+def test_the_last_state_of_a_recurrence_is_not_taken_for_a_constant():
+    class Ending(Recurrent):
+        """The state at the end of the sound counts at every frame."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            states, last = self.rnn(self.encoder(x.sum(dim=1).transpose(-1, -2)))
+            return self.readout((states + last.transpose(0, 1)).transpose(-1, -2))
+
+    model = seeded(Ending).double()
+    blocks = dynamic_strfs(model, loud(60, 4), 5, frames=[0, 8, 30, 55, 59])
+    assert blocks.record.route == "rows"
+    expected = one_backward_per_frame(model, loud(60, 4), 5)[:, [0, 8, 30, 55, 59]]
+    assert relative(together(blocks), expected) < EXACT

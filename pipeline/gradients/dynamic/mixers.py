@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
-from pipeline.gradients.dynamic.graph import Place, edge_of
+from pipeline.gradients.dynamic.graph import Place, edge_of, nearest
 from pipeline.gradients.dynamic.steps import Step
 from pipeline.gradients.passes.layout import Layout
 from pipeline.gradients.torch_state.copies import parts_of
@@ -64,11 +64,20 @@ class Mixer:
 
 @dataclass(frozen=True)
 class Opened:
-    """One forward pass of the model cut open at its mixers."""
+    """One forward pass of the model cut open at its mixers.
+
+    ``besides`` are leaves in place of what mixers returned beside what their rules give.
+    """
 
     mixers: tuple[Mixer, ...]
     stimulus: Tensor
     response: Tensor
+    besides: tuple[Tensor, ...]
+
+    @property
+    def hears_besides(self) -> bool:
+        """Whether the response follows any of these, as the last state of a recurrence."""
+        return bool(nearest(edge_of(self.response), [edge_of(leaf) for leaf in self.besides]))
 
 
 def listen(model: nn.Module, leaf: Tensor) -> tuple[Tensor, list[Called], Tensor]:
@@ -119,29 +128,34 @@ def cut_open(model: nn.Module, rules: Sequence[Rule], leaf: Tensor) -> Opened:
     stimulus = leaf.view_as(leaf)
     heard: list[list[tuple[tuple[Any, ...], dict[str, Any]]]] = [[] for _ in rules]
     leaves = []
+    besides: list[Tensor] = []
     with ExitStack() as stack:
         for number, rule in enumerate(rules):
             free = rule.value.detach().clone().requires_grad_(True)
             leaves.append(free.view_as(free))
-            stack.enter_context(_replaced(rule, rule.pieces(leaves[-1]), heard[number]))
+            stack.enter_context(_replaced(rule, rule.pieces(leaves[-1]), heard[number], besides))
         response = model(stimulus)
     mixers = []
     for rule, gave, given in zip(rules, leaves, heard, strict=True):
         taken = rule.takes(given)
         if taken.grad_fn is not None:
             mixers.append(Mixer(rule, Place(edge_of(taken), rule.layout_in), Place(edge_of(gave), rule.layout_out)))
-    return Opened(tuple(mixers), stimulus, response)
+    return Opened(tuple(mixers), stimulus, response, tuple(besides))
 
 
 @contextmanager
-def _replaced(rule: Rule, pieces: Any, heard: list[tuple[tuple[Any, ...], dict[str, Any]]]) -> Iterator[None]:
+def _replaced(
+    rule: Rule, pieces: Any, heard: list[tuple[tuple[Any, ...], dict[str, Any]]], besides: list[Tensor]
+) -> Iterator[None]:
     """The part answers with pieces of its leaf and computes nothing."""
     module = rule.calls[0].module
     before = vars(module).get("forward")
 
     def forward(*arguments: Any, **named: Any) -> Any:
         heard.append((arguments, named))
-        return rule.gives(pieces, len(heard) - 1)
+        gave = rule.gives(pieces, len(heard) - 1)
+        besides.extend(leaf for leaf in tree_leaves(gave) if isinstance(leaf, Tensor) and _is_free(leaf))
+        return gave
 
     vars(module)["forward"] = forward
     try:
@@ -153,14 +167,18 @@ def _replaced(rule: Rule, pieces: Any, heard: list[tuple[tuple[Any, ...], dict[s
             vars(module)["forward"] = before
 
 
+def _is_free(leaf: Tensor) -> bool:
+    return leaf.is_leaf and leaf.requires_grad
+
+
 def with_first_tensor(structure: Any, tensor: Tensor) -> Any:
-    """What a part returned with ``tensor`` in place of its first tensor, and the others as constants."""
+    """What a part returned with ``tensor`` in place of its first tensor, and the others as leaves of their own."""
     done = [False]
 
     def walk(value: Any) -> Any:
         if isinstance(value, Tensor):
             if done[0]:
-                return value.detach()
+                return value.detach().requires_grad_(value.is_floating_point())
             done[0] = True
             return tensor
         if isinstance(value, tuple) and hasattr(value, "_fields"):

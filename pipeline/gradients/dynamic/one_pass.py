@@ -107,6 +107,8 @@ def along_the_sound(asked: Asked, route: str) -> Along:
     opened = cut_open(asked.twin, rules, leaf)
     response = frames_of(opened.response, 1, asked.model)[0]
     _check_same(asked, response)
+    if opened.hears_besides:
+        raise NoWayError(f"{type(asked.model).__name__} hears more of a part than its output at each frame")
     search = Search(
         asked.n_frames, asked.lags, asked.memory, asked.dtype, leaf.device, limits_of(asked.model),
         filters=route != "comb",
