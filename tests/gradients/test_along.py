@@ -165,3 +165,39 @@ def test_the_last_state_of_a_recurrence_is_not_taken_for_a_constant():
     assert blocks.record.route == "rows"
     expected = one_backward_per_frame(model, loud(60, 4), 5)[:, [0, 8, 30, 55, 59]]
     assert relative(together(blocks), expected) < EXACT
+
+
+class Logarithm(nn.Module):
+    """Slopes ten million times as steep in silence as elsewhere, where a neighbour or the past counts as well."""
+
+    def __init__(self, past: bool) -> None:
+        super().__init__()
+        self.past = past
+
+    def forward(self, x: Tensor) -> Tensor:
+        other = nn.functional.pad(x, (1, 0))[..., :-1] if self.past else x.roll(1, dims=2).square()
+        return (torch.log(x + 1e-7) + torch.relu(x - 0.9) * other)[:, 0].unsqueeze(2)
+
+
+class OneFaint(nn.Module):
+    """One neuron of a ten millionth of the others' size does what no other does: hears its neighbour, or the past."""
+
+    def __init__(self, past: bool) -> None:
+        super().__init__()
+        self.past = past
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.tanh(x[:, 0])
+        other = y[:, 2].cumsum(dim=-1) if self.past else x[:, 0, 3]
+        return torch.cat([y[:, :2], (1e-7 * x[:, 0, 2] * other).unsqueeze(1), y[:, 3:]], dim=1).unsqueeze(2)
+
+
+@pytest.mark.parametrize("past", [True, False])
+@pytest.mark.parametrize("kind", [Logarithm, OneFaint])
+def test_every_map_is_exact_by_its_own_size(kind, past):
+    stimulus = torch.rand(8, 60, generator=torch.Generator().manual_seed(5))
+    stimulus[:, 20:30] = 0
+    maps = together(dynamic_strfs(kind(past).eval(), stimulus, 5)).double()
+    expected = one_backward_per_frame(kind(past).eval(), stimulus.double(), 5)
+    size = expected.abs().amax(dim=(2, 3))
+    assert float(((maps - expected).abs().amax(dim=(2, 3)) / size.clamp_min(1e-30)).max()) < 1e-5

@@ -70,9 +70,14 @@ class Asked:
 
     @property
     def shares(self) -> Float[Tensor, "neuron"]:
-        """How much of each map goes into the mixture that is checked: at random, fixed."""
+        """How much of each map goes into the mixture that is checked: fixed, by the size of the neuron's responses."""
         n_rows = 1 if self.neurons is None else len(self.neurons)
-        return torch.rand(n_rows, generator=torch.Generator().manual_seed(29)).add(0.5).to(self.leaf)
+        drawn = torch.rand(n_rows, generator=torch.Generator().manual_seed(29)).add(0.5).to(self.leaf)
+        if self.neurons is None:
+            return drawn
+        # A neuron whose responses are far smaller than those of others counts as much as these.
+        size = self.response.detach()[self.neurons].abs().amax(dim=1)
+        return drawn / torch.where(size > torch.finfo(size.dtype).tiny, size, 1.0)
 
     def quiet(self) -> AbstractContextManager[None]:
         """Exact arithmetic with gradients on; everything is put back at the end."""

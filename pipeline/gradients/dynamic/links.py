@@ -18,6 +18,9 @@ LOOKS = (0.93, 0.61, 0.34, 0.12)
 #: A band over more than this share of the sound saves little over one backward pass per frame.
 WIDEST_BAND = 0.25
 
+#: Units in the last place by which sums within one frame may differ by rounding.
+ROUNDINGS = 16
+
 #: Bytes of one row's tensors on its way back from which on a CPU takes rows one by one: more leave its cache, and are
 #: written to fresh pages.
 LARGE_TENSOR = 2**19
@@ -40,6 +43,7 @@ class Search:
     filters: bool = True
     sizes: dict[tuple[Node, Node], int] = field(default_factory=dict)
     drawn: dict[tuple[int, ...], Tensor] = field(default_factory=dict)
+    weights: dict[Node, Tensor] = field(default_factory=dict)
 
     @property
     def same(self) -> float:
@@ -54,6 +58,19 @@ class Search:
             sign = torch.rand(shape, generator=generator, dtype=torch.float64).sub(0.5).sign()
             self.drawn[shape] = (size * sign).to(dtype=self.dtype, device=self.device)
         return self.drawn[shape]
+
+    def weigh(self, place: Place, factors: Float[Tensor, "number"]) -> None:
+        """Let the numbers of a place count for ``factors``, up to powers of two, in what is sent back from there.
+
+        What one of them does counts then as much as what any other does, however small it is.
+        """
+        known = (factors > 0) & torch.isfinite(factors)
+        exponents = torch.where(known, factors, 1.0).log2().round().clamp(-60, 60)
+        self.weights[place.edge.node] = torch.exp2(exponents).to(dtype=self.dtype, device=self.device)
+
+    def weights_of(self, place: Place) -> Tensor:
+        """What each number of a place counts for."""
+        return self.weights.get(place.edge.node, torch.ones(place.width, dtype=self.dtype, device=self.device))
 
     def pull(self, later: Place, earlier: Place, cotangents: Float[Tensor, "row frame later"]) -> Tensor:
         """Backward passes from one place to an earlier one, as many rows at a time as pay and fit."""
@@ -75,6 +92,15 @@ class Search:
             return True
         size = expected.abs().amax()
         return bool(torch.isfinite(size)) and bool((got - expected).abs().amax() <= self.same * size)
+
+    def agree_at_each(self, got: Float[Tensor, "frame number"], expected: Float[Tensor, "frame number"]) -> bool:
+        """The same for what stays within frames: relative to the largest number of the frame, and of that number."""
+        size, limits = expected.abs(), torch.finfo(self.dtype)
+        if not expected.numel() or not bool(torch.isfinite(size).all()):
+            return not expected.numel()
+        of_frame, of_number = size.amax(dim=1, keepdim=True), size.amax(dim=0, keepdim=True)
+        rounding = ROUNDINGS * limits.eps * of_frame + limits.tiny / limits.eps
+        return bool(((got - expected).abs() <= self.same * torch.minimum(of_frame, of_number) + rounding).all())
 
 
 def linked(search: Search, earlier: Place, later: Place) -> list[Step]:
@@ -133,13 +159,13 @@ def acts_frame_by_frame(search: Search, later: Place, earlier: Place) -> bool:
 
     A cotangent is sent back twice, the second time with every frame scaled by a number of its own.
     """
-    vector = search.random(1, 1, later.width).expand(1, search.n_frames, -1)
+    vector = (search.random(1, 1, later.width) * search.weights_of(later)).expand(1, search.n_frames, -1)
     scale = search.random(1, search.n_frames, 1)
     try:
         plain, scaled = search.pull(later, earlier, torch.cat([vector, vector * scale]))
     except RuntimeError:
         return False
-    return search.agree(plain * scale[0], scaled)
+    return search.agree_at_each(plain * scale[0], scaled)
 
 
 def slopes_between(
@@ -168,14 +194,14 @@ def own_slopes(search: Search, later: Place, earlier: Place) -> Diagonal | None:
     """
     if later.width != earlier.width:
         return None
-    vector = search.random(1, search.n_frames, later.width)
-    slopes, scaled = search.pull(later, earlier, torch.cat([torch.ones_like(vector), vector]))
-    return Diagonal(slopes) if search.agree(slopes * vector[0], scaled) else None
+    vector, weights = search.random(1, search.n_frames, later.width), search.weights_of(later)
+    plain, scaled = search.pull(later, earlier, torch.cat([torch.ones_like(vector), vector]) * weights)
+    return Diagonal(plain / weights) if search.agree_at_each(plain * vector[0], scaled) else None
 
 
 def _constant(search: Search, later: Place, earlier: Place) -> Constant | None:
     """The same where it is one for all frames: then every frame of a backward pass gives another of its rows."""
-    vectors = search.random(2, 1, later.width).expand(2, search.n_frames, -1)
+    vectors = (search.random(2, 1, later.width) * search.weights_of(later)).expand(2, search.n_frames, -1)
     rows = search.pull(later, earlier, vectors)
     if not search.agree(rows, rows[:, :1].expand_as(rows)):
         return None

@@ -35,6 +35,7 @@ def readout_of(search: Search, builder: Builder, response: Tensor, neurons: Int[
     """The readout after the narrowest place that the responses follow frame by frame, or through a last filter."""
     whole = next(places_of(edge_of(response), search.n_frames))
     chosen = torch.arange(whole.width, device=search.device) if neurons is None else neurons
+    search.weigh(whole, 1 / whole.layout.split(response.detach())[0].abs().amax(dim=0))
     before = builder.narrows_after_mixers[:-1]
     wide, gains = _own_slopes(search, before, whole)
     earlier = before[: _position(before, wide)]
@@ -60,6 +61,8 @@ def _own_slopes(
         if place is None:
             break
         wide, gains = place, slopes
+    if gains is not None:
+        search.weigh(wide, search.weights_of(whole) * gains.abs().amax(dim=0))
     return wide, gains
 
 

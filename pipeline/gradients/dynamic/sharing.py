@@ -28,7 +28,9 @@ class Pulling(Protocol):
 
     def pull(self, later: Place, earlier: Place, cotangents: Tensor) -> Tensor: ...
 
-    def agree(self, got: Tensor, expected: Tensor) -> bool: ...
+    def weights_of(self, place: Place) -> Tensor: ...
+
+    def agree_at_each(self, got: Tensor, expected: Tensor) -> bool: ...
 
 
 def shared_passes(search: Pulling, later: Place, earlier: Place) -> Float[Tensor, "frame later earlier"] | None:
@@ -45,10 +47,10 @@ def shared_passes(search: Pulling, later: Place, earlier: Place) -> Float[Tensor
     together = search.pull(later, earlier, units.expand(-1, search.n_frames, -1))
     slopes = together.transpose(0, 1)[:, of] * heard
     # What an output hears at other frames than were looked at went to another output of its pass: v J tells.
-    vector = search.random(1, search.n_frames, later.width)
+    vector = search.random(1, search.n_frames, later.width) * search.weights_of(later)
     (expected,) = search.pull(later, earlier, vector)
     got = torch.matmul(vector[0].unsqueeze(1), slopes).squeeze(1)
-    return slopes if search.agree(got, expected) else None
+    return slopes if search.agree_at_each(got, expected) else None
 
 
 def _heard(search: Pulling, later: Place, earlier: Place) -> Float[Tensor, "later earlier"]:
