@@ -3,25 +3,18 @@
 import sys
 import time
 from types import TracebackType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from pipeline.text import readable_seconds
 from tasks.terminal import clean, is_quiet, note
+
+if TYPE_CHECKING:
+    from pipeline.run.driver import OpenedRun
 
 #: A plain line is printed when so many seconds or so large a share of the work have passed since the last one.
 LINE_EVERY_S = 5.0
 #: Share of the work after which a job's log gets another line.
 LINE_EVERY_SHARE = 0.1
-
-
-class RunCounts(Protocol):
-    """What is shown of a run: `pipeline.run.OpenedRun` has it."""
-
-    pending: list[Any]
-    done_before: int
-    failed_before: int
-    computed: int
-    failed: int
 
 
 class Progress:
@@ -84,7 +77,7 @@ class Progress:
         else:
             note(sentence)
 
-    def update(self, opened: RunCounts) -> None:
+    def update(self, opened: "OpenedRun") -> None:
         """Show the counts of a run, if enough has changed."""
         first = self.opened is None
         self.opened = opened
@@ -96,7 +89,7 @@ class Progress:
         elif not is_quiet():
             self._show_line(opened, now, force=first)
 
-    def _show_bar(self, opened: RunCounts, now: float) -> None:
+    def _show_bar(self, opened: "OpenedRun", now: float) -> None:
         if self._task is None:
             if self._started is None and opened.pending:
                 return  # the word and its clock say more than an empty bar
@@ -107,7 +100,7 @@ class Progress:
         if self._live is not None:
             self._live.update(self._task, completed=_finished(opened), note=self._note(opened, now))
 
-    def _show_line(self, opened: RunCounts, now: float, *, force: bool) -> None:
+    def _show_line(self, opened: "OpenedRun", now: float, *, force: bool) -> None:
         share = _finished(opened) / max(1, _total(opened))
         if not force and share < 1.0 and now - self._line_at < LINE_EVERY_S:
             if share - self._line_share < LINE_EVERY_SHARE:
@@ -119,7 +112,7 @@ class Progress:
         self._line_at, self._line_share = now, share
         note(f"{_finished(opened):,} of {_total(opened):,} shards, {self._note(opened, now)}")
 
-    def _note(self, opened: RunCounts, now: float) -> str:
+    def _note(self, opened: "OpenedRun", now: float) -> str:
         parts = [f"{opened.failed_before + opened.failed:,} failed"]
         here = opened.computed + opened.failed
         seconds = 0.0 if self._started is None else now - self._started
@@ -166,11 +159,11 @@ class Stages:
         self._bar.update(self._task, description=clean(text), completed=share)
 
 
-def _total(opened: RunCounts) -> int:
+def _total(opened: "OpenedRun") -> int:
     return len(opened.pending) + opened.done_before + opened.failed_before
 
 
-def _finished(opened: RunCounts) -> int:
+def _finished(opened: "OpenedRun") -> int:
     return opened.done_before + opened.failed_before + opened.computed + opened.failed
 
 

@@ -38,18 +38,11 @@ class StoredArray:
     levels: tuple[float, float]
 
 
-def describe_spectrograms(paths: Sequence[str]) -> dict[str, StoredArray]:
-    """Shape and digest of every named spectrogram, in the order `read_spectrograms` gives them.
+def describe_arrays(paths: Sequence[str], axes: Sequence[str] = SPECTROGRAM) -> dict[str, StoredArray]:
+    """Shape and digest of every named array of .npz files, as `collect_arrays` takes them.
 
     One after the other is read, so that they need not fit into memory together.
-
-    Raises `ConfigError` as `read_spectrograms`.
     """
-    return describe_arrays(paths)
-
-
-def describe_arrays(paths: Sequence[str], axes: Sequence[str] = SPECTROGRAM) -> dict[str, StoredArray]:
-    """Shape and digest of every named array of .npz files; ``axes`` are those of `collect_arrays`."""
 
     def described(*member: Any) -> StoredArray:
         array = read_array(*member)
@@ -273,7 +266,6 @@ def _describe_sound(path: str) -> SoundFile:
     if not name or not name.isprintable():
         raise ConfigError(f"the sound {path!r} has no printable name to label a stimulus; rename the file")
     with _open_sound(path) as file:
-        _check_sound(file, path)
         rate = file.samplerate
     waveform = read_sound(path)
     return SoundFile(name, path, float(rate), waveform.size, samples_digest(waveform), _levels(waveform))
@@ -292,6 +284,7 @@ def _open_sound(path: str) -> soundfile.SoundFile:
         ) from error
     try:
         _refuse_cut(source, path)
+        _check_sound(opened, path)
     except ConfigError:
         opened.close()
         raise
@@ -336,7 +329,6 @@ def read_sound(path: str) -> np.ndarray:
     and `OSError` if it cannot be read, or is not there: trying again may help.
     """
     with _open_sound(path) as file:
-        _check_sound(file, path)
         try:
             waveform = file.read(dtype="float32", always_2d=True)[:, 0]
         except soundfile.SoundFileError as error:

@@ -85,17 +85,10 @@ def _variable(
     chunks = {dim: 1 if dim == "checkpoint" else block.get(dim, len(axes[dim])) for dim in asked.dims}
     per_object = storage.chunks_per_object if asked.role == "map" else 1
     return VariablePlan(
+        **{**vars(asked), "dims": tuple(names.get(dim, dim) for dim in asked.dims)},
         name=variable_name(map_name, asked.suffix),
-        suffix=asked.suffix,
-        dims=tuple(names.get(dim, dim) for dim in asked.dims),
         chunks=tuple(chunks.values()),
         inner_chunks=inner_chunk_shape(chunks, per_object),
-        long_name=asked.long_name,
-        units=asked.units,
-        dtype=asked.dtype,
-        role=asked.role,
-        attributes=asked.attributes,
-        values=None if asked.values is None else np.asarray(asked.values, dtype=asked.dtype),
     )
 
 

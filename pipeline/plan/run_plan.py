@@ -6,13 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from pipeline.plan.axes import Axis
 from pipeline.plan.config import CheckpointsConfig, ConfigError, RunConfig
-from pipeline.plan.map_config import MapConfig, Stimuli
+from pipeline.plan.map_config import MapConfig, Stimuli, Variable
 from pipeline.text import listed
-from pipeline.words import Role, axis_named
+from pipeline.words import axis_named
 
 
 @dataclass(frozen=True)
@@ -77,29 +75,18 @@ class Checkpoint:
         return self.error is None
 
 
-@dataclass(frozen=True)
-class VariablePlan:
-    """One array of a map: its name in the cube, its axes, its type and what it means.
-
-    ``chunks`` is the extent of one object of the store, which one shard owns whole; where ``inner_chunks`` is given,
-    the object is a Zarr storage shard that holds several chunks of that extent. A variable with ``values`` is known
-    before any compute, and belongs to no checkpoint.
-    """
+@dataclass(frozen=True, kw_only=True)
+class VariablePlan(Variable):
+    """One array of a map as it lies in the cube, its axes called as there."""
 
     name: str
-    suffix: str
-    dims: tuple[str, ...]
+    #: The extent of one object of the store, which one shard owns whole.
     chunks: tuple[int, ...]
-    long_name: str
-    units: str = "1"
-    dtype: str = "float32"
-    role: Role = "map"
+    #: The extent of the chunks inside an object, where it is a Zarr storage shard that holds several.
     inner_chunks: tuple[int, ...] | None = None
-    attributes: Mapping[str, Any] = field(default_factory=dict)
-    values: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        if self.values is None and (self.dims[0] != "checkpoint" or self.chunks[0] != 1):
+        if self.computed and (self.dims[0] != "checkpoint" or self.chunks[0] != 1):
             raise ValueError(
                 f"{self.name!r} is planned with axes {self.dims} in objects of {self.chunks}, but a shard is one"
                 " checkpoint and must own whole objects; plan 'checkpoint' first, one per object"
@@ -138,7 +125,7 @@ class MapPlan:
     @property
     def computed(self) -> tuple[VariablePlan, ...]:
         """The variables that shards write."""
-        return tuple(variable for variable in self.variables if variable.values is None)
+        return tuple(variable for variable in self.variables if variable.computed)
 
     @property
     def status_dims(self) -> tuple[str, ...]:

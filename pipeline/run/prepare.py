@@ -10,7 +10,7 @@ from pipeline.inputs.cohort_expansion import expand_cohorts
 from pipeline.inputs.files import split
 from pipeline.inputs.recordings import describe_recordings
 from pipeline.inputs.search_path import look_in
-from pipeline.inputs.stimuli import SoundFile, describe_sounds, describe_spectrograms
+from pipeline.inputs.stimuli import SoundFile, describe_arrays, describe_sounds
 from pipeline.plan.config import CohortConfig, ConfigError, RunConfig, read_frequencies
 from pipeline.plan.derived_maps import with_derived
 from pipeline.plan.ensembles import with_ensembles
@@ -105,7 +105,7 @@ def _with_recording(config: RunConfig, name: str, settings: MapConfig, stimuli: 
 
 
 def _spectrograms(paths: Sequence[str]) -> Stimuli:
-    described = describe_spectrograms(paths)
+    described = describe_arrays(paths)
     return Stimuli(
         names=tuple(described),
         files=tuple(paths),

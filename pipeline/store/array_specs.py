@@ -246,7 +246,7 @@ def _variable_array(entry: MapPlan, variable: VariablePlan, n_checkpoints: int) 
         nan if kind == "f" else -1 if kind == "i" else 0,
         _variable_attributes(entry, variable),
         shards=variable.chunks if variable.inner_chunks else None,
-        values=variable.values,
+        values=None if variable.values is None else np.asarray(variable.values, dtype=variable.dtype),
     )
 
 
@@ -279,7 +279,7 @@ def _flag_attributes(health_flags: Mapping[str, int | Flag]) -> dict[str, Any]:
 def _variable_attributes(entry: MapPlan, variable: VariablePlan) -> dict[str, Any]:
     """What one variable is, for a reader who has only the cube."""
     return {
-        "role": variable.role if variable.values is None else "metadata",
+        "role": variable.role if variable.computed else "metadata",
         "map": entry.name,
         "long_name": variable.long_name,
         "units": variable.units,

@@ -13,8 +13,8 @@ import soundfile
 from pipeline.inputs import stimuli
 from pipeline.inputs.stimuli import (
     SoundFile,
+    describe_arrays,
     describe_sounds,
-    describe_spectrograms,
     read_sound,
     read_spectrograms,
     samples_digest,
@@ -35,7 +35,7 @@ def test_spectrograms_come_back_by_name_in_the_order_of_the_file(tmp_path, save)
     save(tmp_path / "s.npz", **arrays)
     paths = [str(tmp_path / "s.npz")]
     read = read_spectrograms(paths)
-    described = describe_spectrograms(paths)
+    described = describe_arrays(paths)
     assert {name: found.shape for name, found in described.items()} == {"b": (4, 10), "a": (4, 12)}
     assert {name: found.digest for name, found in described.items()} == {n: samples_digest(a) for n, a in read.items()}
     assert list(read) == ["b", "a"]
@@ -58,7 +58,7 @@ def test_a_digest_tells_numbers_apart_and_not_the_files_they_come_from(tmp_path)
     np.savez_compressed(tmp_path / "b.npz", a=np.asfortranarray(array))
     np.savez(tmp_path / "c.npz", a=np.where(np.arange(4) == 2, array + 1e-6, array))
     np.savez(tmp_path / "d.npz", a=array.reshape(4, 3))
-    digests = [describe_spectrograms([str(tmp_path / f"{name}.npz")])["a"].digest for name in "abcd"]
+    digests = [describe_arrays([str(tmp_path / f"{name}.npz")])["a"].digest for name in "abcd"]
     assert digests[0] == digests[1]
     assert len(set(digests)) == 3
 
@@ -66,9 +66,9 @@ def test_a_digest_tells_numbers_apart_and_not_the_files_they_come_from(tmp_path)
 def test_several_files_and_patterns_are_one_set(tmp_path):
     for name in ("x", "y"):
         np.savez(tmp_path / f"{name}.npz", **{name: noise(2, 3)})
-    assert list(describe_spectrograms([str(tmp_path / "*.npz")])) == ["x", "y"]
-    assert list(describe_spectrograms([str(tmp_path / "y.npz"), str(tmp_path / "*.npz")])) == ["y", "x"]
-    assert list(describe_spectrograms(str(tmp_path / "x.npz"))) == ["x"]
+    assert list(describe_arrays([str(tmp_path / "*.npz")])) == ["x", "y"]
+    assert list(describe_arrays([str(tmp_path / "y.npz"), str(tmp_path / "*.npz")])) == ["y", "x"]
+    assert list(describe_arrays(str(tmp_path / "x.npz"))) == ["x"]
 
 
 def refusal(path, read=read_spectrograms) -> str:
@@ -89,7 +89,7 @@ def refusal(path, read=read_spectrograms) -> str:
 )
 def test_an_array_that_is_no_spectrogram_is_refused(tmp_path, array, reason):
     np.savez(tmp_path / "s.npz", bad=array)
-    for read in (read_spectrograms, describe_spectrograms):
+    for read in (read_spectrograms, describe_arrays):
         assert "the array 'bad'" in refusal(tmp_path / "s.npz", read)
         assert reason in refusal(tmp_path / "s.npz", read)
 
@@ -121,7 +121,7 @@ def test_an_array_that_unpacks_beyond_the_limit_is_refused_before_it_is_unpacked
     monkeypatch.setattr(stimuli, "SPECTROGRAM_BYTES", 2**20)
     np.savez_compressed(tmp_path / "s.npz", a=np.zeros((512, 300), "f4"), bomb=np.zeros((512, 300), "f4"))
     assert os.path.getsize(tmp_path / "s.npz") < 10_000
-    text = refusal(tmp_path / "s.npz", describe_spectrograms)
+    text = refusal(tmp_path / "s.npz", describe_arrays)
     assert "the array 'bomb' of shape (512, 300) takes 614,400 bytes" in text
 
 
@@ -155,13 +155,13 @@ def test_an_npz_with_something_else_in_it_is_refused(tmp_path):
 def test_an_empty_npz_and_a_path_without_a_file_are_refused(tmp_path):
     np.savez(tmp_path / "s.npz")
     assert "holds no array" in refusal(tmp_path / "s.npz")
-    assert "matches no file with spectrograms" in refusal(tmp_path / "nowhere.npz", describe_spectrograms)
+    assert "matches no file with spectrograms" in refusal(tmp_path / "nowhere.npz", describe_arrays)
 
 
 def test_one_name_in_two_files_is_refused(tmp_path):
     for name in ("x", "y"):
         np.savez(tmp_path / f"{name}.npz", same=noise(2, 3))
-    text = refusal(tmp_path / "*.npz", describe_spectrograms)
+    text = refusal(tmp_path / "*.npz", describe_arrays)
     assert f"'same' is in {tmp_path / 'x.npz'} and in {tmp_path / 'y.npz'}" in text
 
 
@@ -241,7 +241,7 @@ def test_a_sound_shorter_than_its_header_says_is_refused(tmp_path, ending):
     assert describe_sounds([str(path)])[0].samples == 51
 
 
-@pytest.mark.parametrize("describe", [describe_sounds, describe_spectrograms])
+@pytest.mark.parametrize("describe", [describe_sounds, describe_arrays])
 def test_a_pipe_is_not_waited_for(tmp_path, describe):
     os.mkfifo(tmp_path / "pipe.wav")
     assert "pipe.wav is no ordinary file" in refusal(tmp_path / "pipe.wav", describe)
@@ -262,7 +262,7 @@ def test_the_speech_stimuli_are_as_their_readme_says(speech):
     sounds = describe_sounds([f"{speech}/sounds/*.wav"])
     assert len(sounds) == 6
     assert {(sound.sample_rate, sound.samples) for sound in sounds} == {(8000.0, 24000)}
-    spectrograms = describe_spectrograms([f"{speech}/spectrograms.npz"])
+    spectrograms = describe_arrays([f"{speech}/spectrograms.npz"])
     assert {found.shape for found in spectrograms.values()} == {(32, 300)}
     assert len({found.digest for found in (*spectrograms.values(), *sounds)}) == 12
     assert sorted(spectrograms) == sorted(sound.name for sound in sounds)
@@ -279,7 +279,7 @@ def test_a_file_that_is_away_is_the_configs_fault_at_first_and_the_storages_late
     for path in paths.values():
         Path(path).rename(f"{path}.away")
     with pytest.raises(ConfigError, match="matches no file"):
-        describe_spectrograms([paths["spec"]])
+        describe_arrays([paths["spec"]])
     with pytest.raises(ConfigError, match="matches no file"):
         describe_sounds([paths["sound"]])
     for read in (lambda: read_spectrograms([paths["spec"]]), lambda: read_sound(paths["sound"])):
