@@ -20,16 +20,19 @@ class Moments:
         self._first = first.flatten(1).clone()
         self._count = 0
         self._sum, self._squares = self._first.new_zeros((2, *self._first.shape)).double()
+        n_bytes = self._first.shape[1] * first.element_size()
+        self._together = max(1, IN_CACHE // n_bytes) if first.device.type == "cpu" else len(first)
+        # Written over for every block of frames: fresh pages take longer than the sums.
+        self._rooms = self._first.new_empty((3, min(self._together, len(first)), self._first.shape[1]))
 
     def add(self, slopes: Float[Tensor, "frame neuron width"], given: Float[Tensor, "frame width entry"]) -> None:
         """Take in the maps ``slopes @ given``, some neurons at a time."""
-        n_bytes = given.shape[2] * given.element_size()
-        together = max(1, IN_CACHE // n_bytes) if given.device.type == "cpu" else slopes.shape[1]
-        for start in range(0, slopes.shape[1], together):
-            rows = slice(start, start + together)
+        for start in range(0, slopes.shape[1], self._together):
+            rows = slice(start, start + self._together)
             first, mine = self._first[rows], slopes[:, rows].contiguous()
-            maps = first.new_empty(first.shape)
-            total, squares = first.new_zeros((2, *first.shape))
+            maps, total, squares = self._rooms[:, : len(first)]
+            total.zero_()
+            squares.zero_()
             for slope, windows in zip(mine, given, strict=True):
                 torch.mm(slope, windows, out=maps).sub_(first)
                 total.add_(maps)
