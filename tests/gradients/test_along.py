@@ -201,3 +201,32 @@ def test_every_map_is_exact_by_its_own_size(kind, past):
     expected = one_backward_per_frame(kind(past).eval(), stimulus.double(), 5)
     size = expected.abs().amax(dim=(2, 3))
     assert float(((maps - expected).abs().amax(dim=(2, 3)) / size.clamp_min(1e-30)).max()) < 1e-5
+
+
+class Weighted(Recurrent):
+    """By its weights alone frame by frame, a filter, of a short field, or a recurrence."""
+
+    def __init__(self, past: float, product: float, state: float) -> None:
+        super().__init__("GRU", 4, 4, 4)
+        self.shares = nn.Parameter(torch.tensor([past, product, state]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        heard = x[:, 0].transpose(-1, -2)
+        before = nn.functional.pad(heard, (0, 0, 2, 0))[:, :-2]
+        mixed = heard.tanh() + self.shares[0] * before + self.shares[1] * heard * before
+        return (mixed + self.shares[2] * self.rnn(heard)[0]).transpose(-1, -2).unsqueeze(2)
+
+
+SHARES = [(0.0, 0.0, 0.0), (0.5, 0.0, 0.0), (0.0, 0.5, 0.0), (0.5, 0.0, 0.5), (0.5, 0.5, 0.5)]
+
+
+def test_what_one_model_is_like_says_nothing_of_another_of_its_class():
+    def maps_in(order: list[int]) -> dict[int, Tensor]:
+        models = {number: seeded(lambda number=number: Weighted(*SHARES[number])).double() for number in order}
+        return {number: together(dynamic_strfs(model, loud(24, 4), 6)) for number, model in models.items()}
+
+    forwards, backwards = maps_in([0, 1, 2, 3, 4]), maps_in([4, 3, 2, 1, 0])
+    for number, shares in enumerate(SHARES):
+        assert torch.equal(forwards[number], backwards[number])
+        expected = one_backward_per_frame(seeded(lambda shares=shares: Weighted(*shares)), loud(24, 4), 6)
+        assert relative(forwards[number], expected) < EXACT
