@@ -230,3 +230,28 @@ def test_what_one_model_is_like_says_nothing_of_another_of_its_class():
         assert torch.equal(forwards[number], backwards[number])
         expected = one_backward_per_frame(seeded(lambda shares=shares: Weighted(*shares)), loud(24, 4), 6)
         assert relative(forwards[number], expected) < EXACT
+
+
+class Begun(Recurrent):
+    """A recurrence that begins with states of its own, or with what the sound's first frame makes of them."""
+
+    def __init__(self, kind: str, follows: bool = False) -> None:
+        super().__init__(kind, n_layers=2)
+        self.begins = nn.Parameter(torch.randn(2, 2, 1, self.rnn.hidden_size))
+        self.follows = follows
+
+    def forward(self, x: Tensor) -> Tensor:
+        begins = self.begins * x[..., 0].sum() if self.follows else self.begins
+        frames = self.encoder(x.sum(dim=1).transpose(-1, -2))
+        states = (begins[0], begins[1]) if isinstance(self.rnn, nn.LSTM) else begins[0]
+        return self.readout(self.rnn(frames, states)[0].transpose(-1, -2))
+
+
+@pytest.mark.parametrize(
+    ("kind", "follows", "route"), [("GRU", False, "sweep"), ("LSTM", False, "sweep"), ("RNN", True, "rows")]
+)
+def test_a_recurrence_may_begin_with_states_of_its_own(kind, follows, route):
+    model = seeded(lambda: Begun(kind, follows)).double()
+    blocks = dynamic_strfs(model, loud(24, 4), 6)
+    assert blocks.record.route == route
+    assert relative(together(blocks), one_backward_per_frame(model, loud(24, 4), 6)) < EXACT

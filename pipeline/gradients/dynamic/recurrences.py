@@ -1,12 +1,15 @@
 """How tangents pass a recurrence: each frame's are the frame before's, one lag older, with what is heard now added."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
+from pipeline.gradients.dynamic.links import NoWayError
 from pipeline.gradients.dynamic.mixers import Called, Rule, with_first_tensor
 from pipeline.gradients.dynamic.steps import Advance, Windows, through
 from pipeline.gradients.passes.layout import Layout
@@ -159,12 +162,13 @@ def _drop_underflow(tangents: Tensor) -> None:
 def recurrent_rule(calls: list[Called], n_frames: int, by_lag: bool) -> Rule | None:
     """torch's own recurrent layers."""
     call = calls[0]
-    if len(calls) > 1 or not isinstance(call.module, nn.RNNBase) or any(x is not None for x in call.arguments[1:]):
+    if len(calls) > 1 or not isinstance(call.module, nn.RNNBase) or not call.arguments or call.named:
         return None
-    given, gave = first_tensor(call.arguments), first_tensor(call.gave)
-    if given is None or gave is None or call.named:
+    given, gave = call.arguments[0], first_tensor(call.gave)
+    begun = [state for state in tree_leaves(call.arguments[1:]) if state is not None]
+    if not isinstance(given, Tensor) or gave is None or not all(isinstance(s, Tensor) and s.dim() == 3 for s in begun):
         return None
-    layers = recurrent_layers(call.module, given, gave)
+    layers = recurrent_layers(call.module, given, gave, begun)
     order, axis = ("stimulus", 1) if call.module.batch_first else ("frame", 0)
     if layers is None or given.shape[axis] != n_frames or given.shape[1 - axis] != 1:
         return None
@@ -175,6 +179,15 @@ def recurrent_rule(calls: list[Called], n_frames: int, by_lag: bool) -> Rule | N
         Layout(order, axis, tuple(gave.shape), 1, n_frames),
         tuple(Recurrence(layer, by_lag) for layer in layers),
         gave,
-        lambda heard: heard[0][0][0],
+        _heard_alone,
         lambda leaf, _: with_first_tensor(call.gave, leaf),
     )
+
+
+def _heard_alone(calls: Sequence[tuple[tuple[Any, ...], dict[str, Any]]]) -> Tensor:
+    """What a recurrent layer hears, which must be the only thing that may follow the sound."""
+    heard, *begun = calls[0][0]
+    if any(isinstance(state, Tensor) and state.requires_grad for state in tree_leaves(begun)):
+        raise NoWayError("a recurrence begins with a state that may follow the sound")
+    assert isinstance(heard, Tensor)
+    return heard

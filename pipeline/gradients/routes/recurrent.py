@@ -114,6 +114,7 @@ class Layer:
     frames: Float[Tensor, "frame stimulus input"]
     hidden: Float[Tensor, "frame stimulus hidden"]
     cells: Float[Tensor, "frame stimulus hidden"] | None = None
+    initial: "_Initial" = ()
 
     def between(self, start: int, stop: int) -> Linearised:
         """The layer's steps at frames ``start`` to ``stop - 1``, written out."""
@@ -122,17 +123,23 @@ class Layer:
 
     def states(self, start: int, stop: int) -> "_States":
         """The states before these frames, and the cells after them."""
-        before = _before(self.hidden, start, stop)
+        before = _before(self.hidden, start, stop, self.initial[:1])
         if self.cells is None:
             return _States(before)
-        return _States(before, _before(self.cells, start, stop), self.cells[start:stop])
+        return _States(before, _before(self.cells, start, stop, self.initial[1:]), self.cells[start:stop])
 
 
-def recurrent_layers(module: nn.Module, given: Tensor, gave: Tensor) -> list[Layer] | None:
+#: States that a layer begins with, (stimulus, hidden) each: none for zeros, for an LSTM h and c.
+_Initial = tuple[Tensor, ...]
+
+
+def recurrent_layers(
+    module: nn.Module, given: Tensor, gave: Tensor, initial: Sequence[Float[Tensor, "layer stimulus hidden"]] = ()
+) -> list[Layer] | None:
     """The layers of a recurrent module around what it was given, the first first; None if they are not these.
 
-    Only layers that run forward in time from a zero state are written out here; whether ``module`` is made of them
-    is told by whether they give what it ``gave``.
+    Only layers that run forward in time, from zero or from the ``initial`` states that the module was given, are
+    written out here; whether ``module`` is made of them is told by whether they give what it ``gave``.
     """
     kind = _kind_of(module)
     if kind is None or not isinstance(module, nn.RNNBase) or module.bidirectional or module.proj_size:
@@ -147,8 +154,9 @@ def recurrent_layers(module: nn.Module, given: Tensor, gave: Tensor) -> list[Lay
         for number in range(module.num_layers):
             weights = _Weights.of(module, number)
             known = expected if number == module.num_layers - 1 else None
-            hidden, cells = kind.run(weights, frames, known)
-            layer = Layer(kind, weights, frames, hidden, cells)
+            begun = tuple(states[number].detach() for states in initial)
+            hidden, cells = kind.run(weights, frames, known, begun)
+            layer = Layer(kind, weights, frames, hidden, cells, begun)
             layers.append(layer)
             frames = kind.gives(weights, frames, layer.states(0, len(frames)))
         if not torch.allclose(frames, expected, rtol=SAME, atol=SAME * float(expected.abs().amax()) + 1e-30):
@@ -187,17 +195,21 @@ class _States:
     cells: Float[Tensor, "frame stimulus hidden"] | None = None
 
 
-def _before(states: Float[Tensor, "frame stimulus hidden"], start: int, stop: int) -> Tensor:
-    """The state before each of these frames; zero before the first of all."""
+def _before(states: Float[Tensor, "frame stimulus hidden"], start: int, stop: int, initial: _Initial = ()) -> Tensor:
+    """The state before each of these frames; before the first of all the initial one, or zero."""
     if start > 0:
         return states[start - 1 : stop - 1]
+    if initial:
+        return torch.cat([initial[0].unsqueeze(0), states[: max(0, stop - 1)]])
     return nn.functional.pad(states[: max(0, stop - 1)], (0, 0, 0, 0, 1, 0))
 
 
 class _Kind(Protocol):
     """A kind of recurrent layer: its states, what it gives, and its steps written out."""
 
-    def run(self, weights: _Weights, frames: Tensor, known: Tensor | None) -> tuple[Tensor, Tensor | None]: ...
+    def run(
+        self, weights: _Weights, frames: Tensor, known: Tensor | None, initial: _Initial
+    ) -> tuple[Tensor, Tensor | None]: ...
 
     def gives(self, weights: _Weights, frames: Tensor, states: _States) -> Tensor: ...
 
@@ -205,9 +217,9 @@ class _Kind(Protocol):
 
 
 def _run(
-    weights: _Weights, frames: Tensor, step: Callable[[Tensor, Tensor], Tensor]
+    weights: _Weights, frames: Tensor, step: Callable[[Tensor, Tensor], Tensor], initial: _Initial
 ) -> Float[Tensor, "frame stimulus hidden"]:
-    hidden = frames.new_zeros(frames.shape[1], weights.hidden.shape[1])
+    hidden = initial[0] if initial else frames.new_zeros(frames.shape[1], weights.hidden.shape[1])
     states = []
     for given in weights.of_input(frames):
         hidden = step(given, hidden)
@@ -221,10 +233,12 @@ class _Stateful:
     def _step(self, weights: _Weights, given: Tensor, hidden: Tensor) -> Tensor:
         raise NotImplementedError
 
-    def run(self, weights: _Weights, frames: Tensor, known: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def run(
+        self, weights: _Weights, frames: Tensor, known: Tensor | None, initial: _Initial
+    ) -> tuple[Tensor, Tensor | None]:
         if known is not None:
             return known, None
-        return _run(weights, frames, lambda given, hidden: self._step(weights, given, hidden)), None
+        return _run(weights, frames, lambda given, hidden: self._step(weights, given, hidden), initial), None
 
     def gives(self, weights: _Weights, frames: Tensor, states: _States) -> Tensor:
         return self._step(weights, weights.of_input(frames), states.before)
@@ -258,19 +272,22 @@ class _Lstm:
         enter, forget, new, out = (weights.of_input(frames) + weights.of_hidden(before)).chunk(4, dim=-1)
         return torch.sigmoid(enter), torch.sigmoid(forget), torch.tanh(new), torch.sigmoid(out)
 
-    def run(self, weights: _Weights, frames: Tensor, known: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def run(
+        self, weights: _Weights, frames: Tensor, known: Tensor | None, initial: _Initial
+    ) -> tuple[Tensor, Tensor | None]:
         if known is None:
-            return self._run_all(weights, frames)
-        enter, forget, new, _ = self._gates(weights, frames, _before(known, 0, len(known)))
-        cell = torch.zeros_like(enter[0])
+            return self._run_all(weights, frames, initial)
+        enter, forget, new, _ = self._gates(weights, frames, _before(known, 0, len(known), initial[:1]))
+        cell = initial[1] if initial else torch.zeros_like(enter[0])
         cells = []
         for kept, entered in zip(forget, enter * new, strict=True):
             cell = kept * cell + entered
             cells.append(cell)
         return known, torch.stack(cells)
 
-    def _run_all(self, weights: _Weights, frames: Tensor) -> tuple[Tensor, Tensor]:
-        cell = hidden = frames.new_zeros(frames.shape[1], weights.hidden.shape[1])
+    def _run_all(self, weights: _Weights, frames: Tensor, initial: _Initial) -> tuple[Tensor, Tensor]:
+        zeros = frames.new_zeros(frames.shape[1], weights.hidden.shape[1])
+        hidden, cell = initial or (zeros, zeros)
         states, cells = [], []
         for given in weights.of_input(frames):
             enter, forget, new, out = (given + weights.of_hidden(hidden)).chunk(4, dim=-1)
