@@ -117,6 +117,12 @@ def find_checkpoints(
             f"{where} matches {listed(locations, most=3)}, but a word in braces stands for different texts in each; the"
             " same word must match the same text, so call one of them otherwise"
         )
+    for word, text in (pair for one in found for pair in one.words.items()):
+        if not text.isprintable():
+            raise ConfigError(
+                f"{where}: {{{word}}} stands for {text!r}, which cannot be a label (control characters, or bytes that"
+                " are no UTF-8); rename that file or folder"
+            )
     return found
 
 

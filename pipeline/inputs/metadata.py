@@ -101,7 +101,14 @@ def _identifier(key: str) -> str | None:
 
 
 def _is_scalar(value: object) -> bool:
-    return isinstance(value, bool | int | float) or (isinstance(value, str) and len(value) <= TEXT_LENGTH)
+    if isinstance(value, str):
+        return len(value) <= TEXT_LENGTH and not _half_a_character(value)
+    return isinstance(value, bool | int | float)
+
+
+def _half_a_character(text: str) -> bool:
+    """Whether a text holds one half of a pair of UTF-16, as JSON can escape it and no file can hold it."""
+    return any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _scalar(value: Any) -> Scalar:
@@ -128,6 +135,8 @@ def _reason(value: object) -> str:
     if isinstance(value, list):
         return "is a list of other things than numbers"
     if isinstance(value, str):
+        if _half_a_character(value):
+            return "is a text with half a character (a lone surrogate)"
         return f"is a text of {len(value):,} characters"
     return f"is a {type(value).__name__}"
 

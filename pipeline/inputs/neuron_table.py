@@ -110,6 +110,11 @@ def _typed(cells: Sequence[str]) -> tuple[Any, ...]:
     if known and all(INTEGER.fullmatch(cell) for cell in known) and not any(unknown):
         return tuple(int(cell) for cell in cells)
     # A number with a leading zero, as 007, is a label.
-    if known and all(NUMBER.fullmatch(cell) and not re.match(r"[+-]?0\d", cell) for cell in known):
+    if known and all(NUMBER.fullmatch(cell) and not re.match(r"[+-]?0\d", cell) and _is_exact(cell) for cell in known):
         return tuple(float("nan") if missing else float(cell) for cell, missing in zip(cells, unknown, strict=True))
     return tuple(cells)
+
+
+def _is_exact(cell: str) -> bool:
+    """Whether a number keeps its digits: whole numbers of many digits, as ids are, would be rounded."""
+    return not cell.lstrip("+-").isdigit() or int(float(cell)) == int(cell)

@@ -167,7 +167,8 @@ def _column(name: str, dim: str, values: np.ndarray, chunk: int, source: str) ->
 def column_values(entries: Iterable[Any]) -> np.ndarray:
     """Entries as one array: truth values as they are, or as 0 and 1 where one is missing; whole numbers as they are.
 
-    Other numbers are float64 with NaN for none, and anything else is text. `NONE_OF` holds what stands for none.
+    Other numbers are float64 with NaN for none. Whole numbers beyond 64 bits, as ids may be, and anything else are
+    text. `NONE_OF` holds what stands for none.
     """
     entries = [entry.item() if isinstance(entry, np.generic) else entry for entry in entries]
     entries = [None if isinstance(entry, float) and isnan(entry) else entry for entry in entries]
@@ -178,7 +179,8 @@ def column_values(entries: Iterable[Any]) -> np.ndarray:
             return np.array([NONE_OF["int8"] if entry is None else entry for entry in entries], dtype=kind)
         if all(type(entry) is int and abs(entry) < 2**63 for entry in present):
             return np.array([NONE_OF["int64"] if entry is None else entry for entry in entries], dtype=np.int64)
-        return np.array([nan if entry is None else float(entry) for entry in entries])
+        if not all(type(entry) is int for entry in present):
+            return np.array([nan if entry is None else float(entry) for entry in entries])
     return np.array(["" if entry is None else str(entry) for entry in entries], dtype=object)
 
 

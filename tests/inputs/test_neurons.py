@@ -34,6 +34,12 @@ def test_columns_get_the_type_that_all_their_cells_have(table):
     assert columns["gap"][1] == 3.0
 
 
+def test_ids_of_more_digits_than_a_number_keeps_are_text(table):
+    ids = ("9223372036854775809", "12")
+    _, columns = read_neuron_table(table(f"neuron,id,known\na,{ids[0]},{2**60 + 1}\nb,{ids[1]},\n"))
+    assert columns == {"id": ids, "known": (str(2**60 + 1), "")}
+
+
 def test_a_column_without_a_number_is_text(table):
     _, columns = read_neuron_table(table("neuron,empty,na\na,,NaN\nb,,x\n"))
     assert columns == {"empty": ("", ""), "na": ("NaN", "x")}

@@ -1,6 +1,8 @@
 """Words in braces: what they match, what they become, and which cohorts they make."""
 
 import json
+import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -75,6 +77,13 @@ def test_whole_numbers_become_numbers_unless_they_would_fall_together():
 
 
 # In a path
+
+
+def test_a_word_that_is_no_text_is_refused(tmp_path):
+    save_best(tmp_path / "ok-1", cells())
+    (tmp_path / "ok-1").rename(Path(os.fsdecode(os.fsencode(tmp_path) + b"/o\xff-1")))
+    with pytest.raises(ConfigError, match=r"\{net\} stands for 'o.udcff', which cannot be a label"):
+        labels(tmp_path, {"path": "{net}-{seed}", "id": "{seed}"})
 
 
 def test_words_of_a_path_become_labels_with_their_types(tmp_path):

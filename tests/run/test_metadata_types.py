@@ -29,6 +29,12 @@ def test_whole_numbers_and_truth_values_stay_such(tmp_path):
         assert list(cube.augmented.values) == [True, False]
 
 
+def test_half_a_character_is_left_out_and_the_rest_kept(tmp_path):
+    for cube in run(tmp_path, a={"fold": 3, "who": "\ud800"}, b={"fold": 4, "who": "Zo\u00eb"}):
+        assert cube.fold.values.tolist() == [3, 4]
+        assert cube.who.values.tolist()[1] == "Zo\u00eb"
+
+
 def test_a_missing_one_is_nan_for_readers_and_no_loss_in_the_store(tmp_path):
     for cube in run(tmp_path, a={"fold": 3, "augmented": True}, b={}):
         np.testing.assert_array_equal(cube.fold.values, [3, np.nan])
