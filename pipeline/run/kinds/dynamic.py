@@ -66,7 +66,7 @@ def compute(job: Job) -> Computed:
     """
     settings = job.map.settings
     assert isinstance(settings, DynamicConfig)
-    told = contract_flags(job) | backward_flags(job, _liveliest(job.spectrograms()[0], 2 * job.cohort.lags))
+    told = contract_flags(job) | backward_flags(job, _lively(job.spectrograms()[0], 2 * job.cohort.lags))
     records = _Records()
     sounds = [_heard(job, settings, name, heard, records) for name, heard in _stimuli(job)]
     maps = np.concatenate([sound.maps for sound in sounds], axis=1)
@@ -184,13 +184,15 @@ def _beyond_window(job: Job, model: nn.Module, neurons: tuple[int, ...], heard: 
     return np.divide(energy[:, lags:].sum(axis=1), total, out=np.zeros(len(neurons)), where=total > 0)
 
 
-def _liveliest(heard: np.ndarray, frames: int) -> np.ndarray:
-    """The part of a sound, of at most so many frames, in which most changes."""
-    if heard.shape[1] <= frames:
-        return heard
-    energy = np.square(heard - heard.mean(axis=1, keepdims=True)).sum(axis=0).cumsum()
-    first = int((energy[frames - 1 :] - np.concatenate([[0.0], energy[:-frames]])).argmax())
-    return heard[:, first : first + frames]
+def _lively(heard: np.ndarray, frames: int) -> list[np.ndarray]:
+    """Of each half of a sound the part, of at most so many frames, in which most changes; a short sound itself."""
+    if heard.shape[1] <= 2 * frames:
+        return [heard[:, -frames:]]
+    energy = np.square(heard - heard.mean(axis=1, keepdims=True)).sum(axis=0)
+    sums = np.convolve(energy, np.ones(frames), mode="valid")
+    half = len(sums) // 2
+    starts = (int(sums[:half].argmax()), half + int(sums[half:].argmax()))
+    return [heard[:, start : start + frames] for start in starts]
 
 
 def _together(members: list[np.ndarray], consistency: float | None) -> np.ndarray:

@@ -18,6 +18,9 @@ from pipeline.words import axis_named
 #: A response that changes by no more than so many times the precision of its numbers has not changed.
 ROUNDING = 16
 
+#: Shares of the way to a best sound at which the slope of the response is compared with the backward pass.
+ON_THE_WAY = (0.03, 0.3)
+
 
 @COMPUTE.register("synthesis")
 def compute(job: Job) -> Computed:
@@ -45,7 +48,10 @@ def compute(job: Job) -> Computed:
         "start_response": found.at_start.cpu().numpy().astype(np.float32),
     }
     loudest = found.sounds[int((found.trace[:, -1] - found.at_start).argmax())]
-    told |= backward_flags(job, loudest, question.objective)
+    # On the way there, and not at its end, where a neuron may answer all that it can.
+    told |= backward_flags(
+        job, [torch.lerp(start, loudest.to(start), share) for share in ON_THE_WAY], question.objective
+    )
     flags = raised("all_zero_map", torch.from_numpy(~added.reshape(len(added), -1).any(axis=1))[None])
     accompanying = reach(added[None], float(lag_step[0]) if lag_step.size else job.cohort.frame_ms)
     return Computed(
