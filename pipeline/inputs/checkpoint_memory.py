@@ -136,14 +136,28 @@ def _environment() -> str:
 def _loaded_code() -> dict[str, str]:
     """Digest of every source file that was imported and is not installed with a version of its own."""
     standard = {os.path.realpath(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")}
-    files = {
-        os.path.realpath(path)
-        for module in list(sys.modules.values())
-        if isinstance(path := getattr(module, "__file__", None), str) and path.endswith(".py")
-    }
+    files = {path for path in _files_of_modules().values() if path.endswith(".py")}
     own = sorted(path for path in files if not _is_installed(path, standard))[: MOST_FILES + 1]
     found = {path: _digest(path) for path in own}
     return {path: digest for path, digest in found.items() if digest is not None}
+
+
+def _files_of_modules() -> dict[str, str]:
+    """The file of each imported module, wherever links lead."""
+    folders: dict[str, str] = {}
+    found = {}
+    for name, module in list(sys.modules.items()):
+        path = getattr(module, "__file__", None)
+        if not isinstance(path, str):
+            continue
+        if not os.path.isabs(path) or os.path.islink(path):
+            found[name] = os.path.realpath(path)
+            continue
+        folder, file = os.path.split(path)  # thousands of modules stand in a few hundred folders
+        if folder not in folders:
+            folders[folder] = os.path.realpath(folder)
+        found[name] = os.path.join(folders[folder], file)
+    return found
 
 
 def _is_installed(path: str, standard: Iterable[str]) -> bool:
@@ -159,11 +173,7 @@ def _digest(path: str) -> str | None:
 
 def _places(code: Mapping[str, str]) -> dict[str, str | None]:
     """Where Python finds each top-level module of that code: another file before it would be imported instead."""
-    names = {
-        name.partition(".")[0]
-        for name, module in list(sys.modules.items())
-        if isinstance(path := getattr(module, "__file__", None), str) and os.path.realpath(path) in code
-    }
+    names = {name.partition(".")[0] for name, path in _files_of_modules().items() if path in code}
     return {name: _place(name) for name in sorted(names - {"__main__", "__mp_main__"})}
 
 

@@ -258,3 +258,13 @@ class TestPublishedToolboxes:
     def test_components(self, first, key):
         found = dynamic.components(self.values["maps"], self.values[key].shape[1], first_component=first)
         np.testing.assert_allclose(found.component_sd, self.values[key], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_test_of_temporal_hold_is_scipys(seed):
+    rng = np.random.default_rng(seed)
+    count = (20, 50, 51, 90, 300, 1000)[seed]
+    for step in (1e-9, 0.5, 2.0):  # with ties and zeros
+        difference = np.round((rng.standard_normal(count) + 0.15) / step) * step
+        expected = stats.wilcoxon(difference, alternative="greater").pvalue
+        np.testing.assert_allclose(holding.wilcoxon_above(difference), expected, rtol=1e-12)

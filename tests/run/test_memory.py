@@ -299,3 +299,22 @@ def test_what_a_file_says_of_the_best_is_remembered_until_it_is_written_again(la
     write_epoch(2, 0)
     os.utime(lab / "epoch=2.ckpt", ns=(before.st_atime_ns, before.st_mtime_ns))
     assert chosen() == ([epochs[0]], 1)
+
+
+def test_the_file_of_a_module_is_where_links_lead(tmp_path, monkeypatch):
+    real = tmp_path / "real"
+    real.mkdir()
+    (real / "linked_lab.py").write_text("")
+    (real / "plain_lab.py").write_text("")
+    (tmp_path / "links").symlink_to(real)
+    (tmp_path / "alone").mkdir()
+    (tmp_path / "alone/single_lab.py").symlink_to(real / "linked_lab.py")
+    for folder in ("links", "alone"):
+        monkeypatch.syspath_prepend(str(tmp_path / folder))
+    for name in ("plain_lab", "single_lab"):
+        monkeypatch.setitem(sys.modules, name, importlib.import_module(name))
+    found = learnt._files_of_modules()
+    assert found["plain_lab"] == os.path.realpath(real / "plain_lab.py")
+    assert found["single_lab"] == os.path.realpath(real / "linked_lab.py")
+    ours = {name: path for name, path in found.items() if name.startswith("pipeline.")}
+    assert ours == {name: os.path.realpath(sys.modules[name].__file__) for name in ours}
