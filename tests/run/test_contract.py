@@ -71,7 +71,7 @@ class Saturated(LabModel):
     """At its best sound it answers all that it can, where float32 knows nothing of the slope."""
 
     def forward(self, x):
-        return torch.tanh(20 * super().forward(x))
+        return torch.tanh(3 * super().forward(x))
 
 
 class WithoutLength(LabModel):
@@ -180,7 +180,7 @@ def test_numbers_of_any_kind_from_a_backward_pass_that_is_not_the_slope_say_so(t
 
 
 def test_a_neuron_that_is_saturated_at_its_best_sound_is_no_wrong_one(tmp_path):
-    maps = '[maps.best]\nkind = "synthesis"\nnorm = 10.0\nsteps = 20\n'
+    maps = '[maps.best]\nkind = "synthesis"\nnorm = 8.0\nsteps = 20\n'
     assert run_locally(mixed(tmp_path, "Saturated", maps=maps)).failed == 0
     assert not (open_cube(tmp_path / "cube.zarr", "lab").best_health & FLAGS["finite_difference_off"]).any()
 
