@@ -255,3 +255,35 @@ def test_a_recurrence_may_begin_with_states_of_its_own(kind, follows, route):
     blocks = dynamic_strfs(model, loud(24, 4), 6)
     assert blocks.record.route == route
     assert relative(together(blocks), one_backward_per_frame(model, loud(24, 4), 6)) < EXACT
+
+
+class Hinted(nn.Module):
+    """A cell, or attention, that hears a faint hint of the sound beside what it hears frame by frame."""
+
+    def __init__(self, attends: bool) -> None:
+        super().__init__()
+        self.attends = attends
+        self.cell, self.attention = _WithContext(), nn.MultiheadAttention(4, 1, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        frames, hint = x[:, 0].transpose(-1, -2), 1e-6 * x[..., 0].sum()
+        if self.attends:
+            count = frames.shape[1]
+            mask = torch.full((count, count), -torch.inf).triu(1).to(x) + hint * torch.eye(count).to(x)
+            return self.attention(frames, frames, frames, attn_mask=mask)[0].transpose(-1, -2).unsqueeze(2)
+        state, heard = x.new_zeros(1, 4), []
+        for frame in frames.unbind(dim=1):
+            state = self.cell(frame, state, hint.view(1, 1))
+            heard.append(state)
+        return torch.stack(heard, dim=-1).unsqueeze(2)
+
+
+class _WithContext(nn.Module):
+    def forward(self, frame: Tensor, state: Tensor, context: Tensor) -> Tensor:
+        return torch.tanh(frame + 0.5 * state.roll(1, dims=1) + context)
+
+
+@pytest.mark.parametrize("attends", [True, False])
+def test_a_part_that_hears_more_than_its_frames_is_not_taken_by_a_rule(attends):
+    model = seeded(lambda: Hinted(attends))
+    assert dynamic_strfs(model, loud(24, 4).float(), 30).record.route == "rows"

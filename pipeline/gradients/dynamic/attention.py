@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pipeline.gradients.dynamic.mixers import Called, Rule, with_first_tensor
+from pipeline.gradients.dynamic.mixers import Called, Rule, heard_alone, with_first_tensor
 from pipeline.gradients.dynamic.steps import Advance, Remembered, through
 from pipeline.gradients.passes.layout import Layout
 from pipeline.gradients.routes.recurrent import SAME
@@ -153,7 +153,7 @@ def attention_rule(calls: list[Called], n_frames: int, by_lag: bool) -> Rule | N
         layout,
         (step,),
         gave,
-        lambda heard: heard[0][0][0],
+        heard_alone,
         lambda leaf, _: with_first_tensor(call.gave, leaf),
     )
 

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
+from pipeline.gradients.dynamic.links import NoWayError
 from pipeline.gradients.dynamic.mixers import Called, Rule
 from pipeline.gradients.dynamic.recurrences import Recurrence
 from pipeline.gradients.passes.layout import Layout
@@ -115,10 +116,21 @@ def cell_rule(calls: list[Called], n_frames: int, by_lag: bool) -> Rule | None:
         Layout("frame-stimulus", 0, tuple(value.shape), 1, n_frames),
         (Recurrence(cell, by_lag),),
         value,
-        lambda each: torch.cat([tree_flatten(one)[0][sorting.heard] for one in each]),
+        lambda each: torch.cat([_heard_alone(sorting, one) for one in each]),
         gives,
         lambda leaf: leaf.unbind(0),
     )
+
+
+def _heard_alone(sorting: _Sorted, call: tuple[tuple[Any, ...], dict[str, Any]]) -> Tensor:
+    """What a cell hears at one call, if nothing else but its states may follow the sound."""
+    leaves = tree_flatten(call)[0]
+    for position, leaf in enumerate(leaves):
+        other = position != sorting.heard and position not in sorting.states
+        if other and isinstance(leaf, Tensor) and leaf.requires_grad:
+            raise NoWayError("a cell hears more than one tensor")
+    heard: Tensor = leaves[sorting.heard]
+    return heard
 
 
 def _is_one(tensor: Tensor) -> bool:

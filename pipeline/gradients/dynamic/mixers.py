@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from pipeline.gradients.dynamic.graph import Place, edge_of, nearest
+from pipeline.gradients.dynamic.links import NoWayError
 from pipeline.gradients.dynamic.steps import Step
 from pipeline.gradients.passes.layout import Layout
 from pipeline.gradients.torch_state.copies import parts_of
@@ -165,6 +166,20 @@ def _replaced(
             del vars(module)["forward"]
         else:
             vars(module)["forward"] = before
+
+
+def heard_alone(calls: Sequence[tuple[tuple[Any, ...], dict[str, Any]]]) -> Tensor:
+    """What a part that is called once hears: its first tensor, if no other that it is given may follow the sound.
+
+    Raises
+    ------
+    NoWayError
+        If another one may, as an initial state or a mask that was computed from the sound.
+    """
+    heard, *others = (leaf for leaf in tree_leaves(calls[0]) if isinstance(leaf, Tensor))
+    if any(other.requires_grad and other.data_ptr() != heard.data_ptr() for other in others):
+        raise NoWayError("a part hears more than its first tensor")
+    return heard
 
 
 def _is_free(leaf: Tensor) -> bool:

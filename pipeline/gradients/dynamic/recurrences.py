@@ -1,16 +1,14 @@
 """How tangents pass a recurrence: each frame's are the frame before's, one lag older, with what is heard now added."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from pipeline.gradients.dynamic.links import NoWayError
-from pipeline.gradients.dynamic.mixers import Called, Rule, with_first_tensor
+from pipeline.gradients.dynamic.mixers import Called, Rule, heard_alone, with_first_tensor
 from pipeline.gradients.dynamic.steps import Advance, Windows, through
 from pipeline.gradients.passes.layout import Layout
 from pipeline.gradients.passes.trace import first_tensor
@@ -179,15 +177,6 @@ def recurrent_rule(calls: list[Called], n_frames: int, by_lag: bool) -> Rule | N
         Layout(order, axis, tuple(gave.shape), 1, n_frames),
         tuple(Recurrence(layer, by_lag) for layer in layers),
         gave,
-        _heard_alone,
+        heard_alone,
         lambda leaf, _: with_first_tensor(call.gave, leaf),
     )
-
-
-def _heard_alone(calls: Sequence[tuple[tuple[Any, ...], dict[str, Any]]]) -> Tensor:
-    """What a recurrent layer hears, which must be the only thing that may follow the sound."""
-    heard, *begun = calls[0][0]
-    if any(isinstance(state, Tensor) and state.requires_grad for state in tree_leaves(begun)):
-        raise NoWayError("a recurrence begins with a state that may follow the sound")
-    assert isinstance(heard, Tensor)
-    return heard

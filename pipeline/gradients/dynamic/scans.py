@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pipeline.gradients.dynamic.mixers import Called, Rule, with_first_tensor
+from pipeline.gradients.dynamic.mixers import Called, Rule, heard_alone, with_first_tensor
 from pipeline.gradients.dynamic.steps import Advance, Remembered, convolved, through
 from pipeline.gradients.passes.layout import Layout
 from pipeline.gradients.routes.recurrent import SAME
@@ -197,7 +197,7 @@ def scan_rule(calls: list[Called], n_frames: int, by_lag: bool) -> Rule | None:
         Layout("stimulus", 1, tuple(gave.shape), 1, n_frames),
         (step,),
         gave,
-        lambda heard: heard[0][0][0],
+        heard_alone,
         lambda leaf, _: with_first_tensor(call.gave, leaf),
     )
 
