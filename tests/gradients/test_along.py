@@ -148,7 +148,7 @@ def test_deviations_of_maps_that_hardly_change_do_not_cancel():
 def test_only_the_frames_left_are_averaged():
     blocks = dynamic_strfs(seeded(Recurrent).double(), loud(40, 4), 5, frames=[7])
     assert torch.isnan(blocks.mean_and_sd()[1]).all()
-    with pytest.raises(ValueError, match="no frame is left"):
+    with pytest.raises(ValueError, match="frames that were asked for is left"):
         blocks.mean_and_sd()
 
 

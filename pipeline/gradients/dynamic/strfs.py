@@ -102,13 +102,33 @@ class DynamicStrfs(Iterator[tuple[tuple[int, ...], Float[Tensor, "neuron frame f
         return frames, maps.permute(1, 0, 3, 2)
 
     def mean_and_sd(self) -> tuple[Float64[Tensor, "neuron frequency lag"], Float64[Tensor, "neuron frequency lag"]]:
-        """Mean and standard deviation (n - 1) of the maps at all frames that are left, which are gone through.
+        """Mean and standard deviation (n - 1) of the maps over all frames that are left, which are gone through.
 
-        In two thirds of the time that adding up block after block takes, since the maps never leave the cache.
+        The maps are made for some neurons of one frame at a time and never held. The deviation of one frame is nan.
+
+        Raises
+        ------
+        ValueError
+            If no frame is left.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from torch import nn
+        >>> from pipeline.gradients.dynamic.strfs import dynamic_strfs
+        >>> class Square(nn.Module):
+        ...     def forward(self, x):
+        ...         return x.square().sum(dim=2, keepdim=True)
+        >>> mean, sd = dynamic_strfs(Square().eval(), torch.tensor([[1.0, 2.0, 3.0]]), lags=1).mean_and_sd()
+        >>> mean.item(), sd.item()
+        (4.0, 2.0)
         """
         asked, start = self._asked, self._done
         if start == len(asked.frames):
-            raise ValueError("no frame is left, so there is no mean; take it before the blocks")
+            raise ValueError(
+                f"none of the {start} frames that were asked for is left, so there is no mean of their maps; take it"
+                " before the blocks, or ask for the maps anew"
+            )
         with asked.quiet():
             moments = Moments(self._source.block(start)[1][0])
             while self._done < len(asked.frames):
