@@ -88,3 +88,16 @@ def test_a_model_that_was_written_to_keeps_nothing():
     readout = model.readout.layers[0]
     readout.bias = torch.nn.Parameter(readout.bias.detach().clone())
     assert kept_of(model) is not kept
+
+
+def test_rows_of_one_block_at_most_are_held():
+    model = seeded(lambda: Recurrent("GRU", 60, n_hidden=6))
+    kept = kept_of(model)
+    for neurons in (list(range(30)), list(range(30, 60))):
+        for frame in (LAGS - 1, LAGS - 2):
+            question = Question(LAGS, neurons, {"frame": frame}, level=0.1, kept=kept)
+            alone = Question(LAGS, neurons, {"frame": frame}, level=0.1)
+            values = gradmaps_around_spectrograms(model, None, question).values
+            assert torch.equal(values, gradmaps_around_spectrograms(model, None, alone).values)
+    [(_, forward_pass)] = kept._answers.values()
+    assert len(forward_pass.bases) == 1

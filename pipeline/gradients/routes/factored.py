@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from pipeline.gradients.passes.forward_pass import ForwardPass
+from pipeline.gradients.passes.kept import KEPT_BYTES
 from pipeline.gradients.passes.layout import Layout, acts_on_each_frame, layouts
 from pipeline.gradients.passes.rows import Rows
 from pipeline.gradients.passes.trace import Call, is_plain, nodes_between
@@ -197,9 +198,13 @@ def _basis_of(forward_pass: ForwardPass, rows: Rows, cut: Cut, patterns: Pattern
     # The unit vectors are the same whichever neurons are asked for.
     weighed = tuple((tuple(one.shape), one.cpu().numpy().tobytes()) for one in (patterns.weights, patterns.ends))
     about = (forward_pass.trace.position(cut.call), cut.layout, rows.lags, weighed)
-    if about not in forward_pass.bases:
-        forward_pass.bases[about] = made()
-    return forward_pass.bases[about]
+    if about in forward_pass.bases:
+        return forward_pass.bases[about]
+    forward_pass.bases.clear()  # where neurons look at frames of their own, each block of them has rows of its own
+    found = made()
+    if found[0].nbytes <= KEPT_BYTES:
+        forward_pass.bases[about] = found
+    return found
 
 
 def _basis(forward_pass: ForwardPass, cut: Cut, patterns: Patterns, lags: int, earliest: int) -> tuple[Tensor, int]:
