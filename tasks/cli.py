@@ -24,8 +24,18 @@ COMMANDS = (
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status of one command, one of the four, whatever happens."""
-    words = list(sys.argv[1:] if argv is None else argv)
+    """Exit status of one command, one of the four, whatever happens.
+
+    Without ``argv`` it is the process that is asked, and that ends here: what code of a lab has registered for the end,
+    or left running, decides neither the status nor when that is.
+    """
+    status = _status(list(sys.argv[1:] if argv is None else argv))
+    if argv is None:
+        leave(status)
+    return status
+
+
+def _status(words: Sequence[str]) -> int:
     put_last([os.getcwd()])  # classes and factories that a config names may lie where the command is given
     with surviving_readers():
         try:

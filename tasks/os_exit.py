@@ -3,15 +3,16 @@
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 _leave = os._exit
 
 
 def leave(status: int) -> None:
     """End the process without taking Ray and torch down piece by piece, for which a stopped job has no time."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # it may be closed, or its reader gone
+            stream.flush()
     leave_now(status)
 
 

@@ -1,5 +1,6 @@
 """What the commands write: results on standard output, progress on standard error, no more than asked, clean lines."""
 
+import errno
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -203,21 +204,24 @@ class _Patient:
     def write(self, text: str) -> int:
         try:
             return self._stream.write(text)
-        except BrokenPipeError:
-            self._let_go()
+        except OSError as error:
+            self._let_go(error)
             return len(text)
 
     def flush(self) -> None:
         try:
             self._stream.flush()
-        except BrokenPipeError:
-            self._let_go()
+        except OSError as error:
+            self._let_go(error)
 
     def close(self) -> None:
         """Nothing but what is waiting goes out: code of a lab may close its output, and ours goes on."""
         self.flush()
 
-    def _let_go(self) -> None:
+    def _let_go(self, error: OSError) -> None:
+        # The reader stopped, or code of a lab closed the file below the stream.
+        if error.errno not in (errno.EPIPE, errno.EBADF):
+            raise error
         # Not closed: the interpreter flushes what is left in the buffer at its end, and would fail once more.
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self._stream.fileno())

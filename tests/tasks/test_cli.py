@@ -272,3 +272,10 @@ def test_checkpoints_that_are_one_model_are_named(tmp_path, gradmap):
         assert status == 0
         told = [line for line in out if line.startswith("note: good-0, good-2 are one and the same model (2 ")]
         assert len(told) == (words[0] != "run")
+
+
+def test_what_code_of_a_lab_leaves_behind_decides_neither_the_status_nor_the_end(tmp_path):
+    process = start(write_lab(tmp_path, {"lingers": "linger", "raising": "raise"}, healthy=0), "--local")
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == 3, out
+    assert out.splitlines()[-1].startswith("gradmap: finished, with failures: 3 shards done")

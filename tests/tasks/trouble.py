@@ -1,11 +1,13 @@
 """Models that misbehave when they are called, and workers that die at a chosen moment."""
 
+import atexit
 import ctypes
 import json
 import os
 import shutil
 import signal
 import sys
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -51,6 +53,9 @@ class Trouble(LabModel):
             print("what a model prints")
             sys.stdout.close()
             os.chdir("/")
+        if self.trouble == "linger":
+            atexit.register(lambda: os._exit(0))
+            threading.Thread(target=time.sleep, args=(600,)).start()
         if self.trouble == "interrupt":
             raise KeyboardInterrupt
         if self.trouble == "shout":
