@@ -110,9 +110,12 @@ def _advice(location: Sequence[str | int], raw: Mapping[str, Any], config: type[
     known = _keys(_models_at(location[:-1], raw, config))
     if question := meant(key, known):
         return question
-    elsewhere = next((name for name, model in _tables(config) if key in _keys([model])), None)
-    if elsewhere:
-        return f"it belongs to {elsewhere}, so move it there"
+    holders = [(name, model) for name, model in _tables(config) if key in _keys([model])]
+    kinds = sorted({kind for _, model in holders if (kind := _kind_of(model)) is not None})
+    if location[0] == "maps" and kinds:
+        return f"maps of kind {' or '.join(kinds)} have it; known here: {', '.join(sorted(known))}"
+    if holders:
+        return f"it belongs to {holders[0][0]}, so move it there"
     return f"known here: {', '.join(sorted(known))}" if known else "remove it or mend its spelling"
 
 

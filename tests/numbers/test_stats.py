@@ -294,6 +294,8 @@ def test_what_cannot_be_tested_is_refused(rng):
             "'value' holds what is no number",
         ),
         (lambda: stats.bootstrap(nested.assign(value="much"), "value"), "'value' holds what is no number"),
+        (lambda: stats.bootstrap(nested.assign(value=nested["value"] + 1j), "value"), "no number .complex"),
+        (lambda: stats.mixed_model(within.assign(condition="a"), "value ~ condition"), "'condition' is 'a' in all"),
     ):
         with pytest.raises(ValueError, match=match):
             call()

@@ -213,6 +213,12 @@ def mistakes(folder: Path, text: str) -> list[str]:
         ),
         (
             'kind = "strf"',
+            'kind = "strf"\nwindow_ms = 50.0',
+            "maps.strf.window_ms: unknown key; maps of kind waveform have it; known here: baseline, cohorts, kind,"
+            " neurons, objective, route, silence_level, space, stimuli",
+        ),
+        (
+            'kind = "strf"',
             'kind = "strf"\nbasline = "null"',
             "maps.strf.basline: unknown key; did you mean 'baseline'?",
         ),

@@ -23,6 +23,8 @@ def complete(table: pd.DataFrame, value: str, labels: Sequence[str]) -> pd.DataF
 def numbers_of(column: pd.Series) -> pd.Series:
     """A column as numbers, truth values as 1 and 0."""
     try:
+        if getattr(column.dtype, "kind", "") == "c":
+            raise TypeError("complex numbers have no order")
         return pd.to_numeric(column).astype(float)
     except (ValueError, TypeError) as error:
         raise ValueError(

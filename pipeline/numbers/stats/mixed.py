@@ -132,6 +132,14 @@ def _rows(table: pd.DataFrame, formula: str, group: str) -> pd.DataFrame:
             f" {', '.join(map(str, table.columns))}"
         )
     kept = table[[*dict.fromkeys([*named, group])]].replace([np.inf, -np.inf], np.nan).dropna().reset_index(drop=True)
+    effects = formula.partition("~")[2]
+    alone = [name for name in named if re.search(rf"(?<!\w){re.escape(str(name))}(?!\w)", effects)]
+    alone = [name for name in alone if len(kept) and kept[name].nunique() < 2]
+    if alone:
+        raise ValueError(
+            f"{alone[0]!r} is {kept[alone[0]].iloc[0]!r} in all {len(kept)} complete rows, so no effect of it can be"
+            " told; leave it out of the formula, or take rows in which it differs"
+        )
     n_groups = kept[group].nunique()
     if n_groups < 2 or n_groups == len(kept):
         raise ValueError(
