@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from pipeline.lazily import names_of
+from pipeline.lazy_names import names_of
 
 if TYPE_CHECKING:
     from pipeline.gradients.dynamic.strfs import dynamic_strfs

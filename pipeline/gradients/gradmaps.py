@@ -23,9 +23,9 @@ from pipeline.gradients.front_end.hop import hop_of
 from pipeline.gradients.front_end.silence import beside_silence, has_no_slope
 from pipeline.gradients.front_end.spectrogram import pass_after_front_end
 from pipeline.gradients.objectives import Objective, Weighing, weigh
+from pipeline.gradients.passes.class_cache import known_of
 from pipeline.gradients.passes.forward_pass import ForwardPass, check_frames, pass_through
-from pipeline.gradients.passes.kept import Kept, State
-from pipeline.gradients.passes.known import known_of
+from pipeline.gradients.passes.model_cache import Kept, State
 from pipeline.gradients.passes.rows import Rows
 from pipeline.gradients.passes.windows import before_start
 from pipeline.gradients.question import Neurons, Question

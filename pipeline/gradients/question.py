@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from pipeline.gradients.objectives import Objective
-from pipeline.gradients.passes.kept import Kept
+from pipeline.gradients.passes.model_cache import Kept
 
 #: Positions of neurons, one of them, None for all, or "sum" for the sum over all.
 Neurons = Sequence[int] | int | str | None

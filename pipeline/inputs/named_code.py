@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import nn
 
+from pipeline.inputs.deferred_imports import put_off
 from pipeline.inputs.lab_code import FOREIGN
-from pipeline.inputs.put_off import put_off
 from pipeline.inputs.torchaudio_standin import ensure_torchaudio
 from pipeline.plan.config import ConfigError
 from pipeline.text import meant, printable

@@ -10,7 +10,7 @@ import xarray as xr
 from pipeline.numbers import stats
 from pipeline.numbers.agreement import linear_contrast, mean_map, noise_ceiling, reliability, variance_components
 from pipeline.numbers.agreement.grouping import groups_of
-from pipeline.numbers.agreement.of_numbers import checked_numbers, mean_over_rest
+from pipeline.numbers.agreement.number_agreement import checked_numbers, mean_over_rest
 from pipeline.numbers.agreement.reliability import Null
 from pipeline.numbers.group_difference import Numbers, difference, known_mean
 from pipeline.numbers.strf import strf_summaries

@@ -21,10 +21,10 @@ from pipeline.plan.shards import Shard
 from pipeline.plan.stragglers import Pace, Straggler
 from pipeline.run.prepare import prepare_run
 from pipeline.store.backend import clean_partials
+from pipeline.store.checkpoint_cache import read_memory, write_memory
 from pipeline.store.cube import create_or_extend
 from pipeline.store.lease import Lease, hold_lease
 from pipeline.store.record import record
-from pipeline.store.remembered import read_memory, write_memory
 from pipeline.store.status import backlog
 from pipeline.words import Flag
 

@@ -12,6 +12,7 @@ from pipeline.plan.run_plan import CohortPlan
 from pipeline.store.array_specs import BOOKKEEPING, ArraySpec
 from pipeline.store.attributes import with_label_digests
 from pipeline.store.backend import METADATA, DamagedStoreError, keys_below_each, names_in, read_json, scrub
+from pipeline.store.checkpoint_rows import aligned
 from pipeline.store.digests import values_digest
 from pipeline.store.groups import (
     CREATING,
@@ -25,7 +26,6 @@ from pipeline.store.groups import (
     write_attributes,
 )
 from pipeline.store.growth import as_stored
-from pipeline.store.places import aligned
 from pipeline.words import Flag
 
 _REQUEUE = "restore it from a copy, or mend the store with `gradmap verify --requeue`, and run again"

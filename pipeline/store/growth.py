@@ -11,6 +11,7 @@ from pipeline.plan.run_plan import CohortPlan, RunPlan
 from pipeline.store.array_specs import NONE_OF, ArraySpec, cohort_arrays
 from pipeline.store.attributes import coordinate_names, group_attributes, with_label_digests
 from pipeline.store.backend import storage_errors
+from pipeline.store.checkpoint_rows import aligned
 from pipeline.store.digests import values_digest
 from pipeline.store.failures import pruned
 from pipeline.store.groups import (
@@ -22,7 +23,6 @@ from pipeline.store.groups import (
     text_as_objects,
     write_attributes,
 )
-from pipeline.store.places import aligned
 from pipeline.words import FAILED, PENDING, Flag
 
 

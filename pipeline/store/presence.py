@@ -12,7 +12,7 @@ from pipeline.plan.shard_reports import span
 from pipeline.store.backend import DamagedStoreError, exist, scrub, storage_errors
 from pipeline.store.digests import values_digest
 from pipeline.store.groups import Group, text_as_objects
-from pipeline.store.opened import open_existing
+from pipeline.store.open_store import open_existing
 from pipeline.words import axis_of
 
 _LABELS = "`gradmap run` with its config writes labels anew that the config knows; or restore the file from a copy"

@@ -12,7 +12,7 @@ from xarray.core import indexing
 
 from pipeline.store.backend import scrub
 from pipeline.store.groups import Group
-from pipeline.store.opened import open_existing
+from pipeline.store.open_store import open_existing
 from pipeline.store.presence import Objects, decoding, refuse_foreign_labels
 from pipeline.words import DONE, NOT_COMPUTED, ROLES, map_of, role_of, status_name
 

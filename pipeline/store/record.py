@@ -18,7 +18,7 @@ from pipeline.store.backend import is_local, storage_errors
 from pipeline.store.digests import companion_values
 from pipeline.store.failures import Failures
 from pipeline.store.groups import Group, copy_attributes, write_attributes
-from pipeline.store.opened import open_existing
+from pipeline.store.open_store import open_existing
 from pipeline.words import DONE, FAILED, PROBE, digest_name, status_name, variable_name
 
 #: Largest difference between two probes of one checkpoint, relative to the largest response.

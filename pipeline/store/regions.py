@@ -14,7 +14,7 @@ from pipeline.plan.run_plan import CohortPlan, MapPlan, RunPlan, VariablePlan
 from pipeline.plan.shards import Shard
 from pipeline.store.backend import delete_object, location_of, scrub, storage_errors
 from pipeline.store.groups import Group
-from pipeline.store.opened import open_existing
+from pipeline.store.open_store import open_existing
 from pipeline.store.refusals import same_labels
 from pipeline.words import is_map, status_name
 

@@ -9,10 +9,10 @@ import numpy as np
 from pipeline.plan.run_plan import CohortPlan, MapPlan, RunPlan
 from pipeline.plan.shard_reports import Failure
 from pipeline.plan.shards import Shard, cut_blocks
+from pipeline.store.checkpoint_rows import aligned_groups
 from pipeline.store.failures import Failures
 from pipeline.store.groups import Group
-from pipeline.store.opened import open_existing
-from pipeline.store.places import aligned_groups
+from pipeline.store.open_store import open_existing
 from pipeline.store.regions import shard_extents
 from pipeline.words import DEGREES, DONE, FAILED, PENDING, Degree, flags_of, health_name, status_name
 

@@ -12,7 +12,7 @@ from pipeline.plan.config import as_json
 from pipeline.store.array_specs import LABELS_PER_CHUNK, NONE_OF, ArraySpec, bookkeeping_chunks
 from pipeline.store.backend import scrub
 from pipeline.store.groups import Group, consolidate, create_arrays, delete_array, write_attributes
-from pipeline.store.opened import open_existing
+from pipeline.store.open_store import open_existing
 from pipeline.store.refusals import same_labels
 from pipeline.text import listed
 

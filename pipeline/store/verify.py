@@ -31,7 +31,7 @@ from pipeline.store.groups import (
     read_group,
     write_attributes,
 )
-from pipeline.store.opened import open_existing
+from pipeline.store.open_store import open_existing
 from pipeline.store.record import edit_array
 from pipeline.store.regions import forget, object_grid, object_keys, shard_extents
 from pipeline.words import (

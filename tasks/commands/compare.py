@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from pipeline.plan.config import ConfigError
 from pipeline.text import counted
 from tasks.comparing.answering import MAP, add_options, choose_cohorts, print_counted
+from tasks.comparing.group_tests import figures, median_and_range, pooled, print_tests, rows_are, site_of, unit_of
 from tasks.comparing.number_tests import measures_left, numbers_asked, print_number_tests
-from tasks.comparing.tested import figures, median_and_range, pooled, print_tests, rows_are, site_of, unit_of
 from tasks.finished import COMPLETE, Finished, last_line
 from tasks.parsing import new_command
 from tasks.terminal import tell, tell_table

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from pipeline.plan.config import ConfigError
 from pipeline.text import counted
 from tasks.comparing.answering import MAP, NOTES, add_options, choose_cohorts, print_counted
+from tasks.comparing.group_tests import figures, median_and_range, named_by, rows_are
 from tasks.comparing.number_tests import numbers_asked, print_number_agreement
-from tasks.comparing.tested import figures, median_and_range, named_by, rows_are
 from tasks.finished import COMPLETE, Finished, last_line
 from tasks.parsing import new_command
 from tasks.progress import LINE_EVERY_S

@@ -39,7 +39,7 @@ def choose_cohorts(
 ) -> tuple[dict[str, "ChosenMaps"], dict[str, "xr.Dataset"]]:
     """The maps that count, of each cohort that can answer, and its cube; refused where none can, or the one named."""
     from pipeline.numbers.counted_maps import choose_maps, variable_of_map
-    from pipeline.store.opened import open_existing
+    from pipeline.store.open_store import open_existing
     from pipeline.store.reader import open_cube, open_cubes
 
     location = store_named(arguments.store)

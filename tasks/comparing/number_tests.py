@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipeline.text import counted
-from tasks.comparing.tested import figures, pooled, print_tests, unit_of
+from tasks.comparing.group_tests import figures, pooled, print_tests, unit_of
 from tasks.terminal import tell, tell_table
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def print_number_agreement(
     """How far checkpoints agree on the numbers of their neurons; the rows of all."""
     import pandas as pd
 
-    from pipeline.numbers.agreement.of_numbers import number_reliability
+    from pipeline.numbers.agreement.number_agreement import number_reliability
 
     by: list[str] = arguments.by
     rows: list[Mapping[Any, Any]] = []

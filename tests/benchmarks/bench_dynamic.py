@@ -28,7 +28,6 @@ from torch import Tensor, nn
 
 from pipeline.gradients.dynamic.strfs import dynamic_strfs
 from pipeline.gradients.gradmaps import compute_strf_gradmaps
-from pipeline.gradients.passes import known
 from pipeline.numbers import dynamic
 from pipeline.numbers.sound_windows import stimulus_windows
 from tests.benchmarks.bench_engine import machine

@@ -17,8 +17,8 @@ from pipeline.plan.run_weight import weight_of
 from pipeline.plan.shard_reports import ShardReport
 from pipeline.run.driver import bundles, computable, open_run
 from pipeline.run.prepare import prepare_run
+from pipeline.store.checkpoint_rows import align
 from pipeline.store.cube import create_or_extend
-from pipeline.store.places import align
 from pipeline.store.status import backlog
 from tasks.cli import main
 from tests.faults.lab import write_lab

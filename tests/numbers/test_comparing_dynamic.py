@@ -7,7 +7,7 @@ from scipy import stats
 
 from pipeline.numbers import dynamic
 from pipeline.numbers.agreement import reliability
-from pipeline.numbers.agreement.of_numbers import number_reliability
+from pipeline.numbers.agreement.number_agreement import number_reliability
 from pipeline.numbers.comparing import compare_numbers
 from pipeline.numbers.counted_maps import choose_numbers, numbers_per_neuron, variable_of_map
 

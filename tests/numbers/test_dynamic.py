@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 from scipy import stats
 
 import pipeline.numbers.dynamic as dynamic
-from pipeline.numbers.dynamic import eigen, holding
+from pipeline.numbers.dynamic import eigen
 from pipeline.numbers.dynamic.components import fitted_frames
 
 REFERENCE = Path(__file__).parents[3] / "shared" / "dynamic" / "reference.npz"

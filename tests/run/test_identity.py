@@ -11,8 +11,8 @@ from pipeline import load_config, open_cube, run_locally
 from pipeline.plan.config import ConfigError
 from pipeline.run.prepare import prepare_run
 from pipeline.run.shard import compute_shard, run_shard
+from pipeline.store.checkpoint_rows import align
 from pipeline.store.cube import create_or_extend
-from pipeline.store.places import align
 from tests.run.lab import NEURONS, RATE, entry, write_checkpoint, write_config, write_sound, write_spectrograms
 from tests.store.plans import pending_shards
 

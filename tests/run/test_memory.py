@@ -19,7 +19,7 @@ from pipeline.inputs.best_checkpoint import best_of
 from pipeline.plan.config import RunConfig
 from pipeline.run import driver
 from pipeline.run.driver import prepare_remembering
-from pipeline.store.remembered import PLACE
+from pipeline.store.checkpoint_cache import PLACE
 from tests.inputs.lab import HERE
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.plan.run_plan import RunPlan
+from pipeline.store.checkpoint_rows import align
 from pipeline.store.cube import create_or_extend
-from pipeline.store.places import align
 from pipeline.store.record import record
 from tests.store.plans import HEALTH, done, pending_shards, run_plan, write
 

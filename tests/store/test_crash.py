@@ -14,9 +14,9 @@ import xarray as xr
 
 from pipeline.plan.shards import cut_shards
 from pipeline.store.backend import clean_partials, open_store
+from pipeline.store.checkpoint_rows import align
 from pipeline.store.cube import create_or_extend
 from pipeline.store.groups import is_consolidated
-from pipeline.store.places import align
 from pipeline.store.reader import open_cube
 from pipeline.store.status import store_status
 from pipeline.store.verify import verify_store
@@ -29,7 +29,7 @@ WRITER = """
 import sys
 from dataclasses import replace
 from pipeline.store.cube import create_or_extend
-from pipeline.store.places import align
+from pipeline.store.checkpoint_rows import align
 from pipeline.store.record import record
 from pipeline.store.regions import label, write_region
 from tests.store.plans import pending_shards
@@ -245,7 +245,7 @@ def test_a_full_disk_leaves_the_shard_not_done(store):
     create_or_extend(plan, health_flags=HEALTH)
     code = """
 import resource, signal, sys
-from pipeline.store.places import align
+from pipeline.store.checkpoint_rows import align
 from pipeline.store.regions import label, write_region
 from tests.store.plans import pending_shards
 from tests.store.plans import *

@@ -15,8 +15,8 @@ import zarr
 from pipeline.plan.config import ConfigError
 from pipeline.plan.shard_reports import Problem, ShardReport
 from pipeline.plan.shards import shards_of
+from pipeline.store.checkpoint_rows import ABSENT, align
 from pipeline.store.cube import create_or_extend
-from pipeline.store.places import ABSENT, align
 from pipeline.store.reader import open_cube
 from pipeline.store.record import record
 from pipeline.store.status import store_status

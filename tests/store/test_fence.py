@@ -8,10 +8,10 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
 from pipeline.store.backend import open_store, read_bytes
+from pipeline.store.checkpoint_rows import align
 from pipeline.store.cube import create_or_extend
 from pipeline.store.fence import FencedStore, LeaseLostError
 from pipeline.store.lease import hold_lease
-from pipeline.store.places import align
 from pipeline.store.reader import open_cube
 from pipeline.store.record import record
 from pipeline.store.verify import verify_store

@@ -11,9 +11,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from pipeline.plan.shard_reports import Problem, ShardReport
 from pipeline.plan.shards import cut_shards
+from pipeline.store.checkpoint_rows import align
 from pipeline.store.cube import create_or_extend
 from pipeline.store.lease import hold_lease
-from pipeline.store.places import align
 from pipeline.store.reader import open_cube
 from pipeline.store.record import record
 from pipeline.store.verify import verify_store

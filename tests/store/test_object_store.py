@@ -13,9 +13,9 @@ from pipeline.plan.axes import Block
 from pipeline.plan.shard_reports import Problem, ShardReport
 from pipeline.plan.shards import Shard
 from pipeline.store.backend import clean_partials, delete_object, keys_below, open_store, read_bytes, write_bytes
+from pipeline.store.checkpoint_rows import align
 from pipeline.store.cube import create_or_extend
 from pipeline.store.lease import StoreBusyError, hold_lease
-from pipeline.store.places import align
 from pipeline.store.reader import open_cube
 from pipeline.store.record import record
 from pipeline.store.regions import forget

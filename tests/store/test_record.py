@@ -9,10 +9,10 @@ import xarray as xr
 from pipeline.plan.shard_reports import Problem, ShardReport
 from pipeline.plan.shards import cut_shards
 from pipeline.store.backend import open_store
+from pipeline.store.checkpoint_rows import align
 from pipeline.store.cube import create_or_extend
 from pipeline.store.failures import MAX_ENTRIES, MAX_MESSAGE
 from pipeline.store.groups import is_consolidated
-from pipeline.store.places import align
 from pipeline.store.reader import open_cube
 from pipeline.store.record import record
 from pipeline.store.status import backlog, store_status

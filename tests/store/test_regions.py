@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from pipeline.plan.axes import Block
 from pipeline.plan.shards import Shard, cut_shards
+from pipeline.store.checkpoint_rows import align
 from pipeline.store.cube import create_or_extend
-from pipeline.store.places import align
 from pipeline.store.reader import open_cube
 from pipeline.store.record import record
 from pipeline.store.regions import NonFiniteError, RegionError

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from pipeline.plan.shard_reports import ShardReport
+from pipeline.store.checkpoint_rows import align
 from pipeline.store.cube import create_or_extend
-from pipeline.store.places import align
 from pipeline.store.reader import open_cube
 from pipeline.store.record import record
 from pipeline.store.status import backlog, store_status

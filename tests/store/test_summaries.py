@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from pipeline.store.checkpoint_rows import align
 from pipeline.store.cube import create_or_extend
-from pipeline.store.places import align
 from pipeline.store.reader import open_cube
 from pipeline.store.summaries import write_summaries
 from pipeline.store.verify import verify_store

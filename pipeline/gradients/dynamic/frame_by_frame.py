@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from pipeline.gradients.dynamic.asked import Asked
+from pipeline.gradients.dynamic.sound_question import Asked
 from pipeline.gradients.objectives import weigh
 from pipeline.gradients.passes.forward_pass import ForwardPass, pass_through
 from pipeline.gradients.passes.rows import Rows

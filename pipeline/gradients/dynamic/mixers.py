@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from pipeline.gradients.dynamic.graph import Place, edge_of, nearest
-from pipeline.gradients.dynamic.links import NoWayError
+from pipeline.gradients.dynamic.step_search import NoWayError
 from pipeline.gradients.dynamic.steps import Step
 from pipeline.gradients.passes.layout import Layout
 from pipeline.gradients.torch_state.copies import parts_of

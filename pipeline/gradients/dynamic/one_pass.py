@@ -3,16 +3,16 @@
 import torch
 from torch import Tensor
 
-from pipeline.gradients.dynamic.asked import Asked
 from pipeline.gradients.dynamic.attention import attention_rule
 from pipeline.gradients.dynamic.cells import cell_rule
-from pipeline.gradients.dynamic.links import NoWayError, Search
 from pipeline.gradients.dynamic.mixers import RuleMaker, cut_open, rules_for
 from pipeline.gradients.dynamic.moments import Moments
 from pipeline.gradients.dynamic.readout import Pages, Readout, maps_of, readout_of, slopes_at, windows_at
 from pipeline.gradients.dynamic.recurrences import recurrent_rule
 from pipeline.gradients.dynamic.scans import scan_rule
+from pipeline.gradients.dynamic.sound_question import Asked
 from pipeline.gradients.dynamic.stages import Builder, Way
+from pipeline.gradients.dynamic.step_search import NoWayError, Search
 from pipeline.gradients.dynamic.steps import Constant, Filter, Framewise
 from pipeline.gradients.passes.forward_pass import frames_of
 from pipeline.gradients.routes.cheapest import limits_of

@@ -10,8 +10,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from pipeline.gradients.dynamic.graph import Place, edge_of, places_of
-from pipeline.gradients.dynamic.links import NoWayError, Search, acts_frame_by_frame, linked, own_slopes, slopes_between
 from pipeline.gradients.dynamic.stages import Builder
+from pipeline.gradients.dynamic.step_search import (
+    NoWayError,
+    Search,
+    acts_frame_by_frame,
+    linked,
+    own_slopes,
+    slopes_between,
+)
 from pipeline.gradients.dynamic.steps import Constant, Filter, Framewise, Step, Windows
 from pipeline.gradients.torch_state.memory import ALIGNMENT
 

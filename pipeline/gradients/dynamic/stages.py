@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from pipeline.gradients.dynamic.graph import Place, edge_of, narrows, nearest, places_of, same_edge
-from pipeline.gradients.dynamic.links import NoWayError, Search, acts_frame_by_frame, linked
 from pipeline.gradients.dynamic.mixers import Opened
+from pipeline.gradients.dynamic.step_search import NoWayError, Search, acts_frame_by_frame, linked
 from pipeline.gradients.dynamic.steps import Advance, Step, Windows, added
 from pipeline.gradients.passes.layout import Layout
 

@@ -17,11 +17,11 @@ from pipeline.gradients.arguments import (
     has_front_end,
     spectrograms,
 )
-from pipeline.gradients.dynamic.asked import Asked
 from pipeline.gradients.dynamic.frame_by_frame import Rowwise
-from pipeline.gradients.dynamic.links import NoWayError
 from pipeline.gradients.dynamic.moments import Moments
 from pipeline.gradients.dynamic.one_pass import Along, along_the_sound
+from pipeline.gradients.dynamic.sound_question import Asked
+from pipeline.gradients.dynamic.step_search import NoWayError
 from pipeline.gradients.objectives import check_objective
 from pipeline.gradients.question import Neurons
 from pipeline.gradients.routes.cheapest import limits_of

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pipeline.gradients.arguments import chosen_rows
 from pipeline.gradients.front_end.hop import hop_of
-from pipeline.gradients.passes.kept import Kept
+from pipeline.gradients.passes.model_cache import Kept
 from pipeline.gradients.question import Neurons, Question
 from pipeline.gradients.torch_state.arithmetic import undisturbed
 from pipeline.gradients.torch_state.copies import home_of, twin_of

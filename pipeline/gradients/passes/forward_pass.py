@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from pipeline.gradients.naming import name_of
-from pipeline.gradients.passes.known import Known
+from pipeline.gradients.passes.class_cache import Known
 from pipeline.gradients.passes.trace import Trace, traced
 from pipeline.gradients.passes.windows import windowed
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from pipeline.gradients.passes.class_cache import SAME
 from pipeline.gradients.passes.forward_pass import ForwardPass
-from pipeline.gradients.passes.known import SAME
 from pipeline.gradients.passes.rows import Rows
 from pipeline.gradients.passes.windows import windowed
 from pipeline.gradients.routes.autograd import batched, loop, replicated

@@ -11,8 +11,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from pipeline.gradients.passes.forward_pass import ForwardPass
-from pipeline.gradients.passes.kept import KEPT_BYTES
 from pipeline.gradients.passes.layout import Layout, acts_on_each_frame, layouts
+from pipeline.gradients.passes.model_cache import KEPT_BYTES
 from pipeline.gradients.passes.rows import Rows
 from pipeline.gradients.passes.trace import Call, is_plain, nodes_between
 from pipeline.gradients.passes.vjp import vjp

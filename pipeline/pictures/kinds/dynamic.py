@@ -17,7 +17,7 @@ from pipeline.pictures.plots.dynamic_maps import (
 )
 from pipeline.pictures.sections.numbers_behind import maps_behind, values_behind
 from pipeline.pictures.sections.outcome import Outcome
-from pipeline.pictures.sections.standard import standard_section
+from pipeline.pictures.sections.static_maps import standard_section
 from pipeline.pictures.style import three_figures
 from pipeline.words import owner_of, variable_name
 

@@ -9,7 +9,7 @@ from pipeline.pictures.page import Markup, element, joined, picture, table
 from pipeline.pictures.plots.populations import plot_distribution
 from pipeline.pictures.sections.numbers_behind import values_behind
 from pipeline.pictures.sections.outcome import Outcome
-from pipeline.pictures.sections.standard import standard_section
+from pipeline.pictures.sections.static_maps import standard_section
 from pipeline.pictures.style import new_figure, three_figures
 from pipeline.words import variable_name
 

@@ -6,7 +6,7 @@ from pipeline.pictures.kinds import SECTIONS
 from pipeline.pictures.kinds.strf import TOLD
 from pipeline.pictures.page import Markup, element, joined, table
 from pipeline.pictures.sections.outcome import Outcome
-from pipeline.pictures.sections.standard import standard_section
+from pipeline.pictures.sections.static_maps import standard_section
 from pipeline.pictures.style import three_figures
 from pipeline.words import variable_name
 

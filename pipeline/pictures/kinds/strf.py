@@ -3,10 +3,10 @@
 from pipeline.numbers.strf import strf_summaries
 from pipeline.pictures.kinds import SECTIONS
 from pipeline.pictures.page import Markup, joined
+from pipeline.pictures.sections.fits_and_checks import worth_section
 from pipeline.pictures.sections.measured import Told
 from pipeline.pictures.sections.outcome import Outcome
-from pipeline.pictures.sections.standard import standard_section
-from pipeline.pictures.sections.worth import worth_section
+from pipeline.pictures.sections.static_maps import standard_section
 
 #: What the page says of the kind's maps.
 TOLD = Told(

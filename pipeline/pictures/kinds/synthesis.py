@@ -10,7 +10,7 @@ from pipeline.pictures.page import Markup, element, joined, picture
 from pipeline.pictures.plots.ascents import plot_trace
 from pipeline.pictures.sections.numbers_behind import maps_behind
 from pipeline.pictures.sections.outcome import Outcome
-from pipeline.pictures.sections.standard import standard_section
+from pipeline.pictures.sections.static_maps import standard_section
 from pipeline.pictures.style import three_figures
 from pipeline.words import axis_named, variable_name
 

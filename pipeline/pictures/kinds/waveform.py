@@ -9,7 +9,7 @@ from pipeline.pictures.plots.waveforms import plot_waveform
 from pipeline.pictures.sections.measured import Told, most_trusted
 from pipeline.pictures.sections.numbers_behind import maps_behind
 from pipeline.pictures.sections.outcome import Outcome
-from pipeline.pictures.sections.standard import standard_section
+from pipeline.pictures.sections.static_maps import standard_section
 from pipeline.pictures.style import axes_or_new
 
 #: What the page says of the kind's maps.

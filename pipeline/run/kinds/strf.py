@@ -6,7 +6,7 @@ import numpy as np
 from torch import Tensor
 
 from pipeline.gradients.gradmaps import gradmaps_around_spectrograms
-from pipeline.gradients.passes.kept import kept_of
+from pipeline.gradients.passes.model_cache import kept_of
 from pipeline.plan.kinds.strf import StrfMapConfig
 from pipeline.run.engine_maps import gradients_of, question_of
 from pipeline.run.job import Computed, Job

@@ -7,8 +7,7 @@ import torch
 
 from pipeline.gradients.gradmaps import gradmaps_around_spectrograms
 from pipeline.gradients.health.assessment import assess
-from pipeline.gradients.passes import known
-from pipeline.gradients.passes.kept import kept_of
+from pipeline.gradients.passes.model_cache import kept_of
 from pipeline.gradients.question import Question
 from tests.gradients.small import Recurrent, seeded
 from tests.zoo import LAGS, PREFILTERED, ZOO

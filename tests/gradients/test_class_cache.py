@@ -5,7 +5,6 @@ import torch
 from torch import nn
 
 from pipeline.gradients.gradmaps import compute_strf_gradmaps
-from pipeline.gradients.passes import known
 from pipeline.gradients.routes import backward, factored
 from tests.gradients.small import Recurrent, relative, seeded
 
@@ -84,7 +83,7 @@ def test_what_cannot_be_checked_is_searched_for_itself(searches):
 
 
 def test_few_classes_are_remembered(monkeypatch):
-    monkeypatch.setattr(known, "REMEMBERED", 2)
+    monkeypatch.setattr(class_cache, "REMEMBERED", 2)
     for n_bands in (2, 3, 4):
         compute_strf_gradmaps(seeded(lambda n_bands=n_bands: Recurrent("GRU", 30, n_bands)), None, 12)
     assert len(known._kept) == 2

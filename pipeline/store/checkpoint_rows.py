@@ -7,7 +7,7 @@ from pipeline.plan.config import CheckpointsConfig
 from pipeline.plan.run_plan import Checkpoint, CheckpointSource, CohortPlan, RunPlan
 from pipeline.store.backend import scrub
 from pipeline.store.groups import Group
-from pipeline.store.opened import open_existing
+from pipeline.store.open_store import open_existing
 
 #: Location of a checkpoint that the store holds and the config no longer names.
 ABSENT = ""

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from pipeline.inputs.put_off import put_off
+from pipeline.inputs.deferred_imports import put_off
 
 BY_DEEPSTRF = """
 import sys
