@@ -94,7 +94,8 @@ def test_a_reader_is_told_which_array_cannot_be_decoded(plan, store):
         path = next(path for path in (store / "speech" / name / "c").rglob("*") if path.is_file())
         whole = path.read_bytes()
         path.write_bytes(whole[: len(whole) // 2])
-        what = "a label of the cohort speech" if name == "neuron" else f"speech/{name}"
+        # Text is read when the cube is opened by the oldest xarray, and when it is asked for by others.
+        what = rf"(a label of the cohort speech|speech/{name})" if name in ("neuron", "area") else f"speech/{name}"
         with pytest.raises(ValueError, match=rf"{what} of .* cannot be decoded .*gradmap (run|verify)"):
             open_cube(store).load()
         path.write_bytes(whole)
