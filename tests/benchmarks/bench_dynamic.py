@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from pipeline.gradients.dynamic.strfs import dynamic_strfs
 from pipeline.gradients.gradmaps import compute_strf_gradmaps
+from pipeline.gradients.passes import class_cache
 from pipeline.numbers import dynamic
 from pipeline.numbers.sound_windows import stimulus_windows
 from tests.benchmarks.bench_engine import machine
@@ -255,7 +256,7 @@ def second_checkpoint(turns: int) -> Iterator[Row]:
         def maps(anew: bool, models: list[nn.Module] = models) -> None:
             for model in models:
                 if anew:
-                    known.forget_all()
+                    class_cache.forget_all()
                 compute_strf_gradmaps(model, None, 64)
 
         ours, theirs = in_turn(partial(maps, False), partial(maps, True), 3 * turns)

@@ -5,13 +5,14 @@ import torch
 from torch import nn
 
 from pipeline.gradients.gradmaps import compute_strf_gradmaps
+from pipeline.gradients.passes import class_cache
 from pipeline.gradients.routes import backward, factored
 from tests.gradients.small import Recurrent, relative, seeded
 
 
 @pytest.fixture(autouse=True)
 def nothing_known():
-    known.forget_all()
+    class_cache.forget_all()
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ def test_a_second_model_of_its_class_is_not_searched(kind, around, searches):
     found = compute_strf_gradmaps(other, stimuli, 40)
     assert not searches
     assert found.disagreement < 2e-6
-    known.forget_all()
+    class_cache.forget_all()
     assert torch.equal(found.values, compute_strf_gradmaps(other, stimuli, 40).values)
 
 
@@ -86,4 +87,4 @@ def test_few_classes_are_remembered(monkeypatch):
     monkeypatch.setattr(class_cache, "REMEMBERED", 2)
     for n_bands in (2, 3, 4):
         compute_strf_gradmaps(seeded(lambda n_bands=n_bands: Recurrent("GRU", 30, n_bands)), None, 12)
-    assert len(known._kept) == 2
+    assert len(class_cache._kept) == 2

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from pipeline.gradients.dynamic import sharing
+from pipeline.gradients.dynamic import sharing, step_search
 from pipeline.gradients.dynamic.step_search import NoWayError
 from pipeline.gradients.dynamic.strfs import dynamic_strfs
 from pipeline.gradients.gradmaps import strf_gradmaps

@@ -7,6 +7,7 @@ import torch
 
 from pipeline.gradients.gradmaps import gradmaps_around_spectrograms
 from pipeline.gradients.health.assessment import assess
+from pipeline.gradients.passes import class_cache
 from pipeline.gradients.passes.model_cache import kept_of
 from pipeline.gradients.question import Question
 from tests.gradients.small import Recurrent, seeded
@@ -39,7 +40,7 @@ def same(one, other):
 def test_a_block_of_neurons_is_the_same_whichever_block_came_before(name):
     model = BUILDERS[name]()
     before = copy.deepcopy(model.state_dict())
-    known.forget_all()
+    class_cache.forget_all()
     computed(model, BLOCKS["first"], None)  # both ways below rest on what is known of the class
     alone = {block: computed(model, neurons, None) for block, neurons in BLOCKS.items()}
     for order in (("first", "second"), ("second", "first")):

@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 from scipy import stats
 
 import pipeline.numbers.dynamic as dynamic
-from pipeline.numbers.dynamic import eigen
+from pipeline.numbers.dynamic import eigen, hold_duration
 from pipeline.numbers.dynamic.components import fitted_frames
 
 REFERENCE = Path(__file__).parents[3] / "shared" / "dynamic" / "reference.npz"
@@ -80,7 +80,7 @@ def test_a_kernel_that_travels_with_the_sound_keeps_its_shape_and_holds_for_less
 def test_temporal_hold_is_the_statistic_as_it_is_defined(seed):
     rng = np.random.default_rng(seed)
     maps = travelling(5, seed) + 0.7 * rng.standard_normal((1, 90, 20, 12))
-    longest = holding.longest_hold(20)
+    longest = hold_duration.longest_hold(20)
     padded = np.pad(maps[0], ((0, 0), (longest, 0), (0, 0)))
     held = 0
     for delay in range(1, longest + 1):
@@ -236,7 +236,7 @@ def test_what_is_no_dynamic_strf_is_refused(maps, words):
 
 
 @pytest.mark.parametrize(
-    "room", ["alignment", "components", "floor", "gain", "holding", "shared_components", "spectrum"]
+    "room", ["alignment", "components", "floor", "gain", "hold_duration", "shared_components", "spectrum"]
 )
 def test_examples(room):
     # By name, since a function of the package hides the module that it lies in.
@@ -267,4 +267,4 @@ def test_the_test_of_temporal_hold_is_scipys(seed):
     for step in (1e-9, 0.5, 2.0):  # with ties and zeros
         difference = np.round((rng.standard_normal(count) + 0.15) / step) * step
         expected = stats.wilcoxon(difference, alternative="greater").pvalue
-        np.testing.assert_allclose(holding.wilcoxon_above(difference), expected, rtol=1e-12)
+        np.testing.assert_allclose(hold_duration.wilcoxon_above(difference), expected, rtol=1e-12)

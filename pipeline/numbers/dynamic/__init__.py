@@ -4,9 +4,9 @@ from pipeline.numbers.dynamic.alignment import shape_change
 from pipeline.numbers.dynamic.components import Components, components
 from pipeline.numbers.dynamic.floor import noise_floor
 from pipeline.numbers.dynamic.gain import gain, gain_change, local_linearity
+from pipeline.numbers.dynamic.hold_duration import temporal_hold
 from pipeline.numbers.dynamic.shared_components import PopulationComponents, population_components
 from pipeline.numbers.dynamic.spectrum import complexity
-from pipeline.numbers.dynamic.temporal_hold import temporal_hold
 from pipeline.numbers.sound_windows import stimulus_windows
 
 __all__ = [

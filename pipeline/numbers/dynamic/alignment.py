@@ -4,8 +4,8 @@ import numpy as np
 from scipy import fft
 
 from pipeline.numbers.dynamic.arrays import checked
+from pipeline.numbers.dynamic.hold_duration import longest_hold
 from pipeline.numbers.dynamic.spectrum import complexity
-from pipeline.numbers.dynamic.temporal_hold import longest_hold
 
 #: Rounds of alignment before it is taken as it is.
 ROUNDS = 100
