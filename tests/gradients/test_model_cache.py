@@ -88,6 +88,9 @@ def test_a_model_that_was_written_to_keeps_nothing():
     readout = model.readout.layers[0]
     readout.bias = torch.nn.Parameter(readout.bias.detach().clone())
     assert kept_of(model) is not kept
+    kept = kept_of(model)
+    model.double()
+    assert kept_of(model) is not kept
 
 
 def test_rows_of_one_block_at_most_are_held():

@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from pipeline.gradients.torch_state.copies import Inventory
@@ -63,7 +64,11 @@ class _Within(Kept):
 
 
 def kept_of(model: nn.Module) -> Kept:
-    """What is kept of a model for as long as it lives and none of its tensors is exchanged or written to."""
+    """What is kept of a model for as long as it lives and none of its tensors is exchanged, converted or written to.
+
+    Torch does not count what is written through ``.data``: forward may do so only where it changes no answer, which the
+    contract asks of every model.
+    """
     state, kept = _of_models.get(model, (None, Kept()))
     if state is None or not state.is_of(model):
         kept = Kept()
@@ -73,18 +78,21 @@ def kept_of(model: nn.Module) -> Kept:
 
 @dataclass(frozen=True)
 class State:
-    """The tensors that a model holds, and how often each has been written to."""
+    """The tensors that a model holds, what each is made of, and how often it has been written to."""
 
     tensors: tuple[Tensor, ...]
+    kinds: tuple[tuple[torch.dtype, torch.device], ...]
     versions: tuple[int | None, ...]
 
     @staticmethod
     def of(model: nn.Module) -> "State":
         tensors = Inventory.of(model).tensors
-        return State(tensors, tuple(None if tensor.is_inference() else tensor._version for tensor in tensors))
+        # `.double()` keeps each parameter, and how often it was written to.
+        kinds = tuple((tensor.dtype, tensor.device) for tensor in tensors)
+        return State(tensors, kinds, tuple(None if tensor.is_inference() else tensor._version for tensor in tensors))
 
     def is_of(self, model: nn.Module) -> bool:
         """Whether the model is in this state; False where torch does not count what is written to its tensors."""
         now = State.of(model)
         same = len(now.tensors) == len(self.tensors) and all(map(operator.is_, now.tensors, self.tensors))
-        return same and now.versions == self.versions and None not in self.versions
+        return same and now.kinds == self.kinds and now.versions == self.versions and None not in self.versions
