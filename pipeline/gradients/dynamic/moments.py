@@ -1,11 +1,15 @@
 """Mean and standard deviation over frames of maps that nobody needs to hold."""
 
-import torch
+import math
+
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-#: Bytes of one frame's maps that are made together on a CPU: few enough to be in its cache when they are added.
-IN_CACHE = 2**20
+from pipeline.gradients.torch_state.products import product_less
+
+#: Bytes of one frame's maps that are made together on a CPU: few enough to be in its cache when they are added, and
+#: enough for the features' maps to be gone through a few times only.
+IN_CACHE = 3 * 2**19
 
 
 class Moments:
@@ -21,20 +25,21 @@ class Moments:
         self._count = 0
         self._sum, self._squares = self._first.new_zeros((2, *self._first.shape)).double()
         n_bytes = self._first.shape[1] * first.element_size()
-        self._together = max(1, IN_CACHE // n_bytes) if first.device.type == "cpu" else len(first)
+        parts = math.ceil(len(first) / max(1, IN_CACHE // n_bytes)) if first.device.type == "cpu" else 1
+        self._together = math.ceil(len(first) / parts)
         # Written over for every block of frames: fresh pages take longer than the sums.
-        self._rooms = self._first.new_empty((3, min(self._together, len(first)), self._first.shape[1]))
+        self._rooms = self._first.new_empty((2, self._together, self._first.shape[1]))
 
     def add(self, slopes: Float[Tensor, "frame neuron width"], given: Float[Tensor, "frame width entry"]) -> None:
         """Take in the maps ``slopes @ given``, some neurons at a time."""
         for start in range(0, slopes.shape[1], self._together):
             rows = slice(start, start + self._together)
             first, mine = self._first[rows], slopes[:, rows].contiguous()
-            maps, total, squares = self._rooms[:, : len(first)]
+            total, squares = self._rooms[:, : len(first)]
             total.zero_()
             squares.zero_()
             for slope, windows in zip(mine, given, strict=True):
-                torch.mm(slope, windows, out=maps).sub_(first)
+                maps = product_less(slope, windows, first)
                 total.add_(maps)
                 squares.addcmul_(maps, maps)
             self._sum[rows] += total

@@ -14,8 +14,10 @@ from pipeline.gradients.passes.layout import Layout
 from pipeline.gradients.passes.trace import first_tensor
 from pipeline.gradients.routes.recurrent import Linearised, recurrent_layers
 from pipeline.gradients.torch_state.memory import room
+from pipeline.gradients.torch_state.products import product
 
 #: Tangents that are about to underflow are set to 0 at every so many lags: arithmetic on subnormals is far slower.
+#: Where frames come one after the other, each tangent grows older by one lag at each, and all are looked at together.
 LAGS_BETWEEN_LOOKS = 8
 
 
@@ -40,6 +42,7 @@ class Recurrence:
 
     def stream(self, lags: int) -> Advance:
         rooms = _Rooms(lags)
+        cells: list[Tensor] = []
 
         def advance(given: Tensor, start: int, stop: int) -> Tensor:
             steps = self.layer.between(start, stop)
@@ -48,10 +51,13 @@ class Recurrence:
             hidden = rooms.next("hidden", fed, carry.shape[2])
             if steps.keep is None or steps.leak is None:
                 self._fill(hidden, carry, fed)
+                return hidden[1:]
+            keep, leak = steps.keep[:, 0, 0], steps.leak[:, 0, 0]
+            if self.by_lag:
+                self._fill_with_cells(hidden, rooms.next("cells", fed, carry.shape[2]), carry, fed, keep, leak)
             else:
-                cells = rooms.next("cells", fed, carry.shape[2])
-                fill = self._fill_with_cells if self.by_lag else _fill_frames_with_cells
-                fill(hidden, cells, carry, fed, steps.keep[:, 0, 0], steps.leak[:, 0, 0])
+                cells[:] = cells or [torch.zeros_like(hidden[0]), torch.zeros_like(hidden[0])]
+                _fill_frames_with_cells(hidden, cells, carry, fed, keep, leak)
             return hidden[1:]
 
         return advance
@@ -72,11 +78,12 @@ class Recurrence:
         flat = hidden.flatten(2)
         for frame in range(len(carry)):
             if lags > 1:
-                torch.mm(carry[frame], flat[frame, :, :-n_bands], out=flat[frame + 1, :, n_bands:])
+                flat[frame + 1, :, n_bands:] = product(carry[frame], flat[frame])[:, :-n_bands]
             hidden[frame + 1, :, 0] = fed[frame, :, 0]
             if reach > 1:
                 hidden[frame + 1, :, 1:reach] += fed[frame, :, 1:]
-            _drop_underflow(hidden[frame + 1, :, LAGS_BETWEEN_LOOKS::LAGS_BETWEEN_LOOKS])
+            if frame % LAGS_BETWEEN_LOOKS == 0:
+                _drop_underflow(hidden[frame + 1])
 
     def _fill_with_cells(
         self, hidden: Windows, cells: Windows, carry: Tensor, fed: Windows, keep: Tensor, leak: Tensor
@@ -101,29 +108,34 @@ class Recurrence:
 
 
 def _fill_frames_with_cells(
-    hidden: Windows, cells: Windows, carry: Tensor, fed: Windows, keep: Tensor, leak: Tensor
+    hidden: Windows, cells: list[Tensor], carry: Tensor, fed: Windows, keep: Tensor, leak: Tensor
 ) -> None:
-    """The same frame after frame, all lags together, in as few passes over them as there are products and sums."""
-    n_hidden, lags, reach, n_bands = hidden.shape[1], hidden.shape[2], fed.shape[2], fed.shape[3]
-    states, kept = hidden.flatten(2), cells.flatten(2)
-    # One product for both halves, in a room of its own: small enough to be in the cache when they are added.
-    moved = hidden.new_empty((2 * n_hidden, (lags - 1) * n_bands))
+    """The same frame after frame, all lags together, in as few passes over them as there are products and sums.
+
+    Of the ``cells`` (hidden, lag, frequency) two frames' are held, the last one's first: few enough for the cache.
+    """
+    n_hidden, reach, n_bands = hidden.shape[1], fed.shape[2], fed.shape[3]
+    states = hidden.flatten(2)
     keep, leak = keep.unsqueeze(-1), leak.unsqueeze(-1)
+    heard = fed[:, :n_hidden]
+    leaking = torch.addcmul(fed[:, n_hidden:], leak.unsqueeze(-1), heard)
     for frame in range(len(carry)):
-        cell, state = cells[frame + 1], hidden[frame + 1]
-        if lags > 1:
-            older = kept[frame + 1, :, n_bands:]
-            torch.mm(carry[frame], states[frame, :, :-n_bands], out=moved)
-            torch.addcmul(moved[:n_hidden], keep[frame], kept[frame, :, :-n_bands], out=older)
+        before, cell = cells
+        state = hidden[frame + 1]
+        if hidden.shape[2] > 1:
+            older = cell.flatten(1)[:, n_bands:]
+            # One product for both halves. All lags are taken, which lie in one piece; the oldest one then drops out.
+            moved = product(carry[frame], states[frame])[:, :-n_bands]
+            torch.addcmul(moved[:n_hidden], keep[frame], before.flatten(1)[:, :-n_bands], out=older)
             torch.addcmul(moved[n_hidden:], leak[frame], older, out=states[frame + 1, :, n_bands:])
-        heard = fed[frame, :n_hidden]
-        leaking = torch.addcmul(fed[frame, n_hidden:], leak[frame].unsqueeze(-1), heard)
-        cell[:, 0], state[:, 0] = heard[:, 0], leaking[:, 0]
+        cell[:, 0], state[:, 0] = heard[frame, :, 0], leaking[frame, :, 0]
         if reach > 1:
-            cell[:, 1:reach] += heard[:, 1:]
-            state[:, 1:reach] += leaking[:, 1:]
-        _drop_underflow(cell[:, LAGS_BETWEEN_LOOKS::LAGS_BETWEEN_LOOKS])
-        _drop_underflow(state[:, LAGS_BETWEEN_LOOKS::LAGS_BETWEEN_LOOKS])
+            cell[:, 1:reach] += heard[frame, :, 1:]
+            state[:, 1:reach] += leaking[frame, :, 1:]
+        if frame % LAGS_BETWEEN_LOOKS == 0:
+            _drop_underflow(cell)
+            _drop_underflow(state)
+        cells.reverse()
 
 
 class _Rooms:
@@ -154,7 +166,7 @@ class _Rooms:
 
 def _drop_underflow(tangents: Tensor) -> None:
     limits = torch.finfo(tangents.dtype)
-    tangents.masked_fill_(tangents.abs() < limits.tiny / limits.eps, 0.0)
+    tangents.copy_(torch.nn.functional.hardshrink(tangents, limits.tiny / limits.eps))
 
 
 def recurrent_rule(calls: list[Called], n_frames: int, by_lag: bool) -> Rule | None:
