@@ -92,7 +92,11 @@ def _labelled(
         )
     labels = {dim: coordinates[dim][region[dim]] for dim in variable.dims if dim != "checkpoint"}
     labels["checkpoint"] = np.array([cohort.checkpoints[shard.checkpoint].id], dtype=object)
-    return xr.DataArray(values.reshape(shape), dims=variable.dims, coords=labels, name=variable.name)
+    # Nobody selects from a region, so no index is built. What is known to be an array is not looked at for what else
+    # it may be, for which xarray would import every library of arrays that is installed.
+    coords = {dim: xr.Variable((dim,), along, fastpath=True) for dim, along in labels.items()}
+    numbers = xr.Variable(variable.dims, values.reshape(shape), fastpath=True)
+    return xr.DataArray(numbers, coords=xr.Coordinates(coords, indexes={}), name=variable.name)
 
 
 def write_region(plan: RunPlan, shard: Shard, arrays: Mapping[str, xr.DataArray]) -> None:
@@ -211,14 +215,15 @@ def _checked(handle: _Handle, shard: Shard, entry: MapPlan, name: str, values: x
 
 
 def _check_labels(handle: _Handle, shard: Shard, region: dict[str, slice], values: xr.DataArray) -> None:
+    labelled = values.coords.variables
     for dim in handle.dims:
-        if dim not in values.coords:
+        if dim not in labelled:
             raise RegionError(
                 f"{shard.key()}: the numbers have no labels along {dim}, so nothing says that they belong there;"
                 " label them with label(plan, shard, values)"
             )
         stored = handle.labels[dim][region.get(dim, slice(0, 0))]
-        given = values.coords[dim].values
+        given = labelled[dim].values
         if not same_labels(stored, given if given.dtype.kind in "biuf" else given.astype(object)):
             raise RegionError(
                 f"{shard.key()}: the labels along {dim} are {_few(given)}, but the store has {_few(stored)} there, so"

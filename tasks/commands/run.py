@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pipeline.plan.config import ConfigError, RunConfig, load_config
 from pipeline.plan.urls import refuse_passing
 from pipeline.text import counted, printable, readable_seconds
-from tasks.allocating import keep_freed_memory
+from tasks.allocating import Collecting, keep_freed_memory
 from tasks.errors import ending_of, reason_of
 from tasks.finished import COMPLETE, FAILURES, REFUSED, STOPPED, Finished, last_line, merged_failures, trust_line
 from tasks.parsing import new_command
@@ -163,18 +163,14 @@ def _executor(
 ) -> Callable[[RunConfig], Any]:
     progress.busy("reading checkpoints and stimuli")
     if local:
-        from pipeline.run.driver import run_locally
-
-        device = "cuda" if gpus else "cpu"
-        if gpus:
-            _check_cuda(gpus)
-
-        keep_freed_memory()
 
         def compute(config: RunConfig) -> Any:
-            _tell_of_a_crash(config, progress)
-            return run_locally(config, report=progress.update, stop=stop, device=device, reading=progress.reading)
+            with Collecting() as collecting:
+                return _compute_here(config, "cuda" if gpus else "cpu", progress, stop, collecting)
 
+        if gpus:
+            _check_cuda(gpus)
+        keep_freed_memory()
         return compute
     from tasks.cluster import Watch, run_on_ray
 
@@ -187,6 +183,24 @@ def _executor(
 
     watch = Watch(progress.update, progress.say, stop, begin, ready, progress.reading)
     return lambda config: run_on_ray(config, address=address, gpus=gpus, watch=watch)
+
+
+def _compute_here(config: RunConfig, device: str, progress: Progress, stop: StopRequest, collecting: Collecting) -> Any:
+    """The report of a run in this process."""
+    from pipeline.run.driver import run_locally
+
+    def reading(done: int, total: int) -> None:
+        if done == 1:  # which has had its packages imported
+            collecting.resume()
+        progress.reading(done, total)
+
+    def update(opened: Any) -> None:
+        if opened.computed <= 1:  # as has the first shard
+            collecting.resume()
+        progress.update(opened)
+
+    _tell_of_a_crash(config, progress)
+    return run_locally(config, report=update, stop=stop, device=device, reading=reading)
 
 
 def _tell_of_a_crash(config: RunConfig, progress: Progress) -> None:

@@ -1,9 +1,12 @@
 """A process that keeps freed memory takes no page of it twice."""
 
+import gc
 import subprocess
 import sys
 
 import pytest
+
+from tasks.allocating import Collecting
 
 MEASURED = """
 import resource, sys
@@ -32,3 +35,26 @@ def test_kept_memory_is_not_taken_from_the_system_again():
         for how in ("kept", "given back")
     }
     assert taken["kept"] < 100 < taken["given back"]
+
+
+def test_garbage_is_searched_for_again_as_before_without_what_was_loaded():
+    assert gc.isenabled()
+    frozen = gc.get_freeze_count()
+    with Collecting() as collecting:
+        assert not gc.isenabled()
+        loaded = [[] for _ in range(1000)]
+        collecting.resume()
+        assert gc.isenabled()
+        assert gc.get_freeze_count() >= frozen + len(loaded)
+    assert gc.isenabled()
+    assert gc.get_freeze_count() == 0
+
+
+def test_who_searches_for_no_garbage_is_left_alone():
+    gc.disable()
+    try:
+        with Collecting() as collecting:
+            collecting.resume()
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
