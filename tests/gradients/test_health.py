@@ -151,6 +151,30 @@ def test_finite_differences_confirm_right_maps_and_find_wrong_ones(name):
         assert (health.flags & FLAGS["finite_difference_off"]).all()
 
 
+def test_one_wrong_map_is_found_along_the_direction_that_all_share():
+    model = ZOO["StateNet-GRU"](40, 1)
+    maps = compute_strf_gradmaps(model, None, 12)
+    wrong = maps.values.clone()
+    wrong[0, 17] *= 1.05
+    flags = assess(model, replace(maps, values=wrong), None, 12, sample=1).flags[0] & FLAGS["finite_difference_off"]
+    assert flags.nonzero().flatten().tolist() == [17]
+
+
+def test_maps_of_zero_among_others_are_compared_along_the_shared_direction_alone():
+    model = ZOO["LinearNonlinear"](4, 1)
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.shape[0] == 4:
+                weight[2] = 0.0
+    maps = compute_strf_gradmaps(model, None, 12)
+    assert not maps.values[0, 2].any()
+    for neurons in (None, [2]):
+        asked = Question(12, neurons)
+        health = assess(model, compute_strf_gradmaps(model, None, 12, neurons=neurons), None, asked)
+        assert health.finite_difference_error < 1e-5
+        assert not (health.flags & FLAGS["finite_difference_off"]).any()
+
+
 @pytest.mark.parametrize("objective", ["last", "peak", "sum", "mean", {"frame": 17}, {"mean_over": [9, 14]}])
 def test_finite_differences_confirm_maps_around_sounds(objective):
     stimuli = torch.stack([spectrogram(30, seed) for seed in range(2)])

@@ -1,4 +1,4 @@
-"""The response at one frame is the whole response's, and the readout hears only that frame where it may."""
+"""The response at a few frames is the whole response's, and the readout hears only those where it may."""
 
 import pytest
 import torch
@@ -58,13 +58,14 @@ def model_with(readout: nn.Module | None, kind: type = Recurrent) -> nn.Module:
     return model
 
 
-@pytest.mark.parametrize("frame", [0, 7, 19])
-def test_a_readout_of_single_frames_hears_one(frame):
+@pytest.mark.parametrize("frames", [[0], [7], [19], [3, 9, 19], [0, 1]], ids=str)
+def test_a_readout_of_single_frames_hears_only_those_asked_for(frames):
     model, heard = model_with(None), torch.randn(5, 1, 4, 20, dtype=torch.float64)
-    expected = model(heard)[..., frame]
+    expected = model(heard)[..., frames]
     model.readout.frames.clear()
-    torch.testing.assert_close(response_at(model, heard, frame)[..., -1], expected, rtol=1e-13, atol=1e-15)
-    assert sorted(model.readout.frames) == [1, 1, 20]  # the last stimulus both ways, then all of them
+    torch.testing.assert_close(response_at(model, heard, frames), expected, rtol=1e-13, atol=1e-15)
+    few = len(frames)
+    assert sorted(model.readout.frames) == [few, few, 20]  # the last stimulus both ways, then all of them
     assert not model.readout._forward_pre_hooks
     assert not model.readout._forward_hooks
 
@@ -72,12 +73,13 @@ def test_a_readout_of_single_frames_hears_one(frame):
 @pytest.mark.parametrize("readout", [Smoothing(), Numbered(), Long()], ids=lambda readout: type(readout).__name__)
 def test_a_readout_that_needs_other_frames_hears_them(readout):
     model, heard = model_with(readout), torch.randn(5, 1, 4, 20, dtype=torch.float64)
-    assert torch.equal(response_at(model, heard, 12)[..., -1], model(heard)[..., 12])
+    for frames in ([12], [4, 12]):
+        assert torch.equal(response_at(model, heard, frames), model(heard)[..., frames])
 
 
 def test_what_mixes_frames_after_the_readout_is_the_models():
     model, heard = model_with(None, Afterwards), torch.randn(5, 1, 4, 20, dtype=torch.float64)
-    assert torch.equal(response_at(model, heard, 12)[..., -1], model(heard)[..., 12])
+    assert torch.equal(response_at(model, heard, [12]), model(heard)[..., [12]])
 
 
 @pytest.mark.parametrize("name", ZOO)
@@ -85,5 +87,5 @@ def test_every_model_answers_at_one_frame_as_at_all(name):
     model, heard = ZOO[name]().double(), torch.randn(3, 1, 16, 20, dtype=torch.float64)
     model.wav2spec = nn.Identity()
     with torch.no_grad():
-        expected = model(heard)[..., 15]
-        torch.testing.assert_close(response_at(model, heard, 15)[..., -1], expected, rtol=1e-12, atol=1e-14)
+        expected = model(heard)[..., [9, 15]]
+        torch.testing.assert_close(response_at(model, heard, [9, 15]), expected, rtol=1e-12, atol=1e-14)

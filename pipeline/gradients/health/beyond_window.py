@@ -11,6 +11,7 @@ from pipeline.gradients.health.energy import energy_of, share_from
 from pipeline.gradients.health.flags import FLAGS, TRUNCATED_SHARE, WINDOW_TOLERANCE
 from pipeline.gradients.health.setting import Setting
 from pipeline.gradients.objectives import Objective, Weighing, weigh
+from pipeline.gradients.passes.one_frame import response_at
 from pipeline.gradients.passes.vjp import vjp
 from pipeline.gradients.question import Question
 from pipeline.gradients.torch_state.arithmetic import undisturbed
@@ -166,8 +167,8 @@ def _longer_at_rest(setting: Setting, generator: torch.Generator) -> _Longer:
         noise = torch.randn((NUDGES, *heard.shape[1:-1], earlier), generator=generator, dtype=heard.dtype).to(heard)
         moved = heard.repeat(NUDGES + 1, 1, 1, 1)
         moved[1:, ..., :earlier] += size * noise
-        response = setting.listener(moved)[:, :, 0]
-    at = response[0][:, [lags - 1, 2 * lags - 1, LONGER * lags - 1]]
+        response = response_at(setting.listener, moved, [lags - 1, 2 * lags - 1, LONGER * lags - 1])[:, :, 0]
+    at = response[0]
     settled = bool((at - at[:, :1]).abs().amax() <= SETTLED * at.abs().amax().clamp(min=1e-30))
     change = (response[1:, :, -1] - response[:1, :, -1]).double() / size
     return _Longer(change, settled, generator.get_state())

@@ -5,11 +5,11 @@ import math
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from pipeline.gradients.health.setting import Setting
-from pipeline.gradients.objectives import Objective, evaluate, only_frame
+from pipeline.gradients.objectives import Objective, evaluate, objective_name, only_frame
 from pipeline.gradients.passes.one_frame import response_at
 from pipeline.gradients.torch_state.arithmetic import undisturbed
 from pipeline.gradients.torch_state.copies import Inventory, in_double, twin_of
@@ -20,6 +20,8 @@ DOUBLE_STEP = 1e-6
 OWN_STEPS = (1e-3, 4e-3, 1.6e-2)
 #: Relative difference of the slopes by two of these steps, up to which they tell something.
 AGREEING = 0.02
+#: Seed of the direction that the maps of all neurons share.
+DIRECTION_SEED = 31
 DOUBLE, OWN_PRECISION = "float64", "own precision"
 
 
@@ -47,21 +49,20 @@ def finite_difference_errors(
 ) -> Errors:
     """Errors of the maps of some pairs (stimulus, neuron), closely, and of all others as far as that costs nothing."""
     nothing = torch.full((values.shape[1],), math.nan)
-    try:
-        # What is kept is never run itself: a model may finish its weights when it first hears something.
-        double = setting.kept.answer("in double", lambda: in_double(setting.listener), _bytes_of)
-        exact = replace(setting, listener=twin_of(double), heard=setting.heard.double())
-        with undisturbed(exact.listener, torch.float64), torch.no_grad():
+    with undisturbed(setting.listener, setting.heard.dtype), torch.no_grad():
+        try:
+            # What is kept is never run itself: a model may finish its weights when it first hears something.
+            double = setting.kept.answer("in double", lambda: in_double(setting.listener), _bytes_of)
+            exact = replace(setting, listener=twin_of(double), heard=setting.heard.double())
             errors, others = _in_double(exact, values, objective, pairs, generator)
             if not any(map(math.isnan, errors)):
                 return Errors(errors, others, DOUBLE)
-    except Exception:  # a model's own code may raise anything in another precision
-        errors = []
-    try:
-        with undisturbed(setting.listener, setting.heard.dtype), torch.no_grad():
+        except Exception:  # a model's own code may raise anything in another precision
+            errors = []
+        try:
             errors = [_in_own_precision(setting, values, objective, pair, generator) for pair in pairs]
-    except Exception:
-        errors = [math.nan] * len(pairs)
+        except Exception:
+            errors = [math.nan] * len(pairs)
     return Errors(errors, nothing, OWN_PRECISION)
 
 
@@ -72,40 +73,70 @@ def _bytes_of(model: nn.Module) -> int:
 def _in_double(
     exact: Setting, values: Tensor, objective: Objective, pairs: list[tuple[int, int]], generator: torch.Generator
 ) -> tuple[list[float], Tensor]:
-    """The errors, of all maps around one stimulus by one forward pass; and those of each neuron's map."""
-    directed = [_directions(exact, values, pair, generator) for pair in pairs]
+    """The errors of all maps around one stimulus by one forward pass; and those of each neuron's map by another.
+
+    A map is compared along a random direction and along itself. The random one is the same for all maps that look at
+    one window, so that one pass tells the slopes of them all.
+    """
     errors = [math.nan] * len(pairs)
     others = torch.full((values.shape[1],), math.nan, dtype=torch.float64)
-    for stimulus in {stimulus for stimulus, _ in pairs}:
+    for stimulus in dict.fromkeys(stimulus for stimulus, _ in pairs):
         mine = [number for number, pair in enumerate(pairs) if pair[0] == stimulus]
-        shared, asked = _shared(exact, stimulus), [(pairs[number], directed[number][0]) for number in mine]
-        if shared:
-            along = _directions(exact, values, (stimulus, shared[0]), generator)[0][:1]
-            asked.append(((stimulus, shared[0]), along))
-        moved = _moved(exact, objective, asked, DOUBLE_STEP)
-        for number, numbers in zip(mine, moved, strict=False):
-            errors[number] = _error(*_slope(exact, numbers, pairs[number][1]), *directed[number])
-        if shared:
-            maps = values[stimulus] if len(shared) == values.shape[1] else values[stimulus][shared]
-            found = _errors_along(exact, moved[-1], along[0], maps, shared)
-            others[shared] = torch.fmax(others[shared], found)
+        shared = _shared(exact, stimulus)
+        along = None if shared is None else _along(exact, objective, (stimulus, int(shared[0])))
+        directed = [_directions(exact, values, pairs[number], generator, along) for number in mine]
+        asked = [(pairs[number], one.own) for number, one in zip(mine, directed, strict=True) if len(one.own)]
+        moved = dict(zip((pair for pair, _ in asked), _moved(exact, objective, asked, DOUBLE_STEP), strict=True))
+        for number, one in zip(mine, directed, strict=True):
+            taken = [*one.shared, *(moved[pair] for pair in (pairs[number],) if pair in moved)]
+            steps = [_slope(exact, each, pairs[number][1]) for each in taken]
+            slope, rounding = torch.cat([slope for slope, _ in steps]), torch.stack([most for _, most in steps]).amax()
+            errors[number] = _error(slope, rounding, one.all, one.placed)
+        if shared is not None and along is not None:
+            maps = values[stimulus] if len(shared) == values.shape[1] else values[stimulus, shared]
+            others[shared] = torch.fmax(others[shared], _errors_along(exact, along, maps, shared))
     return errors, others
 
 
-def _shared(setting: Setting, stimulus: int) -> list[int]:
-    """The maps around a stimulus that look at one window of it: those of most neurons."""
+def _shared(setting: Setting, stimulus: int) -> Int[Tensor, " row"] | None:
+    """The maps around a stimulus that look at one window of it: those of most neurons. None for maps of sums."""
     if setting.neurons is None:
-        return []
+        return None
     ends = setting.ends[stimulus]
-    return (ends == ends.mode().values).nonzero()[:, 0].tolist()
+    return (ends == ends.mode().values).nonzero()[:, 0].cpu()
+
+
+@dataclass(frozen=True)
+class _Along:
+    """A random direction inside one window of a stimulus, and what steps along it do to all neurons."""
+
+    window: slice
+    direction: Float[Tensor, "1 *frequency time"]
+    moved: "_Moved"
+
+
+def _along(exact: Setting, objective: Objective, pair: tuple[int, int]) -> _Along:
+    """Steps in the window of this map, along a direction that is the same whichever neurons are asked for."""
+    window = _window(exact, pair)
+
+    def found() -> _Along:
+        heard = exact.heard[pair[0]][..., window]
+        direction = _unit(_noise(heard, torch.Generator().manual_seed(DIRECTION_SEED))[None])
+        [moved] = _moved(exact, objective, [(pair, direction)], DOUBLE_STEP)
+        return _Along(window, direction, moved)
+
+    if callable(objective):
+        return found()
+    about = ("along", objective_name(objective), pair[0], window.start, window.stop)
+    return exact.kept.answer(about, found)
 
 
 def _in_own_precision(
     setting: Setting, values: Tensor, objective: Objective, pair: tuple[int, int], generator: torch.Generator
 ) -> float:
     """The error by the two steps that agree best along the map itself; NaN where no two agree."""
-    directions, placed = _directions(setting, values, pair, generator)
-    along = directions[-1:]
+    directed = _directions(setting, values, pair, generator)
+    along, placed = directed.all[-1:], directed.placed
     moved = [_moved(setting, objective, [(pair, along)], step)[0] for step in OWN_STEPS]
     slopes = [_slope(setting, numbers, pair[1])[0] for numbers in moved]
     best = (math.inf, math.nan)
@@ -121,14 +152,37 @@ def _in_own_precision(
     return best[1] if best[0] <= AGREEING else math.nan
 
 
+@dataclass(frozen=True)
+class _Directed:
+    """Directions in which a map is compared, of largest entry 1, and the map itself, time ascending.
+
+    ``shared`` are the steps taken already along the first of them, ``own`` the directions that are left to step along.
+    """
+
+    all: Float[Tensor, "direction *frequency time"]
+    own: Float[Tensor, "direction *frequency time"]
+    placed: Float[Tensor, "*frequency time"]
+    shared: tuple["_Moved", ...] = ()
+
+
 def _directions(
-    setting: Setting, values: Tensor, pair: tuple[int, int], generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """A random direction inside the window and the map itself, of largest entry 1; and the map, time ascending."""
+    setting: Setting, values: Tensor, pair: tuple[int, int], generator: torch.Generator, along: _Along | None = None
+) -> _Directed:
+    """A random direction inside the window, the shared one where it is of that window, and the map itself if any."""
     placed = _placed(setting, values, pair)
-    noise = torch.randn(placed.shape, generator=generator, dtype=torch.float64).to(placed)
-    directions = torch.stack([noise, placed] if placed.any() else [noise])
-    return directions / directions.flatten(1).abs().amax(dim=1).view(-1, *[1] * placed.ndim), placed
+    itself = _unit(placed[None]) if placed.any() else placed[None][:0]
+    if along is not None and along.window == _window(setting, pair):
+        return _Directed(torch.cat([along.direction, itself]), itself, placed, (along.moved,))
+    both = torch.cat([_unit(_noise(placed, generator)[None]), itself])
+    return _Directed(both, both, placed)
+
+
+def _noise(like: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.randn(like.shape, generator=generator, dtype=torch.float64).to(like)
+
+
+def _unit(directions: Float[Tensor, "direction *frequency time"]) -> Float[Tensor, "direction *frequency time"]:
+    return directions / directions.flatten(1).abs().amax(dim=1).view(-1, *[1] * (directions.ndim - 1))
 
 
 def _placed(setting: Setting, values: Tensor, pair: tuple[int, int]) -> Tensor:
@@ -155,6 +209,8 @@ def _moved(
     setting: Setting, objective: Objective, asked: list[tuple[tuple[int, int], Tensor]], step: float
 ) -> list[_Moved]:
     """Steps in the windows of maps around one stimulus, along directions of each, by one forward pass."""
+    if not asked:
+        return []
     heard = setting.heard[asked[0][0][0]]
     rms = float(heard.square().mean().sqrt())
     step *= rms if rms > 0 else 1.0
@@ -164,41 +220,41 @@ def _moved(
         rows[..., _window(setting, pair)] += step * torch.cat([directions, -directions])
         moved.append(rows)
     frame = only_frame(objective, heard.shape[-1] // setting.hop)
-    if frame is None or heard.dtype != torch.float64:
-        response = setting.listener(torch.cat(moved))
-    else:  # a readout that hears other frames shows it in a response that moved by a millionth
-        response, objective = response_at(setting.listener, torch.cat(moved), frame), "last"
-    if heard.dtype == torch.float64 and response.dtype != torch.float64:
-        raise TypeError(f"the model answers in {response.dtype} to float64")
-    parts = response.split([len(rows) for rows in moved])
-    return [_Moved(evaluate(objective, mine[:, :, 0, :]), step) for mine in parts]
+    with undisturbed(setting.listener, heard.dtype):
+        if frame is None or heard.dtype != torch.float64:
+            response = setting.listener(torch.cat(moved))
+        else:  # a readout that hears other frames shows it in a response that moved by a millionth
+            response, objective = response_at(setting.listener, torch.cat(moved), [frame]), "last"
+        if heard.dtype == torch.float64 and response.dtype != torch.float64:
+            raise TypeError(f"the model answers in {response.dtype} to float64")
+        numbers = evaluate(objective, response[:, :, 0])
+    return [_Moved(mine, step) for mine in numbers.split([len(rows) for rows in moved])]
 
 
-def _slope(setting: Setting, moved: _Moved, rows: int | list[int]) -> tuple[Tensor, Tensor]:
+def _slope(setting: Setting, moved: _Moved, rows: int | Tensor) -> tuple[Tensor, Tensor]:
     """Central differences of the objective of a map, or of each of some, and what rounding may add to them."""
     if setting.neurons is None:
         number = moved.numbers.sum(dim=1)
     else:
-        number = moved.numbers[
-            :, setting.neurons[rows] if isinstance(rows, int) else [setting.neurons[n] for n in rows]
-        ]
+        number = moved.numbers[:, setting.neurons[rows] if isinstance(rows, int) else setting.index[rows]]
     half = len(number) // 2
     slope = (number[:half] - number[half:]) / (2 * moved.step)
     return slope, 1e2 * torch.finfo(number.dtype).eps * number.abs().amax(dim=0) / moved.step
 
 
 def _errors_along(
-    setting: Setting, moved: _Moved, direction: Tensor, maps: Float[Tensor, "row ..."], rows: list[int]
+    setting: Setting, along: _Along, maps: Float[Tensor, "row ..."], rows: Int[Tensor, " row"]
 ) -> Float[Tensor, " row"]:
     """What `_error` tells of maps that look at one window, along one direction of it."""
-    slope, rounding = _slope(setting, moved, rows)
+    slope, rounding = _slope(setting, along.moved, rows)
+    direction = along.direction[0]
     # In the precision of the maps: twice as wide a copy of thousands of them takes longer than all else here.
     within = maps[..., : direction.shape[-1]].flatten(1)
-    along = direction.flip(-1).flatten().to(within)  # a map begins with its newest frame
-    told = within @ along
+    backwards = direction.flip(-1).flatten().to(within)  # a map begins with its newest frame
+    told = within @ backwards
     if not bool(told.isfinite().all()):
         within = within.nan_to_num(nan=0.0)
-        told = within @ along
+        told = within @ backwards
     typical = within.norm(dim=1).to(slope) * direction.norm() / math.sqrt(direction.numel())
     return _relative(slope[0], told.to(slope), typical, rounding).cpu()
 

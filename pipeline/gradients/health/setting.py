@@ -1,6 +1,7 @@
 """What was heard when maps were taken, and the part of the model that hears it first."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -45,6 +46,11 @@ class Setting:
     @property
     def starts(self) -> Int[Tensor, "stimulus neuron"]:
         return (self.ends - self.lags + 1).clamp(min=0)
+
+    @cached_property
+    def index(self) -> Int[Tensor, " neuron"]:
+        """The neurons as a tensor; none for the one map of their sum."""
+        return torch.tensor(self.neurons or [], dtype=torch.long)
 
     def asked(self, rows: list[int]) -> Neurons:
         """Some of the maps, in the engine's words."""
