@@ -21,7 +21,7 @@ class Rowwise:
         self._ahead = _hears_ahead(self._pass)
         self.parts: tuple[str, ...] = ()
 
-    def block(self, done: int) -> tuple[tuple[int, ...], Tensor]:
+    def block(self, done: int, most: int | None = None) -> tuple[tuple[int, ...], Tensor]:
         """The frame after those that are done, and its maps (1, neuron, lag, frequency)."""
         asked, frame = self._asked, self._asked.frames[done]
         weighing = weigh({"frame": frame}, self._pass.response)

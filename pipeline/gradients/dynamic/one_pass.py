@@ -50,10 +50,10 @@ class Along:
         self._start = self._stop = 0
         self._pages = Pages()
 
-    def block(self, done: int) -> tuple[tuple[int, ...], Tensor]:
-        """The frames after those that are done, and their maps (frame, neuron, lag, frequency)."""
+    def block(self, done: int, most: int | None = None) -> tuple[tuple[int, ...], Tensor]:
+        """The frames after those that are done, ``most`` of them at most, and their maps (frame, neuron, lag, band)."""
         asked = self._asked
-        last = self._last_of(done, self._maps_together)
+        last = self._last_of(done, self._maps_together if most is None else most)
         chosen = self._frames[done:last] - self._start
         maps = maps_of(self._readout, self._known_windows, self._start, chosen, self._pages, asked.lags)
         return asked.frames[done:last], maps

@@ -21,6 +21,7 @@ from pipeline.gradients.dynamic.step_search import (
 )
 from pipeline.gradients.dynamic.steps import Constant, Filter, Framewise, Step, Windows
 from pipeline.gradients.torch_state.memory import ALIGNMENT
+from pipeline.gradients.torch_state.products import products
 
 Maps = Float[Tensor, "frame neuron lag frequency"]
 
@@ -171,7 +172,7 @@ def maps_of(
     if slopes is not None:
         given = windows_at(windows, chosen)
         out = pages.room((len(frames), slopes.shape[1], given.shape[2] * given.shape[3]), windows)
-        maps = torch.bmm(slopes.contiguous(), given.flatten(2), out=out).unflatten(-1, given.shape[2:])
+        maps = products(slopes.contiguous(), given.flatten(2), out=out).unflatten(-1, given.shape[2:])
     else:
         gains = None if readout.gains is None else readout.gains[frames]
         maps = windows[chosen] if gains is None else _scaled(windows[chosen], gains, pages)

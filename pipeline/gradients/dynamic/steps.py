@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pipeline.gradients.torch_state.products import products
+
 Windows = Float[Tensor, "frame width lag frequency"]
 Advance = Callable[[Tensor, int, int], Tensor]
 """From tangents of frames ``start`` to ``stop - 1`` to those one step later in the model."""
@@ -48,7 +50,7 @@ class Constant:
                 return (
                     (self.slopes @ given[0].flatten(1)).view(1, -1, *given.shape[2:]).expand(stop - start, -1, -1, -1)
                 )
-            return torch.matmul(self.slopes, given.flatten(2)).unflatten(-1, given.shape[2:])
+            return products(self.slopes, given.flatten(2)).unflatten(-1, given.shape[2:])
 
         return advance
 
@@ -172,7 +174,7 @@ def through(slopes: Tensor, given: Windows) -> Windows:
     if is_constant(given):
         product = torch.matmul(slopes, given[0].flatten(1)).unflatten(-1, shape)
         return product if slopes.dim() == 3 else product.expand(len(given), *product.shape)
-    return torch.matmul(slopes, given.flatten(2)).unflatten(-1, shape)
+    return products(slopes, given.flatten(2)).unflatten(-1, shape)
 
 
 def is_constant(given: Tensor) -> bool:

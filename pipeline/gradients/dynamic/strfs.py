@@ -130,7 +130,7 @@ class DynamicStrfs(Iterator[tuple[tuple[int, ...], Float[Tensor, "neuron frame f
                 " before the blocks, or ask for the maps anew"
             )
         with asked.quiet():
-            moments = Moments(self._source.block(start)[1][0])
+            moments = Moments(self._source.block(start, 1)[1][0])
             while self._done < len(asked.frames):
                 wrong = False
                 if isinstance(self._source, Along):
@@ -144,11 +144,11 @@ class DynamicStrfs(Iterator[tuple[tuple[int, ...], Float[Tensor, "neuron frame f
                 if wrong and self._route == "auto":
                     self._done = start
                     self._leave()
-                    moments = Moments(self._source.block(start)[1][0])
+                    moments = Moments(self._source.block(start, 1)[1][0])
         return moments.mean_and_sd()
 
     def _differs_at(self, frame: int) -> bool:
-        return self._differs(*self._source.block(self._asked.frames.index(frame)))
+        return self._differs(*self._source.block(self._asked.frames.index(frame), 1))
 
     def _differs(self, frames: tuple[int, ...], maps: Tensor) -> bool:
         """Whether maps at a checked frame of this block differ from plain autograd by more than rounding."""

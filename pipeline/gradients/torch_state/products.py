@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pipeline.gradients.torch_state.memory import room
+
 #: Multiplications in one product from which on oneDNN pays, which takes longer to start.
 LARGE = 2**20
 
@@ -31,6 +33,20 @@ def product_less(
         return torch.mm(left, right).sub_(less)
     done: Tensor = _onednn().binary(left, less, right.t(), None, "sub")
     return done
+
+
+def products(
+    left: Float[Tensor, "*pair row inner"], right: Float[Tensor, "pair inner column"], out: Tensor | None = None
+) -> Float[Tensor, "pair row column"]:
+    """Products of pairs of matrices, or of one with many, as `torch.matmul` gives them up to rounding."""
+    lefts = left.expand(len(right), *left.shape[-2:])
+    if not len(right) or not _is_large(lefts[0], right[0]):
+        return torch.matmul(left, right, out=out)
+    if out is None:
+        out = room((len(right), left.shape[-2], right.shape[2]), right)
+    for done, one, other in zip(out, lefts, right, strict=True):
+        done.copy_(product(one, other))
+    return out
 
 
 def _is_large(left: Tensor, right: Tensor) -> bool:
