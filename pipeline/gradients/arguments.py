@@ -40,11 +40,15 @@ def chosen_rows(neurons: Neurons, n_neurons: int, device: torch.device) -> Int[T
             )
         return None
     given: list[Any] = [neurons] if isinstance(neurons, (int, Integral)) else list(neurons)
-    listed = _masked(given, n_neurons) if any(map(_is_truth, given)) else [int(neuron) for neuron in given]
+    plain = set(map(type, given)) == {int}  # as nearly always, and told of thousands at once
+    if plain:
+        listed = given
+    else:
+        listed = _masked(given, n_neurons) if any(map(_is_truth, given)) else [int(neuron) for neuron in given]
     if not listed:
         raise ValueError("neurons is empty, so there is no map to compute; give at least one index, or None for all")
-    wrong = [neuron for neuron in listed if not 0 <= neuron < n_neurons]
-    if wrong:
+    if min(listed) < 0 or max(listed) >= n_neurons:
+        wrong = [neuron for neuron in listed if not 0 <= neuron < n_neurons]
         raise ValueError(
             f"neurons {wrong[:5]} are not among the model's {n_neurons}, so they have no response; give indices from 0"
             f" to {n_neurons - 1}"

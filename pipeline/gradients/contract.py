@@ -308,14 +308,18 @@ def _changes(
 
     Changes that are answered with what is no number tell nothing.
     """
-    changed, original = together[list(trials.changed)], together[list(trials.originals)]
-    moved = (changed - original).abs()
-    last = torch.tensor(trials.last, device=moved.device)[:, None, None]
-    same = torch.arange(moved.shape[-1], device=moved.device) <= last
-    early, late = (moved * same).amax(dim=-1), (moved * ~same).amax(dim=-1)
-    rounding = ROUNDING * torch.finfo(moved.dtype).eps * torch.maximum(changed.abs(), original.abs()).amax(dim=-1)
-    finite = moved.isfinite().flatten(1).all(dim=1)[:, None]
-    return (early > AHEAD * late) & (early > rounding) & finite, (late > rounding) & finite
+    largest, rounding = together.abs().amax(dim=-1), ROUNDING * torch.finfo(together.dtype).eps
+    early, late = [], []
+    for changed, original, last in zip(trials.changed, trials.originals, trials.last, strict=True):
+        moved = (together[changed] - together[original]).abs()
+        before = moved[:, : last + 1].amax(dim=-1) if last >= 0 else moved.new_zeros(len(moved))
+        after = moved[:, last + 1 :].amax(dim=-1)
+        # The largest of numbers is itself none where one of them is none.
+        finite = before.isfinite().all() & after.isfinite().all()
+        least = rounding * torch.maximum(largest[changed], largest[original])
+        early.append((before > AHEAD * after) & (before > least) & finite)
+        late.append((after > least) & finite)
+    return torch.stack(early), torch.stack(late)
 
 
 def _future(name: str, pair: Tensor, early: Tensor, last: int, hop: int) -> str:

@@ -1,7 +1,7 @@
 """Gradmaps: how each neuron's response changes with the sound it hears, spectrogram or waveform."""
 
 import math
-from collections.abc import Sized
+from collections.abc import Hashable, Sized
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -355,10 +355,23 @@ def _passed(asked: _Asked, leaf: Tensor, limits: set[str]) -> ForwardPass:
 
     if asked.kept is None:
         return passed()
-    about = ("pass", leaf.shape, leaf.dtype, asked.question.level, asked.question.space, asked.memory)
+    about = _about(asked.question, leaf, asked.memory)
     state, kept = asked.kept.answer(about, lambda: _with_state(replace(passed(), bases={})), _bytes_of)
     # A route may leave other tensors in the module that it differentiates.
     return replace(kept, known=known) if state.is_of(kept.model) else passed()
+
+
+def kept_pass(question: Question, leaf: Float[Tensor, "1 channel frequency time"]) -> ForwardPass | None:
+    """The forward pass that maps around a constant spectrogram were taken from; None where it was not kept."""
+    if question.kept is None:
+        return None
+    held = question.kept.held(_about(question, leaf, budget(leaf.device, question.memory_bytes)))
+    return None if held is None else held[1]
+
+
+def _about(question: Question, leaf: Tensor, memory: int) -> Hashable:
+    """What a forward pass around a constant spectrogram is kept under."""
+    return ("pass", leaf.shape, leaf.dtype, question.level, question.space, memory)
 
 
 def _with_state(forward_pass: ForwardPass) -> tuple[State, ForwardPass]:

@@ -14,8 +14,9 @@ from pipeline.gradients.gradmaps import compute_strf_gradmaps, compute_waveform_
 from pipeline.gradients.health.assessment import assess, map_flags
 from pipeline.gradients.health.energy import memory_length, oldest_share
 from pipeline.gradients.health.flags import FLAGS
-from pipeline.gradients.health.normalisation import near_eps
+from pipeline.gradients.health.normalisation import near_eps, near_eps_in
 from pipeline.gradients.health.unheard import clamped_bins, silent_samples
+from pipeline.gradients.passes.trace import traced
 from pipeline.gradients.question import Question
 from tests.gradients.planted import Kernels, Linear, leaky, ticking
 from tests.zoo import FRONT_ENDS, HOP, PREFILTERED, ZOO, hearing, sound, spectrogram
@@ -271,9 +272,14 @@ def test_a_normalisation_of_almost_nothing_is_noticed(norm):
     model = AudioEncodingModel(4, 6, 2)
     model.core, model.readout = norm(), Kernels(torch.rand(2, 1, 4, 6))
     model.eval()
-    assert near_eps(model, torch.zeros(1, 1, 4, 9))
-    assert near_eps(model, 1e-3 * torch.randn(1, 1, 4, 9))
-    assert not near_eps(model, torch.randn(1, 1, 4, 9) * torch.tensor([1.0, 2.0, -3.0, 4.0])[:, None] + 3.0)
+    for heard, expected in (
+        (torch.zeros(1, 1, 4, 9), True),
+        (1e-3 * torch.randn(1, 1, 4, 9), True),
+        (torch.randn(1, 1, 4, 9) * torch.tensor([1.0, 2.0, -3.0, 4.0])[:, None] + 3.0, False),
+    ):
+        assert near_eps(model, heard) is expected
+        assert near_eps_in(model, traced(model, heard.requires_grad_())[1].calls) is expected
+    assert near_eps_in(model, ()) is None  # which layers were not heard nothing is known of
     assert not any(part._forward_hooks for part in model.modules())
 
 

@@ -2,13 +2,13 @@
 
 import math
 from dataclasses import dataclass, replace
-from functools import partial
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from pipeline.gradients.contract import Contract
+from pipeline.gradients.gradmaps import kept_pass
 from pipeline.gradients.health.beyond_window import in_longer_windows, in_wider_views
 from pipeline.gradients.health.energy import energy_of, share_of_oldest
 from pipeline.gradients.health.finite_differences import OWN_PRECISION, draw, finite_difference_errors
@@ -22,7 +22,7 @@ from pipeline.gradients.health.flags import (
     TRUNCATED_SHARE,
 )
 from pipeline.gradients.health.future import future_shares
-from pipeline.gradients.health.normalisation import near_eps
+from pipeline.gradients.health.normalisation import near_eps, near_eps_in
 from pipeline.gradients.health.raising import raised
 from pipeline.gradients.health.setting import EngineMaps, Setting, check_maps, setting_of
 from pipeline.gradients.health.unheard import clamped_bins, silent_samples
@@ -89,7 +89,7 @@ def assess(
     setting = setting_of(model, gradmaps, stimuli, question)
     generator = torch.Generator().manual_seed(seed)
     with undisturbed(setting.listener, setting.heard.dtype), torch.no_grad():
-        flags = flags | raised("near_eps_normalisation", _near_eps(setting))
+        flags = flags | raised("near_eps_normalisation", _near_eps(setting, question if stimuli is None else None))
     if setting.constant is not None and question.objective == "last":
         flags = in_longer_windows(model, values, energy.sum(dim=-1), flags, setting, question, generator)
     elif setting.constant is None:
@@ -185,12 +185,20 @@ def _of_maps(of_neurons: Bool[Tensor, " neuron"], setting: Setting, like: Tensor
     return each.to(like.device).expand(like.shape)
 
 
-def _near_eps(setting: Setting) -> Bool[Tensor, "stimulus neuron"]:
-    """Per stimulus, over the part of it that its windows look at."""
+def _near_eps(setting: Setting, at_rest: Question | None) -> Bool[Tensor, "stimulus neuron"]:
+    """Per stimulus, over the part of it that its windows look at.
+
+    ``at_rest``: What was asked around a constant spectrogram, of which a forward pass may have been kept.
+    """
     found = []
     for heard, starts, ends in zip(setting.heard, setting.starts, setting.ends, strict=True):
         start, stop = int(starts.min()) // setting.hop * setting.hop, int(ends.max()) + 1
-        look = partial(near_eps, setting.listener, heard[None, ..., start:stop])
+
+        def look(part: Tensor = heard[None, ..., start:stop]) -> bool:
+            kept = None if at_rest is None else kept_pass(at_rest, part)
+            told = None if kept is None else near_eps_in(setting.listener, kept.trace.calls)
+            return near_eps(setting.listener, part) if told is None else told
+
         found.append(setting.kept.answer(("near eps", start, stop), look))
     flags = torch.tensor(found, dtype=torch.bool, device=setting.heard.device)
     return flags[:, None].expand(setting.ends.shape)

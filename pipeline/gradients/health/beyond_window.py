@@ -127,7 +127,7 @@ def _doubtful_at_rest(
     begun = generator.get_state()
     found = setting.kept.answer(("longer", begun.numpy().tobytes()), lambda: _longer_at_rest(setting, generator))
     generator.set_state(found.drawn)
-    change = found.change.sum(dim=1, keepdim=True) if setting.neurons is None else found.change[:, setting.neurons]
+    change = found.change.sum(dim=1, keepdim=True) if setting.neurons is None else found.change[:, setting.index]
     beyond = change.square().mean(dim=0)
     rows: list[int] = (~(beyond <= HARDLY * inside)).nonzero().flatten().tolist()
     return rows, found.settled

@@ -1,7 +1,11 @@
 """Normalisations that divide by almost nothing, so that the size of a map tells about their ``eps``."""
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
+
+from pipeline.gradients.passes.trace import Call
 
 #: Multiple of eps below which a normalisation's gain is set by eps by more than 5 %.
 NEAR_EPS = 10.0
@@ -20,11 +24,7 @@ def near_eps(model: nn.Module, stimulus: Tensor) -> bool:
     found: list[bool] = []
 
     def look(module: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
-        variance = _variance(module, given, output)
-        if variance is not None and variance.numel():
-            eps = getattr(module, "eps", None)
-            eps = torch.finfo(variance.dtype).eps if eps is None else float(eps)
-            found.append(bool((variance < NEAR_EPS * eps).any()))
+        found.append(_is_near(module, given, output))
 
     hooks = [part.register_forward_hook(look) for part in model.modules() if _normalises(part)]
     if not hooks:
@@ -36,6 +36,25 @@ def near_eps(model: nn.Module, stimulus: Tensor) -> bool:
         for hook in hooks:
             hook.remove()
     return any(found)
+
+
+def near_eps_in(model: nn.Module, calls: Iterable[Call]) -> bool | None:
+    """The same, of what a forward pass through the model's parts left; None where it tells nothing of one of them."""
+    names = {name for name, part in model.named_modules() if _normalises(part)}
+    looked = [call for call in calls if call.name in names]
+    if {call.name for call in looked} != names:
+        return None
+    return any(_is_near(call.module, (call.given.detach(),), call.gave.detach()) for call in looked)
+
+
+def _is_near(module: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> bool:
+    """Whether one layer divides by less than its ``eps`` lets it."""
+    variance = _variance(module, given, output)
+    if variance is None or not variance.numel():
+        return False
+    eps = getattr(module, "eps", None)
+    eps = torch.finfo(variance.dtype).eps if eps is None else float(eps)
+    return bool((variance < NEAR_EPS * eps).any())
 
 
 def _normalises(module: nn.Module) -> bool:

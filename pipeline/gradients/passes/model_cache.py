@@ -47,6 +47,10 @@ class Kept:
             self._answers[question] = found
         return found
 
+    def held(self, question: Hashable) -> Any:
+        """What was found before; None where nothing is kept of it."""
+        return self._answers.get(question)
+
     def within(self, *about: Hashable) -> "Kept":
         """The same, for answers that hold under these circumstances alone."""
         return _Within(self, about)
