@@ -1,5 +1,6 @@
 """One forward pass through a model around given stimuli, which every row of the Jacobian is taken from."""
 
+import math
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -36,7 +37,7 @@ class ForwardPass:
     source: "Source | None" = None
     whole: Tensor | None = None
     known: Known = field(default_factory=Known)
-    bases: dict[Hashable, tuple[Tensor, int]] | None = None
+    bases: dict[Hashable, "Basis"] | None = None
 
     def finish(
         self, gradient: Float[Tensor, "neuron stimulus ... time"], ends: Int[Tensor, "stimulus neuron"], lags: int
@@ -59,6 +60,21 @@ class ForwardPass:
 #: A way from one tensor to the leaf: of cotangents, and of the first time that need be right. It is told the pass that
 #: holds it rather than holding that: what holds itself, and all its tensors, waits for Python's collector.
 Stage = Callable[[ForwardPass, Tensor, int], Tensor]
+
+
+@dataclass(frozen=True)
+class Basis:
+    """Rows of the Jacobian that those of all neurons are made of, a row for each feature of one place in the model.
+
+    ``block`` is how many went through one backward pass at the end. ``slopes`` are those of every neuron's response by
+    the features, and ``disagreement`` the difference of the rows of all neurons from a plain backward pass: None and
+    nan where each block of neurons has its own.
+    """
+
+    rows: Float[Tensor, "stimulus feature ... lag"]
+    block: int
+    slopes: Float[Tensor, "1 1 all_neurons feature"] | None = None
+    disagreement: float = math.nan
 
 
 class Source(Protocol):

@@ -1,5 +1,6 @@
 """Rows of the Jacobian of a model's responses: whose objective each is the gradient of, and where its window ends."""
 
+import math
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -120,3 +121,12 @@ class Rows:
             torch.autograd.grad(values[:, neuron].sum(), free, retain_graph=True)[0] for neuron in self.neurons.tolist()
         ]
         return torch.stack(each)
+
+
+def relative_difference(got: Tensor, expected: Tensor) -> float:
+    """Largest difference, relative to the largest entry that is expected; inf where there is no number."""
+    size = expected.abs().amax()
+    difference = (got - expected).abs().amax()
+    if not bool(torch.isfinite(difference)):
+        return math.inf
+    return float(difference / size) if size > 0 else (math.inf if difference > 0 else 0.0)

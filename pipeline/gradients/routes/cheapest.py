@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from pipeline.gradients.passes.class_cache import SAME
 from pipeline.gradients.passes.forward_pass import ForwardPass
-from pipeline.gradients.passes.rows import Rows
+from pipeline.gradients.passes.rows import Rows, relative_difference
 from pipeline.gradients.passes.windows import windowed
 from pipeline.gradients.routes.autograd import batched, loop, replicated
-from pipeline.gradients.routes.factored import factored
+from pipeline.gradients.routes.factored import disagreement_in_parts, factored
 from pipeline.gradients.routes.forward import forward
 from pipeline.gradients.routes.per_neuron import has_own_parameters, per_neuron, shares_nothing
 from pipeline.gradients.routes.resumed import pays, resumed
@@ -111,6 +111,9 @@ def _by_route(forward_pass: ForwardPass, rows: Rows, route: str) -> Taken:
 
 def disagreement(forward_pass: ForwardPass, rows: Rows, values: Tensor, route: str) -> float:
     """Largest difference from a plain backward pass for a mixture of rows, relative to the largest entry."""
+    in_parts = disagreement_in_parts(forward_pass, rows, values) if route == "factored" else None
+    if in_parts is not None:
+        return in_parts
     if route == "loop" and forward_pass.whole is None:
         expected, _ = replicated(forward_pass, rows.pick([0]))
         got = values[:, :1]
@@ -118,11 +121,7 @@ def disagreement(forward_pass: ForwardPass, rows: Rows, values: Tensor, route: s
         # Backward through a convolution with one filter per neuron, oneDNN takes four times as long as torch itself.
         with without_onednn if route == "per_neuron" else nullcontext():
             expected, got = _mixtures(forward_pass, rows, values)
-    size = expected.abs().amax()
-    difference = (got - expected).abs().amax()
-    if not bool(torch.isfinite(difference)):
-        return math.inf
-    return float(difference / size) if size > 0 else (math.inf if difference > 0 else 0.0)
+    return relative_difference(got, expected)
 
 
 def _mixtures(forward_pass: ForwardPass, rows: Rows, values: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,22 +4,28 @@ Where everything after that place acts on each frame alone, the chain rule gives
 as the place is wide, however many neurons there are.
 """
 
-from dataclasses import dataclass
+import math
+from collections.abc import Hashable
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pipeline.gradients.passes.forward_pass import ForwardPass
+from pipeline.gradients.passes.forward_pass import Basis, ForwardPass
 from pipeline.gradients.passes.layout import Layout, acts_on_each_frame, layouts
 from pipeline.gradients.passes.model_cache import KEPT_BYTES
-from pipeline.gradients.passes.rows import Rows
+from pipeline.gradients.passes.rows import Rows, relative_difference
 from pipeline.gradients.passes.trace import Call, is_plain, nodes_between
 from pipeline.gradients.passes.vjp import vjp
+from pipeline.gradients.passes.windows import windowed
 from pipeline.gradients.routes.autograd import LIVE_TENSORS
 from pipeline.gradients.routes.backward import pull_back
 from pipeline.gradients.routes.forward import load_forward_mode
 from pipeline.gradients.torch_state.memory import in_blocks, room, rows_that_fit
+
+#: Size of a neuron's slopes, relative to the largest, from which on it has its full part in the mixture of all.
+SMALLEST = 1e-6
 
 #: An affine readout may differ between frames by rounding, not by more.
 AFFINE_TOLERANCE = 1e-5
@@ -170,9 +176,13 @@ def _by_basis(forward_pass: ForwardPass, rows: Rows, cut: Cut, patterns: Pattern
     n_patterns, width = len(patterns), cut.width
     # 1. For unit vector e_k of the cut and pattern p: d (sum_t w_p[t] cut[t, k]) / d stimulus, windowed.
     #    basis (stimulus, pattern * width, ..., lag); width backward passes per pattern, whatever the neurons.
-    basis, block = _basis_of(forward_pass, rows, cut, patterns)
+    kept = _basis_of(forward_pass, rows, cut, patterns)
+    basis = kept.rows
     # 2. d response[n] / d cut[k] at one frame of each pattern: slopes (stimulus, pattern, neuron, width).
-    slopes = _slopes(forward_pass, cut, patterns, rows.neurons).detach()
+    if kept.slopes is None:
+        slopes = _slopes(forward_pass, cut, patterns, rows.neurons).detach()
+    else:
+        slopes = kept.slopes[:, :, rows.neurons]
     # 3. The chain rule: values[s, n] = sum_k slopes[s, p(n), n, k] basis[s, p(n), k],
     #    one product (neuron, width) @ (width, everything else) for each stimulus and pattern.
     flat = basis.view(forward_pass.n_stimuli, n_patterns, width, -1)
@@ -184,27 +194,88 @@ def _by_basis(forward_pass: ForwardPass, rows: Rows, cut: Cut, patterns: Pattern
                 continue
             mine = (patterns.of[stimulus] == pattern).nonzero().squeeze(-1)
             values[stimulus, mine] = slopes[stimulus, pattern, mine] @ flat[stimulus, pattern]
-    return values.view(forward_pass.n_stimuli, len(rows), *basis.shape[2:]), block
+    return values.view(forward_pass.n_stimuli, len(rows), *basis.shape[2:]), kept.block
 
 
-def _basis_of(forward_pass: ForwardPass, rows: Rows, cut: Cut, patterns: Patterns) -> tuple[Tensor, int]:
-    """Rows of the cut's unit vectors, and how many go through one backward pass at the end."""
+def _basis_of(forward_pass: ForwardPass, rows: Rows, cut: Cut, patterns: Patterns) -> Basis:
+    """Rows of the cut's unit vectors."""
 
-    def made() -> tuple[Tensor, int]:
-        return _basis(forward_pass, cut, patterns, rows.lags, rows.earliest(forward_pass))
+    def made() -> Basis:
+        return Basis(*_basis(forward_pass, cut, patterns, rows.lags, rows.earliest(forward_pass)))
 
     if forward_pass.bases is None:
         return made()
     # The unit vectors are the same whichever neurons are asked for.
-    weighed = tuple((tuple(one.shape), one.cpu().numpy().tobytes()) for one in (patterns.weights, patterns.ends))
-    about = (forward_pass.trace.position(cut.call), cut.layout, rows.lags, weighed)
+    about = _about(forward_pass, rows, cut, patterns)
     if about in forward_pass.bases:
         return forward_pass.bases[about]
     forward_pass.bases.clear()  # where neurons look at frames of their own, each block of them has rows of its own
     found = made()
-    if found[0].nbytes <= KEPT_BYTES:
+    if found.rows.nbytes <= KEPT_BYTES:
+        if rows.check and rows.only_frame is not None and forward_pass.n_stimuli == 1:
+            found = _for_all_neurons(forward_pass, rows, cut, patterns, found)
         forward_pass.bases[about] = found
     return found
+
+
+def _about(forward_pass: ForwardPass, rows: Rows, cut: Cut, patterns: Patterns) -> Hashable:
+    """What rows of the cut's unit vectors are kept under."""
+    weighed = tuple((tuple(one.shape), one.cpu().numpy().tobytes()) for one in (patterns.weights, patterns.ends))
+    return (forward_pass.trace.position(cut.call), cut.layout, rows.lags, weighed)
+
+
+def _for_all_neurons(forward_pass: ForwardPass, rows: Rows, cut: Cut, patterns: Patterns, basis: Basis) -> Basis:
+    """The same with the slopes of every neuron, compared with a plain backward pass for a mixture of them all.
+
+    Each neuron has about the same part in the mixture, whatever the size of its map, down to a millionth.
+    """
+    everyone = torch.arange(forward_pass.response.shape[1], device=basis.rows.device)
+    slopes = _slopes(forward_pass, cut, patterns, everyone).detach()
+    sizes = slopes[0, 0].norm(dim=1)
+    shares = torch.rand(len(sizes), generator=torch.Generator().manual_seed(17)).add(0.5).to(sizes)
+    shares /= sizes.clamp_min(max(SMALLEST * float(sizes.amax()), torch.finfo(sizes.dtype).tiny))
+    mixture = shares[None, :, None] * rows.distinct_weights
+    at_cut, at_leaf = _plain(forward_pass, mixture.expand_as(forward_pass.response), cut.tensor, forward_pass.leaf)
+    expected = windowed(at_leaf.unsqueeze(1), patterns.ends, rows.lags)
+    return replace(basis, slopes=slopes, disagreement=_apart(rows, cut, patterns, basis, at_cut, expected))
+
+
+def disagreement_in_parts(forward_pass: ForwardPass, rows: Rows, values: Tensor) -> float | None:
+    """Largest difference of rows from plain backward passes in two parts, relative to the largest entry.
+
+    From the response to the cut for a mixture of these very rows, and all the way once for all neurons. None where
+    these rows do not rest on what is kept for all of them.
+    """
+    if not forward_pass.bases or rows.neurons is None or rows.coupled is not None or rows.only_frame is None:
+        return None
+    cut, patterns = find_cut(forward_pass, rows), patterns_of(rows)
+    basis = None if cut is None else forward_pass.bases.get(_about(forward_pass, rows, cut, patterns))
+    if cut is None or basis is None or math.isnan(basis.disagreement):
+        return None
+    (at_cut,) = _plain(forward_pass, rows.mixture(forward_pass.response), cut.tensor)
+    mixed = torch.matmul(rows.shares, values.flatten(2)).view(1, 1, *values.shape[2:])
+    return max(basis.disagreement, _apart(rows, cut, patterns, basis, at_cut, mixed))
+
+
+def _plain(forward_pass: ForwardPass, mixture: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
+    """One plain backward pass for a mixture of responses, to some tensors that it follows."""
+    return torch.autograd.grad(
+        forward_pass.response,
+        tensors,
+        mixture.expand_as(forward_pass.response),
+        retain_graph=True,
+        materialize_grads=True,
+    )
+
+
+def _apart(rows: Rows, cut: Cut, patterns: Patterns, basis: Basis, at_cut: Tensor, mixed: Tensor) -> float:
+    """How far a mixture of rows is from what its gradient at the cut makes of the basis; inf if other frames count."""
+    frame = rows.only_frame
+    assert frame is not None
+    if not _hears_only(at_cut, frame, cut.layout):
+        return math.inf
+    features = cut.layout.split(at_cut)[0, frame] / patterns.weights[0, 0, frame]
+    return relative_difference(mixed, torch.matmul(features, basis.rows[0].flatten(1)).view_as(mixed))
 
 
 def _basis(forward_pass: ForwardPass, cut: Cut, patterns: Patterns, lags: int, earliest: int) -> tuple[Tensor, int]:
