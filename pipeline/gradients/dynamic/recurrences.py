@@ -76,10 +76,10 @@ class Recurrence:
             return
         n_bands = fed.shape[3]
         flat = hidden.flatten(2)
+        hidden[1:, :, 0] = fed[:, :, 0]
         for frame in range(len(carry)):
             if lags > 1:
                 flat[frame + 1, :, n_bands:] = product(carry[frame], flat[frame])[:, :-n_bands]
-            hidden[frame + 1, :, 0] = fed[frame, :, 0]
             if reach > 1:
                 hidden[frame + 1, :, 1:reach] += fed[frame, :, 1:]
             if frame % LAGS_BETWEEN_LOOKS == 0:
@@ -119,6 +119,7 @@ def _fill_frames_with_cells(
     keep, leak = keep.unsqueeze(-1), leak.unsqueeze(-1)
     heard = fed[:, :n_hidden]
     leaking = torch.addcmul(fed[:, n_hidden:], leak.unsqueeze(-1), heard)
+    hidden[1:, :, 0] = leaking[:, :, 0]
     for frame in range(len(carry)):
         before, cell = cells
         state = hidden[frame + 1]
@@ -128,7 +129,7 @@ def _fill_frames_with_cells(
             moved = product(carry[frame], states[frame])[:, :-n_bands]
             torch.addcmul(moved[:n_hidden], keep[frame], before.flatten(1)[:, :-n_bands], out=older)
             torch.addcmul(moved[n_hidden:], leak[frame], older, out=states[frame + 1, :, n_bands:])
-        cell[:, 0], state[:, 0] = heard[frame, :, 0], leaking[frame, :, 0]
+        cell[:, 0] = heard[frame, :, 0]
         if reach > 1:
             cell[:, 1:reach] += heard[frame, :, 1:]
             state[:, 1:reach] += leaking[frame, :, 1:]
