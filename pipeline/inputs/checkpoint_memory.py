@@ -87,7 +87,8 @@ class Memory:
 
     def written(self) -> dict[str, Any] | None:
         """The memory as JSON holds it, with the code that it was learnt with; None where that is too much code."""
-        loaded = _loaded_code()
+        files = _files_of_modules()
+        loaded = _loaded_code(files)
         # What was recalled was learnt with code that nothing may have imported this time.
         code = {**self.code, **loaded}
         if len(code) > MOST_FILES:
@@ -95,7 +96,7 @@ class Memory:
         return {
             "environment": _environment(),
             "code": code,
-            "places": {**self.places, **_places(loaded)},
+            "places": {**self.places, **_places(loaded, files)},
             **{name: dict(sorted(drawer.used.items())) for name, drawer in self._drawers().items()},
             "models": {key: asdict(learnt) for key, learnt in sorted(self.models.used.items())},
         }
@@ -133,10 +134,10 @@ def _environment() -> str:
     return hashlib.sha256("\n".join(sorted(found)).encode()).hexdigest()
 
 
-def _loaded_code() -> dict[str, str]:
-    """Digest of every source file that was imported and is not installed with a version of its own."""
+def _loaded_code(modules: Mapping[str, str]) -> dict[str, str]:
+    """Digest of every source file of these modules that is not installed with a version of its own."""
     standard = {os.path.realpath(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")}
-    files = {path for path in _files_of_modules().values() if path.endswith(".py")}
+    files = {path for path in modules.values() if path.endswith(".py")}
     own = sorted(path for path in files if not _is_installed(path, standard))[: MOST_FILES + 1]
     found = {path: _digest(path) for path in own}
     return {path: digest for path, digest in found.items() if digest is not None}
@@ -161,7 +162,9 @@ def _files_of_modules() -> dict[str, str]:
 
 
 def _is_installed(path: str, standard: Iterable[str]) -> bool:
-    return bool(set(Path(path).parts) & set(INSTALLED)) or any(path.startswith(f"{folder}/") for folder in standard)
+    return not set(INSTALLED).isdisjoint(path.split(os.sep)) or any(
+        path.startswith(f"{folder}/") for folder in standard
+    )
 
 
 def _digest(path: str) -> str | None:
@@ -171,9 +174,9 @@ def _digest(path: str) -> str | None:
         return None
 
 
-def _places(code: Mapping[str, str]) -> dict[str, str | None]:
+def _places(code: Mapping[str, str], modules: Mapping[str, str]) -> dict[str, str | None]:
     """Where Python finds each top-level module of that code: another file before it would be imported instead."""
-    names = {name.partition(".")[0] for name, path in _files_of_modules().items() if path in code}
+    names = {name.partition(".")[0] for name, path in modules.items() if path in code}
     return {name: _place(name) for name in sorted(names - {"__main__", "__mp_main__"})}
 
 

@@ -47,11 +47,12 @@ def reach(maps: np.ndarray, step: float) -> dict[str, np.ndarray]:
     rows = max(1, BLOCK_ENTRIES // max(1, flat.shape[1] * lags))
     for start in range(0, len(flat), rows):
         block = flat[start : start + rows]
-        usable = degeneracy(block.reshape(len(block), -1)) == USABLE
+        each = block.reshape(len(block), flat.shape[1] * lags)
+        lowest, highest = each.min(axis=1), each.max(axis=1)
+        usable = degeneracy(each, (lowest, highest)) == USABLE
         some = block if usable.all() else block[usable]
         # Over their largest magnitude, so that squares neither overflow nor vanish.
-        each = some.reshape(len(some), flat.shape[1] * lags)
-        largest = np.maximum(each.max(axis=1), -each.min(axis=1))
+        largest = np.maximum(highest, -lowest)[usable]
         some = some.astype(np.float64) / largest[:, None, None]
         energy = np.einsum("mal,mal->ml", some, some)
         several = spans_lags(energy)

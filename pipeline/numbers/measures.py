@@ -183,10 +183,13 @@ def regions(maps: xr.DataArray, over: Sequence[Any], read_bytes: int = READ_BYTE
         yield dict(zip(over, parts, strict=True))
 
 
-def degeneracy(values: np.ndarray) -> np.ndarray:
-    """For maps (map, entry), whether and why no measure of them means anything, as codes."""
+def degeneracy(values: np.ndarray, extremes: tuple[np.ndarray, np.ndarray] | None = None) -> np.ndarray:
+    """For maps (map, entry), whether and why no measure of them means anything, as codes.
+
+    ``extremes``: The lowest and the highest entry of each map, where they are known.
+    """
     code = np.full(len(values), USABLE)
-    lowest, highest = values.min(axis=1), values.max(axis=1)  # NaN where an entry is
+    lowest, highest = extremes or (values.min(axis=1), values.max(axis=1))  # NaN where an entry is
     code[lowest == highest] = CONSTANT
     # All entries of a map but one can be 0 only where 0 is its lowest or its highest, or it has no other.
     few = np.flatnonzero((lowest == 0) | (highest == 0) | (values.shape[1] == 1))

@@ -15,9 +15,10 @@ def noted(store: str) -> Iterator[Callable[[str], None]]:
 
     def note(what: str) -> None:
         with suppress(OSError):  # a note is no reason to fail
-            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0)
+            flags = os.O_WRONLY | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
             with open(os.open(place, flags, 0o600), "w", encoding="utf-8", errors="replace") as file:
                 file.write(f"{os.getpid()} {what}")
+                file.truncate()  # not before: what was emptied goes to the disk at once when it is closed
 
     try:
         yield note
