@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from pipeline.gradients.dynamic import sharing, step_search
-from pipeline.gradients.dynamic.step_search import NoWayError
+from pipeline.gradients.dynamic import search, sharing, slopes
+from pipeline.gradients.dynamic.graph import NoWayError
 from pipeline.gradients.dynamic.strfs import dynamic_strfs
 from pipeline.gradients.gradmaps import strf_gradmaps
 from tests.gradients.small import Kernels, OnOff, Recurrent, one_backward_per_frame, relative, seeded, together
@@ -419,14 +419,14 @@ def test_a_model_in_training_mode_is_refused():
 def rows_sent_back(monkeypatch, model, stimulus) -> tuple[int, Tensor]:
     """Cotangents that a search for the way along a sound sends back, and all maps."""
     counts = []
-    plain = step_search.pulled
+    plain = search.pulled
 
     def counting(later, earlier, cotangents, *rest):
         counts.append(len(cotangents))
         return plain(later, earlier, cotangents, *rest)
 
     with monkeypatch.context() as patched:
-        patched.setattr(step_search, "pulled", counting)
+        patched.setattr(search, "pulled", counting)
         maps = together(dynamic_strfs(model, stimulus, LAGS, dtype=torch.float64))
     return sum(counts), maps
 
@@ -453,7 +453,7 @@ def test_outputs_that_hear_different_bands_share_backward_passes(monkeypatch):
     stimulus = spectrogram(60, n_bands=41)
     sent, maps = rows_sent_back(monkeypatch, Local().eval(), stimulus)
     assert relative(maps, one_backward_per_frame(Local().eval(), stimulus.double(), LAGS)) < EXACT
-    monkeypatch.setattr(step_search, "shared_passes", lambda *_: None)
+    monkeypatch.setattr(slopes, "sharing_of", lambda *_: None)
     alone, same = rows_sent_back(monkeypatch, Local().eval(), stimulus)
     assert sent <= alone - 20 + 2 + sharing.LOOKS + 1
     assert torch.equal(maps, same)

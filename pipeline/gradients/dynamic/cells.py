@@ -9,9 +9,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
+from pipeline.gradients.dynamic.graph import NoWayError
 from pipeline.gradients.dynamic.mixers import Called, Rule
 from pipeline.gradients.dynamic.recurrences import Recurrence
-from pipeline.gradients.dynamic.step_search import NoWayError
 from pipeline.gradients.passes.layout import Layout
 from pipeline.gradients.routes.recurrent import SAME, Linearised
 from pipeline.gradients.torch_state.memory import is_out_of_memory

@@ -1,7 +1,7 @@
 """Where autograd's graph of one forward pass narrows to one tensor, through which all that is later hears the sound."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +14,10 @@ from pipeline.gradients.torch_state.memory import is_out_of_memory
 from pipeline.gradients.torch_state.process_flags import slow_batching
 
 Node = torch.autograd.graph.Node
+
+
+class NoWayError(RuntimeError):
+    """No rule gives how a part of the model passes tangents on."""
 
 
 class NotConnectedError(RuntimeError):
@@ -132,6 +136,29 @@ def nearest(target: GradientEdge, stops: Sequence[GradientEdge]) -> list[int]:
                 seen.add(child)
                 waiting.append(child)
     return sorted(found)
+
+
+def nodes_from(ends: Sequence[GradientEdge], passed_over: Set[Node]) -> list[Node]:
+    """Every node on the way back from these edges, in an order that only the structure of the graph decides.
+
+    Nodes that are ``passed_over`` stand for the first one that they lead to.
+    """
+
+    def shown(node: Node | None) -> Node | None:
+        while node is not None and node in passed_over:
+            node = node.next_functions[0][0]
+        return node
+
+    found: dict[Node, None] = {}
+    for end in ends:
+        waiting = [shown(end.node)]
+        while waiting:
+            node = waiting.pop()
+            if node is None or node in found:
+                continue
+            found[node] = None
+            waiting.extend(shown(child) for child, _ in reversed(node.next_functions))
+    return list(found)
 
 
 def typical_size(later: GradientEdge, earlier: GradientEdge) -> int:

@@ -12,8 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from pipeline.gradients.dynamic.graph import Place, edge_of, nearest
-from pipeline.gradients.dynamic.step_search import NoWayError
+from pipeline.gradients.dynamic.graph import NoWayError, Place, edge_of, nearest
 from pipeline.gradients.dynamic.steps import Step
 from pipeline.gradients.passes.layout import Layout
 from pipeline.gradients.torch_state.copies import parts_of

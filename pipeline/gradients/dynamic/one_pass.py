@@ -5,14 +5,16 @@ from torch import Tensor
 
 from pipeline.gradients.dynamic.attention import attention_rule
 from pipeline.gradients.dynamic.cells import cell_rule
+from pipeline.gradients.dynamic.excerpts import Answers, Excerpts
+from pipeline.gradients.dynamic.graph import NoWayError
 from pipeline.gradients.dynamic.mixers import RuleMaker, cut_open, rules_for
 from pipeline.gradients.dynamic.moments import Moments
 from pipeline.gradients.dynamic.readout import Pages, Readout, maps_of, readout_of, slopes_at, windows_at
 from pipeline.gradients.dynamic.recurrences import recurrent_rule
 from pipeline.gradients.dynamic.scans import scan_rule
+from pipeline.gradients.dynamic.search import Search
 from pipeline.gradients.dynamic.sound_question import Asked
 from pipeline.gradients.dynamic.stages import Builder, Way
-from pipeline.gradients.dynamic.step_search import NoWayError, Search
 from pipeline.gradients.dynamic.steps import Constant, Filter, Framewise
 from pipeline.gradients.passes.forward_pass import frames_of
 from pipeline.gradients.routes.cheapest import limits_of
@@ -36,16 +38,13 @@ class Along:
         direct = isinstance(readout.steps[-1], (Constant, Framewise))
         self._steps = [step.stream(asked.lags) for step in (readout.steps[:-1] if direct else readout.steps)]
         self.route, self.parts = route, way.kinds
-        n_rows = asked.n_neurons if asked.neurons is None else len(asked.neurons)
         n_bytes = asked.lags * way.n_bands * asked.leaf.element_size()
-        self._maps_together = max(1, BLOCK_OF_MAPS // (n_rows * n_bytes))
+        self._maps_together = _maps_together(asked)
         fitting = max(1, asked.memory // (2 * n_bytes * way.numbers_per_frame))
-        self._together = min(fitting, MOST_FRAMES.get(asked.leaf.device.type, 64))
+        self._together = min(fitting, _most_frames(asked))
         if not direct:
             self._together = min(self._together, self._maps_together)
-        # Frames asked for that come with the first one.
-        stop = (asked.frames[0] // self._together + 1) * self._together
-        self.first_block = min(self._maps_together, sum(frame < stop for frame in asked.frames))
+        self.first_block = min(self._maps_together, _first_frames(asked, self._together))
         self._windows: Tensor | None = None
         self._start = self._stop = 0
         self._pages = Pages()
@@ -96,6 +95,27 @@ class Along:
         self._windows = windows
 
 
+def usual_first_block(asked: Asked) -> int:
+    """How many of the frames asked for come in the first block, where memory is not short."""
+    return min(_maps_together(asked), _first_frames(asked, _most_frames(asked)))
+
+
+def _most_frames(asked: Asked) -> int:
+    return MOST_FRAMES.get(asked.leaf.device.type, MOST_FRAMES["cpu"])
+
+
+def _maps_together(asked: Asked) -> int:
+    n_rows = asked.n_neurons if asked.neurons is None else len(asked.neurons)
+    n_bytes = asked.lags * asked.leaf.shape[2] * asked.leaf.element_size()
+    return max(1, BLOCK_OF_MAPS // (n_rows * n_bytes))
+
+
+def _first_frames(asked: Asked, together: int) -> int:
+    """Frames asked for that come with the first one, where so many are gone through together."""
+    stop = (asked.frames[0] // together + 1) * together
+    return sum(frame < stop for frame in asked.frames)
+
+
 def along_the_sound(asked: Asked, route: str) -> Along:
     """The pass along the sound by a route asked for by name, or by whatever the model's parts allow.
 
@@ -104,18 +124,24 @@ def along_the_sound(asked: Asked, route: str) -> Along:
     leaf = asked.leaf
     by_lag = route == "windows" or (route == "auto" and leaf.device.type != "cpu")
     rules = [] if route == "comb" else rules_for(asked.calls, asked.n_frames, by_lag, KNOWN)
-    opened = cut_open(asked.twin, rules, leaf)
+    answers = Answers(asked.twin, asked.n_frames)
+    with answers.noted():
+        opened = cut_open(asked.twin, rules, leaf)
     response = frames_of(opened.response, 1, asked.model)[0]
     _check_same(asked, response)
     if opened.hears_besides:
         raise NoWayError(f"{type(asked.model).__name__} hears more of a part than its output at each frame")
+    limits = limits_of(asked.model)
+    excerpts = None if "excerpts" in limits else Excerpts(asked.twin, rules, leaf, answers, opened)
     search = Search(
-        asked.n_frames, asked.lags, asked.memory, asked.dtype, leaf.device, limits_of(asked.model),
-        filters=route != "comb",
+        asked.n_frames, asked.lags, asked.memory, asked.dtype, leaf.device, limits,
+        filters=route != "comb", excerpts=excerpts,
     )  # fmt: skip
     builder = Builder(search, opened)
-    readout = readout_of(search, builder, opened.response, asked.neurons)
-    way = builder.way_to(readout.features)
+    features, readout = readout_of(search, builder, opened.response, asked.neurons)
+    way = builder.way_to(features)
+    if excerpts is not None:
+        excerpts.close()
     found = _name(way, readout)
     if route not in ("auto", found) and not (route == "windows" and found == "sweep"):
         raise NoWayError(
@@ -123,7 +149,7 @@ def along_the_sound(asked: Asked, route: str) -> Along:
             f' {", ".join(_parts(way, readout)) or "frame by frame"}; use route="auto" or route="{found}"'
         )
     way = Way(way.stages, way.n_bands, _parts(way, readout))
-    return Along(asked.without_graph(), way, readout, found if route == "auto" else route)
+    return Along(asked.without_calls(), way, readout, found if route == "auto" else route)
 
 
 def _parts(way: Way, readout: Readout) -> tuple[str, ...]:

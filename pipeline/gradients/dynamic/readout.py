@@ -9,16 +9,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from pipeline.gradients.dynamic.graph import Place, edge_of, places_of
+from pipeline.gradients.dynamic.graph import NoWayError, Place, edge_of, places_of
+from pipeline.gradients.dynamic.search import Search
+from pipeline.gradients.dynamic.slopes import own_slopes, slopes_between
 from pipeline.gradients.dynamic.stages import Builder
-from pipeline.gradients.dynamic.step_search import (
-    NoWayError,
-    Search,
-    acts_frame_by_frame,
-    linked,
-    own_slopes,
-    slopes_between,
-)
+from pipeline.gradients.dynamic.step_search import acts_frame_by_frame, linked
 from pipeline.gradients.dynamic.steps import Constant, Filter, Framewise, Step, Windows
 from pipeline.gradients.torch_state.memory import ALIGNMENT
 from pipeline.gradients.torch_state.products import products
@@ -33,14 +28,15 @@ class Readout:
     ``steps`` are those of the neurons asked for alone. ``summed`` says that the maps of all are added up.
     """
 
-    features: Place
     steps: tuple[Step, ...]
     gains: Float[Tensor, "frame neuron"] | None
     summed: bool
 
 
-def readout_of(search: Search, builder: Builder, response: Tensor, neurons: Int[Tensor, "neuron"] | None) -> Readout:
-    """The readout after the narrowest place that the responses follow frame by frame, or through a last filter."""
+def readout_of(
+    search: Search, builder: Builder, response: Tensor, neurons: Int[Tensor, "neuron"] | None
+) -> tuple[Place, Readout]:
+    """The narrowest place that the responses follow frame by frame, or through a last filter, and the readout."""
     whole = next(places_of(edge_of(response), search.n_frames))
     chosen = torch.arange(whole.width, device=search.device) if neurons is None else neurons
     search.weigh(whole, 1 / whole.layout.split(response.detach())[0].abs().amax(dim=0))
@@ -51,7 +47,7 @@ def readout_of(search: Search, builder: Builder, response: Tensor, neurons: Int[
     if features is None:
         features = _before_the_last_filter(search, earlier, wide)
     steps = _rows(search, features, wide, chosen)
-    return Readout(features, steps, None if gains is None else gains[:, chosen], neurons is None)
+    return features, Readout(steps, None if gains is None else gains[:, chosen], neurons is None)
 
 
 def _position(places: Sequence[Sequence[Place]], place: Place) -> int:
@@ -151,7 +147,11 @@ def slopes_at(readout: Readout, frames: Int[Tensor, "frame"]) -> Float[Tensor, "
     step = readout.steps[-1]
     if not isinstance(step, (Constant, Framewise)):
         return None
-    slopes = step.slopes.expand(len(frames), -1, -1) if isinstance(step, Constant) else step.slopes[frames]
+    if isinstance(step, Constant):
+        slopes = step.slopes.expand(len(frames), -1, -1)
+    else:
+        first, last = int(frames[0]), int(frames[-1])
+        slopes = step.slopes.between(first, last + 1)[0, frames - first]
     if readout.gains is not None:
         slopes = slopes * readout.gains[frames].unsqueeze(-1)
     return slopes.sum(dim=1, keepdim=True) if readout.summed else slopes

@@ -4,13 +4,14 @@ Layers that are connected locally, as many encoders are along frequency, have ou
 The gradients of two that hear no band in common are read off one backward pass of their sum.
 """
 
-from typing import Protocol
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from pipeline.gradients.dynamic.graph import Place
+from pipeline.gradients.dynamic.search import Search
 
 #: Looks at each output's gradient, at frames far apart, that tell which inputs it hears.
 LOOKS = 3
@@ -19,41 +20,35 @@ LOOKS = 3
 WORTH = 0.6
 
 
-class Pulling(Protocol):
-    """What sends cotangents back, and tells what differs by more than rounding."""
+@dataclass(frozen=True)
+class Sharing:
+    """Which inputs each output hears, as 1 or 0, and the backward pass that its gradient is read off."""
 
-    n_frames: int
+    heard: Float[Tensor, "later earlier"]
+    of: Int[Tensor, "later"]
 
-    def random(self, *shape: int) -> Tensor: ...
+    def slopes(self, search: Search, later: Place, earlier: Place) -> Float[Tensor, "frame later earlier"]:
+        """The Jacobians at all frames, right where no output hears more than that."""
+        units = torch.zeros(int(self.of.max()) + 1, 1, later.width, dtype=self.heard.dtype, device=self.heard.device)
+        units[self.of, 0, torch.arange(later.width, device=self.of.device)] = 1.0
+        together = search.pull(later, earlier, units.expand(-1, search.n_frames, -1))
+        return together.transpose(0, 1)[:, self.of].mul_(self.heard)
 
-    def pull(self, later: Place, earlier: Place, cotangents: Tensor) -> Tensor: ...
 
-    def weights_of(self, place: Place) -> Tensor: ...
+def sharing_of(search: Search, later: Place, earlier: Place) -> Sharing | None:
+    """Which outputs may share a pass by what they hear at a few frames; None where they hear too much in common.
 
-    def agree_at_each(self, got: Tensor, expected: Tensor) -> bool: ...
-
-
-def shared_passes(search: Pulling, later: Place, earlier: Place) -> Float[Tensor, "frame later earlier"] | None:
-    """The Jacobians at all frames; None where outputs hear too much in common, or hear elsewhere what was not seen."""
+    An output may hear at other frames what it was not seen to hear: the Jacobians are to be compared with a plain
+    backward pass.
+    """
     if search.n_frames < later.width or later.width < 2:
         return None
     heard = _heard(search, later, earlier)
     of = _passes(heard)
-    n_passes = int(of.max()) + 1
-    if n_passes + LOOKS + 1 > WORTH * later.width:
-        return None
-    units = torch.zeros(n_passes, 1, later.width, dtype=heard.dtype, device=heard.device)
-    units[of, 0, torch.arange(later.width, device=of.device)] = 1.0
-    together = search.pull(later, earlier, units.expand(-1, search.n_frames, -1))
-    slopes = together.transpose(0, 1)[:, of] * heard
-    # What an output hears at other frames than were looked at went to another output of its pass: v J tells.
-    vector = search.random(1, search.n_frames, later.width) * search.weights_of(later)
-    (expected,) = search.pull(later, earlier, vector)
-    got = torch.matmul(vector[0].unsqueeze(1), slopes).squeeze(1)
-    return slopes if search.agree_at_each(got, expected) else None
+    return Sharing(heard, of) if int(of.max()) + LOOKS + 2 <= WORTH * later.width else None
 
 
-def _heard(search: Pulling, later: Place, earlier: Place) -> Float[Tensor, "later earlier"]:
+def _heard(search: Search, later: Place, earlier: Place) -> Float[Tensor, "later earlier"]:
     """1 where an output hears an input, by its gradient at a few frames, all outputs' at frames of their own."""
     outputs = torch.arange(later.width)
     apart = search.n_frames // later.width

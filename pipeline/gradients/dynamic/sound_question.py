@@ -101,5 +101,16 @@ class Asked:
         return windowed(gradient, end, self.lags)[0, 0]
 
     def without_graph(self) -> "Asked":
-        """The same without what only a search for a way needs, which is as large as the forward pass."""
-        return replace(self, response=self.response.detach(), calls=[])
+        """The same without the graph of the forward pass, which no more plain gradient can be taken of."""
+        return replace(self, response=self.response.detach())
+
+    def without_calls(self) -> "Asked":
+        """The same without what only a search for a way needs."""
+        return replace(self, calls=[])
+
+    def anew(self) -> "Asked":
+        """The same with another forward pass."""
+        fresh = Asked.of(
+            self.model, self.twin, self.inventory, self.leaf.detach()[0], self.lags, self.frames, self.memory
+        )
+        return replace(fresh, neurons=self.neurons)

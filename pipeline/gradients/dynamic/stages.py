@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pipeline.gradients.dynamic.graph import Place, edge_of, narrows, nearest, places_of, same_edge
+from pipeline.gradients.dynamic.graph import NoWayError, Place, edge_of, narrows, nearest, places_of, same_edge
 from pipeline.gradients.dynamic.mixers import Opened
-from pipeline.gradients.dynamic.step_search import NoWayError, Search, acts_frame_by_frame, linked
+from pipeline.gradients.dynamic.search import Search
+from pipeline.gradients.dynamic.step_search import acts_frame_by_frame, linked
 from pipeline.gradients.dynamic.steps import Advance, Step, Windows, added
 from pipeline.gradients.passes.layout import Layout
 

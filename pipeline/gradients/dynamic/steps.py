@@ -55,14 +55,32 @@ class Constant:
         return advance
 
 
+class Slopes(Protocol):
+    """Slopes at each frame of a sound, and at as many frames before it as are heard."""
+
+    def between(self, start: int, stop: int) -> Float[Tensor, "lag frame later earlier"]:
+        """Slopes at frames ``start`` to ``stop - 1``; asked for in the order of the frames."""
+        ...
+
+
+@dataclass(frozen=True)
+class Held:
+    """Slopes that are held for the whole sound."""
+
+    slopes: Float[Tensor, "lag frame later earlier"]
+
+    def between(self, start: int, stop: int) -> Float[Tensor, "lag frame later earlier"]:
+        return self.slopes[:, start:stop]
+
+
 @dataclass(frozen=True)
 class Framewise:
     """A part that acts on each frame alone."""
 
-    slopes: Float[Tensor, "frame later earlier"]
+    slopes: Slopes
 
     def stream(self, lags: int) -> Advance:
-        return lambda given, start, stop: through(self.slopes[start:stop], given)
+        return lambda given, start, stop: through(self.slopes.between(start, stop)[0], given)
 
 
 @dataclass(frozen=True)
@@ -113,14 +131,15 @@ class Filter:
 class Band:
     """A part that hears a few frames back, differently at each frame."""
 
-    slopes: Float[Tensor, "lag frame later earlier"]
+    field: int
+    slopes: Slopes
 
     def stream(self, lags: int) -> Advance:
-        remembered = Remembered(min(len(self.slopes), lags) - 1)
+        remembered = Remembered(min(self.field, lags) - 1)
 
         def advance(given: Tensor, start: int, stop: int) -> Tensor:
-            whole = remembered.extend(given)
-            return convolved(lambda shift: self.slopes[shift, start:stop], len(self.slopes), whole, given, lags)
+            slopes = self.slopes.between(start, stop)
+            return convolved(lambda shift: slopes[shift], self.field, remembered.extend(given), given, lags)
 
         return advance
 

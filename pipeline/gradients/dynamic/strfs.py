@@ -1,8 +1,10 @@
 """Dynamic STRFs: the gradmap of every neuron at every frame of a sound, block of frames after block of frames."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float, Float64
@@ -18,10 +20,10 @@ from pipeline.gradients.arguments import (
     spectrograms,
 )
 from pipeline.gradients.dynamic.frame_by_frame import Rowwise
+from pipeline.gradients.dynamic.graph import NoWayError
 from pipeline.gradients.dynamic.moments import Moments
-from pipeline.gradients.dynamic.one_pass import Along, along_the_sound
+from pipeline.gradients.dynamic.one_pass import Along, along_the_sound, usual_first_block
 from pipeline.gradients.dynamic.sound_question import Asked
-from pipeline.gradients.dynamic.step_search import NoWayError
 from pipeline.gradients.objectives import check_objective
 from pipeline.gradients.question import Neurons
 from pipeline.gradients.routes.cheapest import limits_of
@@ -37,6 +39,9 @@ CHECKED_FRAMES = 2
 
 #: A route that differs by more from plain autograd is wrong for this model, not merely rounded.
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-9}
+
+
+Block = TypeVar("Block")
 
 
 @dataclass(frozen=True)
@@ -64,12 +69,14 @@ class DynamicStrfs(Iterator[tuple[tuple[int, ...], Float[Tensor, "neuron frame f
     switches and the random state are the caller's own between two blocks.
     """
 
-    def __init__(self, asked: Asked, route: str) -> None:
-        self._route = route
+    def __init__(self, asked: Asked, expected: dict[int, Float[Tensor, "frequency lag"]], route: str) -> None:
+        self._route, self._expected = route, expected
         with asked.quiet():
             self._source: Along | Rowwise = _chosen(asked, route)
-            self._expected = asked.expected(CHECKED_FRAMES, self._source.first_block)
-        self._asked = asked.without_graph()
+            self._asked = asked.without_calls()
+            first = self._source.first_block
+            if expected.keys().isdisjoint(asked.frames[:first]):
+                self._expected = {**expected, **self._asked.anew().expected(1, first)}
         # At a frame whose maps all but vanish, only rounding is left to compare.
         self._size = max(float(expected.abs().amax()) for expected in self._expected.values())
         self._record = Record(self._source.route, self._source.parts)
@@ -94,7 +101,7 @@ class DynamicStrfs(Iterator[tuple[tuple[int, ...], Float[Tensor, "neuron frame f
         if self._done == len(asked.frames):
             raise StopIteration
         with asked.quiet():
-            frames, maps = self._source.block(self._done)
+            frames, maps = self._held_if_need_be(lambda source: source.block(self._done))
             if self._differs(frames, maps) and self._route == "auto" and isinstance(self._source, Along):
                 self._leave()
                 frames, maps = self._source.block(self._done)
@@ -130,18 +137,12 @@ class DynamicStrfs(Iterator[tuple[tuple[int, ...], Float[Tensor, "neuron frame f
                 " before the blocks, or ask for the maps anew"
             )
         with asked.quiet():
-            moments = Moments(self._source.block(start, 1)[1][0])
+            moments = Moments(self._held_if_need_be(lambda source: source.block(start, 1))[1][0])
             while self._done < len(asked.frames):
-                wrong = False
-                if isinstance(self._source, Along):
-                    frames = self._source.add_to(moments, self._done)
-                    wrong = any(self._differs_at(frame) for frame in set(self._expected) & set(frames))
-                else:
-                    frames, maps = self._source.block(self._done)
-                    self._differs(frames, maps)
-                    moments.add_maps(maps)
+                frames = self._held_if_need_be(partial(_add_to, moments=moments, done=self._done))
+                wrong = max((self._differs_at(frame) for frame in set(self._expected) & set(frames)), default=False)
                 self._done += len(frames)
-                if wrong and self._route == "auto":
+                if wrong and self._route == "auto" and isinstance(self._source, Along):
                     self._done = start
                     self._leave()
                     moments = Moments(self._source.block(start, 1)[1][0])
@@ -164,6 +165,15 @@ class DynamicStrfs(Iterator[tuple[tuple[int, ...], Float[Tensor, "neuron frame f
             differs |= not difference <= TOLERANCE[maps.dtype]
         return differs
 
+    def _held_if_need_be(self, block: Callable[[Along | Rowwise], Block]) -> Block:
+        """A block; where excerpts of the sound turn out not to do, by slopes that are held for the whole of it."""
+        try:
+            return block(self._source)
+        except NoWayError:
+            limits_of(self._asked.model).add("excerpts")
+            self._source = _chosen(self._asked.anew().without_graph(), self._route)
+            return block(self._source)
+
     def _leave(self) -> None:
         """Go on with one backward pass per frame and neuron."""
         limits_of(self._asked.model).add("along")
@@ -171,6 +181,15 @@ class DynamicStrfs(Iterator[tuple[tuple[int, ...], Float[Tensor, "neuron frame f
         self._source = Rowwise(self._asked)
         route = f"{left}+rows" if self._done else "rows"
         self._record = Record(route, self._source.parts, *((self._record.disagreement,) if self._done else ()))
+
+
+def _add_to(source: Along | Rowwise, *, moments: Moments, done: int) -> tuple[int, ...]:
+    """The frames of the next block, whose maps ``moments`` has taken in."""
+    if isinstance(source, Along):
+        return source.add_to(moments, done)
+    frames, maps = source.block(done)
+    moments.add_maps(maps)
+    return frames
 
 
 def _chosen(asked: Asked, route: str) -> Along | Rowwise:
@@ -287,7 +306,10 @@ def dynamic_strfs(
         check_eval(twin, model)
         asked = Asked.of(model, twin, inventory, given, lags, wanted, budget(device, memory_bytes))
         asked = replace(asked, neurons=chosen_rows(neurons, asked.n_neurons, device))
-    return DynamicStrfs(asked, route)
+        expected = asked.expected(CHECKED_FRAMES, usual_first_block(asked))
+        # The graph of this forward pass is not needed beside that of the model cut open.
+        asked = asked.without_graph()
+    return DynamicStrfs(asked, expected, route)
 
 
 def _wanted(n_frames: int, every: int, skip: int, frames: Iterable[int] | None) -> tuple[int, ...]:
