@@ -1,6 +1,7 @@
 """Small models that keep the contract, with gradients known in closed form or by plain autograd."""
 
 import copy
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -117,19 +118,22 @@ def by_autograd(model: nn.Module, stimulus: Tensor, objective) -> Tensor:
     return torch.stack([torch.autograd.grad(value, free, retain_graph=True)[0] for value in values])
 
 
-def one_backward_per_frame(model: nn.Module, stimulus: Tensor, lags: int) -> Tensor:
-    """d response / d stimulus (neuron, frame, frequency, lag), one neuron and one frame at a time."""
+def one_backward_per_frame(
+    model: nn.Module, stimulus: Tensor, lags: int, frames: Sequence[int] | None = None
+) -> Tensor:
+    """d response / d stimulus (neuron, frame, frequency, lag), one neuron and one frame at a time, of all or some."""
     model = copy.deepcopy(model).to(stimulus.dtype)
     if isinstance(getattr(model, "wav2spec", None), nn.Module):
         model.wav2spec = nn.Identity()
     free = stimulus.clone().requires_grad_(True)
     response = model(free[None, None])[0, :, 0]
-    maps = stimulus.new_zeros((*response.shape, len(stimulus), lags))
+    frames = range(response.shape[1]) if frames is None else frames
+    maps = stimulus.new_zeros((len(response), len(frames), len(stimulus), lags))
     for neuron in range(response.shape[0]):
-        for frame in range(response.shape[1]):
+        for number, frame in enumerate(frames):
             (gradient,) = torch.autograd.grad(response[neuron, frame], free, retain_graph=True)
             past = gradient[:, max(0, frame + 1 - lags) : frame + 1].flip(-1)
-            maps[neuron, frame, :, : past.shape[-1]] = past
+            maps[neuron, number, :, : past.shape[-1]] = past
     return maps
 
 

@@ -8,9 +8,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from pipeline.gradients.dynamic.excerpts import PAST, Address, Excerpts
-from pipeline.gradients.dynamic.graph import NotConnectedError, NoWayError, Place
+from pipeline.gradients.dynamic.graph import NoWayError, Place
 from pipeline.gradients.dynamic.search import ROUNDINGS, Search
 from pipeline.gradients.dynamic.steps import Held, Slopes
+from pipeline.gradients.torch_state.memory import is_out_of_memory
 
 #: Bytes of slopes that are held for the whole sound; more are computed for an excerpt of it at a time.
 FEW_BYTES = 2**22
@@ -152,7 +153,9 @@ class ByExcerpt:
         for number, way in enumerate(self.ways):
             try:
                 slopes = way(search, later, earlier)[:, start - excerpt.start :]
-            except NotConnectedError:
+            except RuntimeError as error:
+                if is_out_of_memory(error):
+                    raise
                 continue
             if self.expected.holds(slopes, start, times=ROUNDED_ANEW):
                 # What one excerpt did not allow is not tried at the next.

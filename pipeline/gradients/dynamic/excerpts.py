@@ -143,7 +143,7 @@ def _heard(model: nn.Module, listener: Any) -> Iterator[None]:
 
 
 class Excerpts:
-    """Runs of the model cut open on excerpts of one sound, the last one kept."""
+    """The model cut open, to be run on excerpts of one sound, of which the last one is kept."""
 
     def __init__(self, model: nn.Module, rules: Sequence[Rule], leaf: Tensor, answers: Answers, opened: Opened) -> None:
         self._model, self._rules, self._leaf, self._answers = model, rules, leaf.detach(), answers

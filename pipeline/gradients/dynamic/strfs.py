@@ -66,7 +66,8 @@ class DynamicStrfs(Iterator[tuple[tuple[int, ...], Float[Tensor, "neuron frame f
     """Blocks of dynamic STRFs in the order of their frames, and the record of how they were computed.
 
     Each block is the frames that it holds and their maps (neuron, frame, frequency, lag). The model's state, torch's
-    switches and the random state are the caller's own between two blocks.
+    switches and the random state are the caller's own between two blocks; its weights are to stay as they are until the
+    last one.
     """
 
     def __init__(self, asked: Asked, expected: dict[int, Float[Tensor, "frequency lag"]], route: str) -> None:
@@ -140,7 +141,7 @@ class DynamicStrfs(Iterator[tuple[tuple[int, ...], Float[Tensor, "neuron frame f
             moments = Moments(self._held_if_need_be(lambda source: source.block(start, 1))[1][0])
             while self._done < len(asked.frames):
                 frames = self._held_if_need_be(partial(_add_to, moments=moments, done=self._done))
-                wrong = max((self._differs_at(frame) for frame in set(self._expected) & set(frames)), default=False)
+                wrong = [frame for frame in set(self._expected) & set(frames) if self._differs_at(frame)]
                 self._done += len(frames)
                 if wrong and self._route == "auto" and isinstance(self._source, Along):
                     self._done = start
@@ -171,16 +172,21 @@ class DynamicStrfs(Iterator[tuple[tuple[int, ...], Float[Tensor, "neuron frame f
             return block(self._source)
         except NoWayError:
             limits_of(self._asked.model).add("excerpts")
-            self._source = _chosen(self._asked.anew().without_graph(), self._route)
+            self._go_on(_chosen(self._asked.anew().without_graph(), self._route))
             return block(self._source)
 
     def _leave(self) -> None:
         """Go on with one backward pass per frame and neuron."""
         limits_of(self._asked.model).add("along")
-        left = self._source.route
-        self._source = Rowwise(self._asked)
-        route = f"{left}+rows" if self._done else "rows"
-        self._record = Record(route, self._source.parts, *((self._record.disagreement,) if self._done else ()))
+        disagreement = self._record.disagreement if self._done else math.nan
+        self._go_on(Rowwise(self._asked))
+        self._record = Record(self._record.route, self._record.parts, disagreement)
+
+    def _go_on(self, source: Along | Rowwise) -> None:
+        """Take what is left from this source."""
+        left, self._source = self._source.route, source
+        route = f"{left}+{source.route}" if self._done and source.route != left else source.route
+        self._record = replace(self._record, route=route, parts=source.parts)
 
 
 def _add_to(source: Along | Rowwise, *, moments: Moments, done: int) -> tuple[int, ...]:
