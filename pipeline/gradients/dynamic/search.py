@@ -13,12 +13,9 @@ from pipeline.gradients.torch_state.memory import rows_that_fit
 #: Units in the last place by which sums within one frame may differ by rounding.
 ROUNDINGS = 16
 
-#: Bytes of one row's tensors on its way back from which on a CPU takes rows one by one: more leave its cache, and are
-#: written to fresh pages.
-LARGE_TENSOR = 2**19
-
-#: Bytes that backward passes through an excerpt may take together.
-EXCERPT_BYTES = 2**25
+#: Bytes of one tensor of all rows that go back together on a CPU: larger ones leave its cache, and are written to fresh
+#: pages.
+IN_CACHE = 2**20
 
 
 @dataclass
@@ -73,10 +70,9 @@ class Search:
         if ends not in self.sizes:
             self.sizes[ends] = typical_size(later.edge, earlier.edge)
         item, between = torch.finfo(self.dtype).bits // 8, self.sizes[ends]
-        if self.device.type == "cpu" and item * between > LARGE_TENSOR:
-            return 1
         n_bytes = 4 * item * max(between, self.n_frames * (later.width + earlier.width))
-        return rows_that_fit(n_rows, n_bytes, self.memory)
+        fitting = rows_that_fit(n_rows, n_bytes, self.memory)
+        return min(fitting, max(1, IN_CACHE // (item * between))) if self.device.type == "cpu" else fitting
 
     def agree(self, got: Tensor, expected: Tensor) -> bool:
         """Whether two tensors differ by rounding only."""
@@ -98,9 +94,7 @@ class Search:
 
     def on(self, excerpt: Excerpt) -> "Search":
         """A search in the graph of an excerpt, in which every number counts for the same."""
-        return Search(
-            excerpt.n_frames, self.lags, min(self.memory, EXCERPT_BYTES), self.dtype, self.device, self.limits
-        )
+        return Search(excerpt.n_frames, self.lags, self.memory, self.dtype, self.device, self.limits)
 
     def without_graph(self) -> "Search":
         """What holds of the sound at all, without what belongs to one graph."""
