@@ -26,6 +26,10 @@ T = TypeVar("T")
 #: Objects that are read, written or listed at one time.
 SIDE_BY_SIDE = 16
 
+#: Bytes of a file that are written at one time. For more, Linux looks for memory in pieces as large, which may take it
+#: ten times as long as the writing.
+WRITTEN_BYTES = 2**18
+
 #: Name of the object that describes a group or an array.
 METADATA = "zarr.json"
 
@@ -116,7 +120,9 @@ def _put(root: Path, key: str, value: Buffer, exclusive: bool) -> None:
         file = open(partial, "xb")  # noqa: SIM115
     try:
         with file:
-            file.write(value.as_buffer_like())
+            content = memoryview(value.as_buffer_like())
+            for start in range(0, len(content), WRITTEN_BYTES):
+                file.write(content[start : start + WRITTEN_BYTES])
         if exclusive:
             os.link(partial, path)
         else:

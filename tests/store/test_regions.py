@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from pipeline.plan.axes import Block
 from pipeline.plan.shards import Shard, cut_shards
+from pipeline.store.backend import WRITTEN_BYTES, open_store, write_bytes
 from pipeline.store.checkpoint_rows import align
 from pipeline.store.cube import create_or_extend
 from pipeline.store.reader import open_cube
@@ -261,3 +262,11 @@ def test_shards_in_any_order_fill_the_cube_and_no_two_share_an_object(
     for shard in shards:
         entry = plan.cohorts[0].map_plan(shard.map)
         np.testing.assert_array_equal(cube[shard.map].isel(shard.region(entry))[0], numbers(plan, shard))
+
+
+@pytest.mark.parametrize("n_bytes", [0, 1, WRITTEN_BYTES - 1, WRITTEN_BYTES, 2 * WRITTEN_BYTES + 3])
+def test_objects_of_any_size_are_written_whole(n_bytes, tmp_path):
+    content = np.random.default_rng(0).bytes(n_bytes)
+    write_bytes(open_store(tmp_path, writable=True), "folder/object", content)
+    assert (tmp_path / "folder/object").read_bytes() == content
+    assert [path.name for path in (tmp_path / "folder").iterdir()] == ["object"]
