@@ -15,7 +15,7 @@ ROUNDINGS = 16
 
 #: Bytes of one tensor of all rows that go back together on a CPU: larger ones leave its cache, and are written to fresh
 #: pages.
-IN_CACHE = 2**20
+IN_CACHE = 2**18
 
 
 @dataclass
