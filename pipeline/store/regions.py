@@ -1,6 +1,6 @@
 """The one way in which a map gets into the store: a region of whole objects, checked before a byte is written."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
 from math import prod
@@ -12,9 +12,8 @@ import zarr
 from pipeline.plan.axes import as_array
 from pipeline.plan.run_plan import CohortPlan, MapPlan, RunPlan, VariablePlan
 from pipeline.plan.shards import Shard
-from pipeline.store.backend import delete_object, location_of, scrub, storage_errors, write_many
+from pipeline.store.backend import delete_object, location_of, scrub, storage_errors
 from pipeline.store.groups import Group
-from pipeline.store.object_bytes import Encoding, encoding_of
 from pipeline.store.open_store import open_existing
 from pipeline.store.refusals import same_labels
 from pipeline.words import is_map, status_name
@@ -32,16 +31,13 @@ class NonFiniteError(RegionError):
 
 @dataclass(frozen=True)
 class _Handle:
-    """An open variable: the array, the labels along its axes, the extent of its objects, and whether it holds maps.
-
-    ``encoding`` is how its objects are made; None where Zarr makes them.
-    """
+    """An open variable: the array, the labels along its axes, the extent of its objects, and whether it holds maps."""
 
     array: zarr.Array
     dims: tuple[str, ...]
     labels: dict[str, np.ndarray]
     grid: tuple[int, ...]
-    encoding: Encoding | None
+    sharded: bool
     is_map: bool
 
 
@@ -119,28 +115,11 @@ def write_region(plan: RunPlan, shard: Shard, arrays: Mapping[str, xr.DataArray]
     places = [_place(location, shard, entry, name, arrays[name]) for name in arrays]
     with storage_errors(location):
         for (handle, index), values in zip(places, arrays.values(), strict=True):
-            _put(handle, index, values.values)
-
-
-def _put(handle: _Handle, index: tuple[slice, ...], values: np.ndarray) -> None:
-    """Replace the objects of a region."""
-    array, keys = handle.array, object_keys(handle.array, handle.grid, index)
-    if handle.encoding is not None:
-        parts = _parts(values, handle.grid)
-        write_many(array.store, {key: handle.encoding.encoded(part) for key, part in zip(keys, parts, strict=True)})
-        return
-    if array.shards is not None:
-        # A damaged storage shard fails the very write that would replace it.
-        for key in keys:
-            delete_object(array.store, key)
-    array[index] = values
-
-
-def _parts(values: np.ndarray, grid: tuple[int, ...]) -> Iterator[np.ndarray]:
-    """The numbers of each object of a region that begins with a whole one, in the order of their keys."""
-    starts = [range(0, size, extent) for size, extent in zip(values.shape, grid, strict=True)]
-    for place in product(*starts):
-        yield values[tuple(slice(start, start + extent) for start, extent in zip(place, grid, strict=True))]
+            if handle.sharded:
+                # A damaged storage shard fails the very write that would replace it.
+                for key in object_keys(handle.array, handle.grid, index):
+                    delete_object(handle.array.store, key)
+            handle.array[index] = values.values
 
 
 def _place(
@@ -194,7 +173,7 @@ def _handle(location: str, shard: Shard, name: str) -> _Handle:
         dims = group.dims(name)
         labels = {dim: group.read(dim) for dim in dims}
         _handles[key] = _Handle(
-            array, dims, labels, object_grid(array), encoding_of(array), is_map(group.array_attributes(name))
+            array, dims, labels, object_grid(array), array.shards is not None, is_map(group.array_attributes(name))
         )
     return _handles[key]
 
