@@ -24,7 +24,7 @@ from pipeline.gradients.torch_state.memory import is_out_of_memory
 FRAMES = {"cpu": 512, "cuda": 512}
 
 #: Bytes that what is computed of an excerpt for one part may take, but for excerpts of the fewest frames.
-MOST_BYTES, FEWEST_FRAMES = 2**25, 64
+MOST_BYTES, FEWEST_FRAMES = 2**24, 64
 
 #: Frames of the past that an excerpt brings along, in windows, the first that is enough.
 PAST = (0, 1, 4)
