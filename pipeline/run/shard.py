@@ -4,10 +4,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import numpy as np
 import torch
+from threadpoolctl import ThreadpoolController
 from torch import nn
 
 from pipeline.gradients.contract import ContractError
@@ -150,12 +151,22 @@ def device_name(device: str) -> str:
 
 @contextmanager
 def _threads(count: int) -> Iterator[None]:
+    """Torch and numpy's linear algebra on so many threads.
+
+    Several threads also take longer than one for matrices as small as those of one neuron, above all on busy cores.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
-        yield
+        with _linear_algebra().limit(limits=count, user_api="blas"):
+            yield
     finally:
         torch.set_num_threads(before)
+
+
+@cache
+def _linear_algebra() -> ThreadpoolController:
+    return ThreadpoolController()
 
 
 @lru_cache(maxsize=2)

@@ -9,9 +9,12 @@ import pytest
 import torch
 import xarray as xr
 from safetensors.torch import load_file, save_file
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from pipeline import load_config, open_cube, plan_shards, run_locally
 from pipeline.plan.config import ConfigError
+from pipeline.run import shard
+from pipeline.run.kinds import COMPUTE
 from tasks.cli import main
 from tests.run.lab import (
     BANDS,
@@ -62,6 +65,31 @@ def test_the_cube_holds_every_kernel_under_its_labels(lab):
         np.testing.assert_allclose(cube.strf.sel(checkpoint=name), expected(lab / "checkpoints" / name, 6), atol=1e-6)
     np.testing.assert_array_equal(cube.lag, np.arange(6) * 10.0)
     np.testing.assert_array_equal(cube.seed, [0, 1, 2])
+
+
+def test_maps_and_numbers_are_computed_on_one_thread_whatever_the_process_has(lab, monkeypatch):
+    def threads() -> set[int]:
+        pools = {pool["filepath"]: pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+        return {torch.get_num_threads(), *(pools[path] for path in loaded)}
+
+    # A library that is loaded later, as scipy's, has threads of its own.
+    loaded = [pool["filepath"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+    plain, seen = COMPUTE["strf"], []
+
+    def listening(job):
+        seen.append(threads())
+        return plain(job)
+
+    monkeypatch.setattr(shard, "COMPUTE", {"strf": listening})
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with threadpool_limits(2, "blas"):
+            run(write_config(lab))
+            assert threads() == {2}
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [{1}] * 3
 
 
 def test_neurons_are_matched_by_label_not_by_position(lab):
