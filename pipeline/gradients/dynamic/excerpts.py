@@ -1,8 +1,8 @@
 """The model cut open and run again on a few frames of the sound, for what differs from frame to frame.
 
 Parts of the model that were cut out answer with their frames of what they gave to the whole sound. A part that answers
-an excerpt otherwise than the whole sound, as a filter that misses the past or one that counts frames, is put right by
-the difference, through which no gradient flows.
+an excerpt otherwise than the whole sound, as a filter that misses the past or one that counts frames, is put right to
+what it gave then, and its gradient is its own.
 """
 
 from collections import Counter
@@ -29,8 +29,8 @@ MOST_BYTES, FEWEST_FRAMES = 2**24, 64
 #: Frames of the past that an excerpt brings along, in windows, the first that is enough.
 PAST = (0, 1, 4)
 
-#: Outputs of a part that differ by more than this, relative to the largest, differ by more than rounding.
-SAME = 1e-6
+#: Units in the last place of the largest by which outputs of a part may differ by rounding.
+ROUNDINGS = 16
 
 Key = tuple[str, int]
 """A part's name, and which of its calls."""
@@ -94,7 +94,8 @@ class Answers:
             expected = self._excerpt(key, gave, start, n_frames)
             if expected is None or gave.grad_fn is None:
                 return None
-            if bool((expected - gave.detach()).abs().amax() <= SAME * expected.abs().amax()):
+            rounding = ROUNDINGS * torch.finfo(gave.dtype).eps * expected.abs().amax()
+            if bool((expected - gave.detach()).abs().amax() <= rounding):
                 return None
             self.used.add(key)
             # Nothing is added to what is expected, so that it is not rounded by what the part gave instead.
