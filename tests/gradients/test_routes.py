@@ -41,18 +41,21 @@ relaxed = settings(deadline=None, max_examples=15, suppress_health_check=[Health
 def test_all_routes_give_the_rows_of_one_backward_pass_each(
     kind, n_neurons, n_bands, n_frames, n_hidden, n_layers, batch_first, n_stimuli, hidden_readout, objective, data
 ):
-    model = seeded(lambda: Recurrent(kind, n_neurons, n_bands, n_hidden, n_layers, hidden_readout, batch_first))
+    model = seeded(
+        lambda: Recurrent(kind, n_neurons, n_bands, n_hidden, n_layers, hidden_readout, batch_first)
+    ).double()
     neurons = data.draw(st.lists(st.integers(0, n_neurons - 1), min_size=1, max_size=n_neurons))
     lags = data.draw(st.integers(1, n_frames + 2))
     bytes_for_blocks = data.draw(st.integers(1, 20000))
-    stimuli = torch.randn(n_stimuli, n_bands, n_frames, generator=torch.Generator().manual_seed(3))
+    # In double precision: the slope of a unit that is all but saturated is rounded away in float32 by any route.
+    stimuli = torch.randn(n_stimuli, n_bands, n_frames, generator=torch.Generator().manual_seed(3)).double()
     expected = compute_strf_gradmaps(model, stimuli, lags, neurons=neurons, objective=objective, route="loop")
     for route in ["auto", "factored", "batched", "replicated"]:
         found = compute_strf_gradmaps(
             model, stimuli, lags, neurons=neurons, objective=objective, route=route, memory_bytes=bytes_for_blocks
         )
         assert found.values.shape == (n_stimuli, len(neurons), n_bands, lags)
-        torch.testing.assert_close(found.values, expected.values, rtol=2e-4, atol=2e-7)
+        torch.testing.assert_close(found.values, expected.values, rtol=1e-9, atol=1e-13)
         assert torch.equal(found.frames, expected.frames)
 
 
