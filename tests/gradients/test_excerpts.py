@@ -41,7 +41,7 @@ def computed(monkeypatch) -> Iterator[list[tuple[int, int]]]:
 
     monkeypatch.setattr(excerpt_slopes.ByExcerpt, "computed", counted)
     monkeypatch.setattr(excerpt_slopes, "FEW_BYTES", 0)
-    monkeypatch.setitem(excerpts.FRAMES, "cpu", 32)
+    monkeypatch.setattr(excerpts, "FRAMES", 32)
     return done
 
 
@@ -162,7 +162,7 @@ def held_along(model: nn.Module, n_frames: int) -> int:
 
 def test_what_is_held_along_a_sound_is_less_than_its_activations(monkeypatch):
     monkeypatch.setattr(excerpt_slopes, "FEW_BYTES", 2**18)
-    monkeypatch.setitem(excerpts.FRAMES, "cpu", 64)
+    monkeypatch.setattr(excerpts, "FRAMES", 64)
     model = seeded(lambda: Recurrent("GRU", n_bands=24, n_hidden=20)).double()
     more = held_along(model, 900) - held_along(model, 300)
     # Each frame holds its sound, the recurrence's own numbers and the responses: not a slope for each band and unit.

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pipeline.gradients.dynamic.excerpts import PAST, Address, Excerpts
 from pipeline.gradients.dynamic.graph import NoWayError, Place
-from pipeline.gradients.dynamic.search import ROUNDINGS, Search
+from pipeline.gradients.dynamic.search import Search, tolerance_at_each
 from pipeline.gradients.dynamic.steps import Held, Slopes
 from pipeline.gradients.torch_state.memory import is_out_of_memory
 
@@ -51,18 +51,9 @@ class Expected:
             got[: n_frames - lag] += torch.matmul(weighed[lag:].unsqueeze(1), slopes[lag, lag:]).squeeze(1)
         known = n_frames if stop == end else n_frames - field + 1
         expected = self.gradient[start : start + known]
-        difference = (got[:known] - expected).abs()
-        return bool((difference <= times * self._tolerance(expected.abs(), field)).all())
-
-    def _tolerance(self, size: Float[Tensor, "frame earlier"], field: int) -> Tensor:
-        whole, limits = self.gradient.abs(), torch.finfo(self.gradient.dtype)
-        if field > 1:
-            return self.same * whole.amax()
-        of_frame, of_number = size.amax(dim=1, keepdim=True), whole.amax(dim=0)
-        # Terms that cancel at one frame round as they do at others.
-        terms = torch.maximum(of_frame, whole.amax(dim=1).median())
-        rounding = ROUNDINGS * limits.eps * terms + limits.tiny / limits.eps
-        return self.same * torch.minimum(of_frame, of_number) + rounding
+        whole, size = self.gradient.abs(), expected.abs()
+        tolerance = self.same * whole.amax() if field > 1 else tolerance_at_each(size, whole, self.same)
+        return bool(((got[:known] - expected).abs() <= times * tolerance).all())
 
 
 @dataclass(frozen=True)
@@ -106,7 +97,7 @@ class Part:
         ends = excerpts.address(self.later), excerpts.address(self.earlier)
         for windows in PAST if start > 0 else ():
             past = max(self.field - 1, windows * search.lags)
-            slopes = ByExcerpt(search.without_graph(), excerpts, *ends, tuple(ways), past, expected)
+            slopes = ByExcerpt(search.along(search.n_frames), excerpts, *ends, tuple(ways), past, expected)
             try:
                 slopes.computed(start, start + tried)
             except NoWayError:
@@ -149,7 +140,7 @@ class ByExcerpt:
         """
         excerpt = self.excerpts.run(max(0, start - self.past), stop)
         later, earlier = excerpt.place(self.later), excerpt.place(self.earlier)
-        search = self.search.on(excerpt)
+        search = self.search.along(excerpt.n_frames)
         for number, way in enumerate(self.ways):
             try:
                 slopes = way(search, later, earlier)[:, start - excerpt.start :]

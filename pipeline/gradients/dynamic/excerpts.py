@@ -20,8 +20,8 @@ from pipeline.gradients.passes.layout import Layout
 from pipeline.gradients.torch_state.copies import parts_of
 from pipeline.gradients.torch_state.memory import is_out_of_memory
 
-#: Frames of an excerpt by device: enough that running the model anew costs little beside what is computed.
-FRAMES = {"cpu": 512, "cuda": 512}
+#: Frames of an excerpt: enough that running the model anew costs little beside what is computed.
+FRAMES = 512
 
 #: Bytes that what is computed of an excerpt for one part may take, but for excerpts of the fewest frames.
 MOST_BYTES, FEWEST_FRAMES = 2**24, 64
@@ -152,7 +152,7 @@ class Excerpts:
         self._names = [node.name() for node in nodes]
         self._numbers = {node: number for number, node in enumerate(nodes)}
         self._last: Excerpt | None = None
-        self.together = FRAMES.get(leaf.device.type, FRAMES["cpu"])
+        self.together = FRAMES
 
     def address(self, place: Place) -> Address:
         """Where a place of the whole sound's graph stands in those of excerpts."""

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pipeline.gradients.dynamic.excerpts import Excerpt, Excerpts
+from pipeline.gradients.dynamic.excerpts import Excerpts
 from pipeline.gradients.dynamic.graph import Node, Place, pulled, typical_size
 from pipeline.gradients.torch_state.memory import rows_that_fit
 
@@ -83,19 +83,23 @@ class Search:
 
     def agree_at_each(self, got: Float[Tensor, "frame number"], expected: Float[Tensor, "frame number"]) -> bool:
         """The same for what stays within frames: relative to the largest number of the frame, and of that number."""
-        size, limits = expected.abs(), torch.finfo(self.dtype)
+        size = expected.abs()
         if not expected.numel() or not bool(torch.isfinite(size).all()):
             return not expected.numel()
-        of_frame, of_number = size.amax(dim=1, keepdim=True), size.amax(dim=0, keepdim=True)
-        # Terms that cancel at one frame round as they do at others.
-        terms = torch.maximum(of_frame, of_frame.median())
-        rounding = ROUNDINGS * limits.eps * terms + limits.tiny / limits.eps
-        return bool(((got - expected).abs() <= self.same * torch.minimum(of_frame, of_number) + rounding).all())
+        return bool(((got - expected).abs() <= tolerance_at_each(size, size, self.same)).all())
 
-    def on(self, excerpt: Excerpt) -> "Search":
-        """A search in the graph of an excerpt, in which every number counts for the same."""
-        return Search(excerpt.n_frames, self.lags, self.memory, self.dtype, self.device, self.limits)
+    def along(self, n_frames: int) -> "Search":
+        """A search along so many frames in another graph, in which every number counts for the same."""
+        return Search(n_frames, self.lags, self.memory, self.dtype, self.device, self.limits)
 
-    def without_graph(self) -> "Search":
-        """What holds of the sound at all, without what belongs to one graph."""
-        return Search(self.n_frames, self.lags, self.memory, self.dtype, self.device, self.limits)
+
+def tolerance_at_each(
+    size: Float[Tensor, "frame number"], whole: Float[Tensor, "all_frames number"], same: float
+) -> Float[Tensor, "frame number"]:
+    """How far numbers of these sizes may differ by rounding, where they are some frames of a ``whole``."""
+    limits = torch.finfo(size.dtype)
+    of_frame, of_number = size.amax(dim=1, keepdim=True), whole.amax(dim=0)
+    # Terms that cancel at one frame round as they do at others.
+    terms = torch.maximum(of_frame, whole.amax(dim=1).median())
+    rounding = ROUNDINGS * limits.eps * terms + limits.tiny / limits.eps
+    return same * torch.minimum(of_frame, of_number) + rounding
